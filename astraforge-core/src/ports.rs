@@ -1,0 +1,4 @@
+//! Ports: what the core needs from the world outside, one trait a file.
+
+pub mod guest_service;
+pub mod sessions;

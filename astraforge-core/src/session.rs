@@ -1,0 +1,481 @@
+//! What a sandbox is asked to be, and what a command in it is and yields.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A number of bytes, read and printed the way Kubernetes writes sizes (`512Mi`, `2Gi`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ByteSize(u64);
+
+impl ByteSize {
+    /// A size of `n` bytes.
+    #[must_use]
+    pub const fn bytes(n: u64) -> Self {
+        Self(n)
+    }
+
+    /// A size of `n` mebibytes.
+    #[must_use]
+    pub const fn mib(n: u64) -> Self {
+        Self(n * 1024 * 1024)
+    }
+
+    /// A size of `n` gibibytes.
+    #[must_use]
+    pub const fn gib(n: u64) -> Self {
+        Self::mib(n * 1024)
+    }
+
+    /// Returns the number of bytes.
+    #[must_use]
+    pub const fn as_bytes(self) -> u64 {
+        self.0
+    }
+}
+
+const UNITS: [(&str, u64); 9] = [
+    ("Ti", 1 << 40),
+    ("Gi", 1 << 30),
+    ("Mi", 1 << 20),
+    ("Ki", 1 << 10),
+    ("T", 1_000_000_000_000),
+    ("G", 1_000_000_000),
+    ("M", 1_000_000),
+    ("k", 1_000),
+    ("", 1),
+];
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, scale) = UNITS
+            .into_iter()
+            .filter(|(unit, _)| unit.is_empty() || unit.ends_with('i'))
+            .find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale))
+            .unwrap_or(("", 1));
+        write!(f, "{}{unit}", self.0 / scale)
+    }
+}
+
+/// A text that is not a size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a size: write a whole number with an optional unit, such as 512Mi, 2Gi or 1000000")]
+pub struct ParseByteSizeError(String);
+
+impl FromStr for ByteSize {
+    type Err = ParseByteSizeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = &text[digits.len()..];
+        let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale);
+        digits
+            .parse::<u64>()
+            .ok()
+            .zip(scale)
+            .and_then(|(n, scale)| n.checked_mul(scale))
+            .map(Self)
+            .ok_or_else(|| ParseByteSizeError(text.to_owned()))
+    }
+}
+
+/// How a limit is to be taken where a driver cannot enforce it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strictness {
+    /// The sandbox is refused where the limit cannot be enforced.
+    Required,
+    /// The sandbox runs all the same; its capabilities say that the limit is not enforced.
+    BestEffort,
+}
+
+/// One limit of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit<T> {
+    /// The largest value the sandbox may reach.
+    pub max: T,
+    /// What happens where the driver cannot enforce it.
+    pub strictness: Strictness,
+}
+
+impl<T> Limit<T> {
+    /// A limit that must be enforced.
+    pub const fn required(max: T) -> Self {
+        Self { max, strictness: Strictness::Required }
+    }
+
+    /// A limit that is enforced where the machine allows it.
+    pub const fn best_effort(max: T) -> Self {
+        Self { max, strictness: Strictness::BestEffort }
+    }
+}
+
+/// What a sandbox may use up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory of all processes together.
+    pub memory: Limit<ByteSize>,
+    /// Number of processes and threads.
+    pub processes: Limit<u32>,
+    /// Processor time, in thousandths of a processor; `None` is no limit.
+    pub cpu_millis: Option<Limit<u32>>,
+    /// Open file descriptors of one process.
+    pub open_files: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: Limit::best_effort(ByteSize::gib(4)),
+            processes: Limit::required(512),
+            cpu_millis: None,
+            open_files: 4096,
+        }
+    }
+}
+
+/// Where a sandbox keeps `/workspace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Workspace {
+    /// In memory, gone with the sandbox; its size is always enforced.
+    Tmpfs {
+        /// The largest total size of all files.
+        size: ByteSize,
+    },
+    /// In a folder on disk.
+    Disk {
+        /// The largest total size of all files.
+        size: Limit<ByteSize>,
+    },
+}
+
+/// Which addresses a sandbox may reach, besides the services given to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Egress {
+    /// None at all.
+    #[default]
+    Off,
+}
+
+/// A folder of the host that a sandbox sees read-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOnlyFolder {
+    /// The absolute path on the host.
+    pub source: PathBuf,
+    /// The absolute path inside the sandbox.
+    pub target: PathBuf,
+}
+
+/// What a sandbox is asked to be. A driver gives all of it or refuses.
+///
+/// ```
+/// use astraforge_core::session::{ByteSize, SandboxSpec, Workspace};
+///
+/// let spec = SandboxSpec::default()
+///     .with_workspace(Workspace::Tmpfs { size: ByteSize::mib(64) })
+///     .with_env("LANG", "C.UTF-8");
+/// assert_eq!(spec.env["LANG"], "C.UTF-8");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SandboxSpec {
+    /// Where `/workspace` lives.
+    pub workspace: Workspace,
+    /// What the sandbox may use up.
+    pub limits: Limits,
+    /// Which addresses it may reach.
+    pub egress: Egress,
+    /// Host folders that it sees read-only, beside the driver's own toolchain folders.
+    pub folders: Vec<ReadOnlyFolder>,
+    /// Environment of every command, beneath what the command itself sets.
+    pub env: BTreeMap<String, String>,
+    /// Size of `/tmp`, which is always in memory.
+    pub tmp_size: ByteSize,
+    /// How long the sandbox outlives the loss of its server.
+    pub orphan_timeout: Duration,
+}
+
+impl Default for SandboxSpec {
+    fn default() -> Self {
+        Self {
+            workspace: Workspace::Tmpfs { size: ByteSize::gib(2) },
+            limits: Limits::default(),
+            egress: Egress::Off,
+            folders: Vec::new(),
+            env: BTreeMap::new(),
+            tmp_size: ByteSize::gib(1),
+            orphan_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+impl SandboxSpec {
+    /// Sets where `/workspace` lives.
+    #[must_use]
+    pub fn with_workspace(mut self, workspace: Workspace) -> Self {
+        self.workspace = workspace;
+        self
+    }
+
+    /// Sets what the sandbox may use up.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Shows a host folder read-only inside the sandbox.
+    #[must_use]
+    pub fn with_folder(mut self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        self.folders.push(ReadOnlyFolder { source: source.into(), target: target.into() });
+        self
+    }
+
+    /// Sets one variable of every command's environment.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets how long the sandbox outlives the loss of its server.
+    #[must_use]
+    pub fn with_orphan_timeout(mut self, timeout: Duration) -> Self {
+        self.orphan_timeout = timeout;
+        self
+    }
+}
+
+/// A command to run in a sandbox.
+///
+/// ```
+/// use std::time::Duration;
+/// use astraforge_core::session::Command;
+///
+/// let command = Command::new(["git", "status"])
+///     .with_cwd("/workspace")
+///     .with_timeout(Duration::from_secs(10));
+/// assert_eq!(command.to_string(), "git status");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Command {
+    /// Program and arguments; never a shell line.
+    pub argv: Vec<String>,
+    /// Working directory; `/workspace` unless set.
+    pub cwd: PathBuf,
+    /// Environment, on top of the sandbox's own.
+    pub env: BTreeMap<String, String>,
+    /// What the command reads; its end follows at once.
+    pub stdin: Bytes,
+    /// How long the whole process tree may run; `None` is no limit.
+    pub timeout: Option<Duration>,
+}
+
+impl Command {
+    /// A command from its program and arguments.
+    pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            argv: argv.into_iter().map(Into::into).collect(),
+            cwd: PathBuf::from("/workspace"),
+            env: BTreeMap::new(),
+            stdin: Bytes::new(),
+            timeout: None,
+        }
+    }
+
+    /// A line for `/bin/sh`.
+    pub fn shell(line: impl Into<String>) -> Self {
+        Self::new(["/bin/sh".to_owned(), "-c".to_owned(), line.into()])
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn with_cwd(mut self, cwd: impl Into<PathBuf>) -> Self {
+        self.cwd = cwd.into();
+        self
+    }
+
+    /// Sets one environment variable.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets what the command reads.
+    #[must_use]
+    pub fn with_stdin(mut self, stdin: impl Into<Bytes>) -> Self {
+        self.stdin = stdin.into();
+        self
+    }
+
+    /// Sets how long the whole process tree may run.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// Environment values may be secrets, so only their names are shown.
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field("argv", &self.argv)
+            .field("cwd", &self.cwd)
+            .field("env", &self.env.keys())
+            .field("stdin_bytes", &self.stdin.len())
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+/// Prints the command as a shell would take it.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, arg) in self.argv.iter().enumerate() {
+            if i > 0 {
+                f.write_str(" ")?;
+            }
+            let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+            if !arg.is_empty() && arg.chars().all(plain) {
+                f.write_str(arg)?;
+            } else {
+                write!(f, "'{}'", arg.replace('\'', r"'\''"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A signal that a running command can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    /// Asks the command to stop what it does (SIGINT).
+    Interrupt,
+    /// Asks the command to end (SIGTERM).
+    Terminate,
+    /// Ends the whole process tree at once (SIGKILL).
+    Kill,
+}
+
+/// One thing a running command does that its caller can see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecEvent {
+    /// Bytes written to standard output.
+    Stdout(Bytes),
+    /// Bytes written to standard error.
+    Stderr(Bytes),
+    /// The command ended and its whole process tree is gone. Always the last event.
+    Exited(Exit),
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+pub enum Exit {
+    /// The program ended by itself.
+    Exited {
+        /// Its exit code, 0 to 255.
+        code: i32,
+    },
+    /// A signal ended it.
+    Signaled {
+        /// The number of that signal.
+        signal: i32,
+    },
+    /// The timeout passed.
+    TimedOut,
+    /// It used up the sandbox's memory.
+    OutOfMemory,
+}
+
+impl Exit {
+    /// Returns the exit code by the conventions of shells and `timeout(1)`: 128 + signal, 124, 137.
+    #[must_use]
+    pub const fn code(self) -> i32 {
+        match self {
+            Self::Exited { code } => code,
+            Self::Signaled { signal } => 128 + signal,
+            Self::TimedOut => 124,
+            Self::OutOfMemory => 137,
+        }
+    }
+
+    /// Tells whether the program ended by itself with exit code 0.
+    #[must_use]
+    pub const fn success(self) -> bool {
+        matches!(self, Self::Exited { code: 0 })
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { code } => write!(f, "exit code {code}"),
+            Self::Signaled { signal } => write!(f, "killed by signal {signal}"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::OutOfMemory => f.write_str("out of memory"),
+        }
+    }
+}
+
+/// All that a finished command wrote, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// Bytes written to standard output, up to the caller's cap.
+    pub stdout: Vec<u8>,
+    /// Bytes written to standard error, up to the caller's cap.
+    pub stderr: Vec<u8>,
+    /// How the command ended.
+    pub exit: Exit,
+    /// Whether bytes were left out because of the cap.
+    pub truncated: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_size(text: &str, bytes: u64, shown: &str) {
+        let size: ByteSize = text.parse().unwrap();
+        assert_eq!((size.as_bytes(), size.to_string().as_str()), (bytes, shown));
+    }
+
+    #[test]
+    fn sizes_are_read_and_shown_like_kubernetes_writes_them() {
+        check_size("0", 0, "0");
+        check_size("512Mi", 512 << 20, "512Mi");
+        check_size("2Gi", 2 << 30, "2Gi");
+        check_size("1500", 1500, "1500");
+        check_size("3k", 3000, "3000");
+        check_size("2048Mi", 2 << 30, "2Gi");
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in ["", "Mi", "-1", "1.5Gi", "1 Gi", "1mib", "99999999999Ti", "1e9"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_shown_as_a_shell_would_take_it() {
+        let command = Command::new(["git", "commit", "-m", "it's done", ""]);
+        assert_eq!(command.to_string(), r"git commit -m 'it'\''s done' ''");
+    }
+
+    #[test]
+    fn debug_output_shows_no_environment_values() {
+        let command = Command::new(["env"]).with_env("TOKEN", "hunter2");
+        assert!(!format!("{command:?}").contains("hunter2"));
+    }
+}
