@@ -1,1 +1,10 @@
-//! placeholder
+//! Isolated sandboxes for agents.
+//!
+//! [`Sandboxes`](sandboxes::Sandboxes) implements the core port
+//! [`Sessions`](astraforge_core::ports::sessions::Sessions) over any [`SandboxDriver`](driver::SandboxDriver).
+
+pub mod driver;
+pub mod guest;
+#[cfg(feature = "native")]
+pub mod native;
+pub mod sandboxes;

@@ -1,0 +1,126 @@
+//! The port of a sandbox backend.
+
+use std::{fmt, sync::Arc};
+
+use astraforge_core::{BoxError, id::SandboxId, ports::guest_service::GuestStream, session::SandboxSpec};
+use async_trait::async_trait;
+
+/// Runs sandboxes on one backend.
+///
+/// # Contract
+/// For driver authors, and minimal: callers use [`Sandboxes`](crate::sandboxes::Sandboxes), which writes exec, files and
+/// services once for every driver, above [`connect`](Self::connect).
+/// - The caller chooses the id *before* `create`, so a dropped future or a crash orphans nothing.
+/// - `destroy` is idempotent: an unknown id is `Ok(())`.
+/// - `list` finds what an earlier server left, so that it can be adopted or removed.
+/// - What a driver can't do is [`DriverError::Unsupported`], never a silent no-op.
+#[async_trait]
+pub trait SandboxDriver: fmt::Debug + Send + Sync + 'static {
+    /// What this backend can do; constant for the driver's life.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Creates sandbox `id` and returns once its guest answers.
+    ///
+    /// `service_ports` are the ports on the in-guest address `127.0.0.2` that the guest forwards to its host.
+    ///
+    /// # Errors
+    /// [`DriverError::AlreadyExists`], [`DriverError::Unsupported`], or [`DriverError::Backend`].
+    async fn create(&self, id: SandboxId, spec: &SandboxSpec, service_ports: &[u16]) -> Result<(), DriverError>;
+
+    /// Opens one more byte stream to the guest of `id`.
+    async fn connect(&self, id: SandboxId) -> Result<GuestStream, DriverError>;
+
+    /// Lists the sandboxes of this backend that exist.
+    async fn list(&self) -> Result<Vec<SandboxId>, DriverError>;
+
+    /// Removes sandbox `id` and everything it owns; when it returns, no process of the sandbox is left.
+    async fn destroy(&self, id: SandboxId) -> Result<(), DriverError>;
+}
+
+/// A driver chosen by configuration.
+pub type DynSandboxDriver = Arc<dyn SandboxDriver>;
+
+/// How strongly a driver separates a sandbox from its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub enum IsolationTier {
+    /// Namespaces, read-only root, Landlock, seccomp, no capabilities.
+    T1,
+}
+
+/// Whether and how a limit holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcement {
+    /// The kernel enforces it.
+    Hard,
+    /// It cannot be enforced here.
+    None,
+}
+
+/// What a driver can do on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// How strongly sandboxes are separated from the host.
+    pub tier: IsolationTier,
+    /// The limit on memory.
+    pub memory: Enforcement,
+    /// The limit on the number of processes.
+    pub processes: Enforcement,
+    /// The limit on processor time.
+    pub cpu: Enforcement,
+    /// The limit on a workspace on disk; one in memory is always limited.
+    pub disk: Enforcement,
+}
+
+impl Capabilities {
+    /// The capabilities of a driver that isolates at `tier` and enforces no limit.
+    #[must_use]
+    pub const fn new(tier: IsolationTier) -> Self {
+        Self {
+            tier,
+            memory: Enforcement::None,
+            processes: Enforcement::None,
+            cpu: Enforcement::None,
+            disk: Enforcement::None,
+        }
+    }
+}
+
+/// Why a driver call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// No live sandbox has that id.
+    #[error("sandbox `{id}` not found")]
+    NotFound {
+        /// The id asked for.
+        id: SandboxId,
+    },
+    /// A live sandbox has that id already.
+    #[error("sandbox `{id}` already exists")]
+    AlreadyExists {
+        /// The id asked for.
+        id: SandboxId,
+    },
+    /// The backend cannot do this at all, on this machine; `reason` says what would change that.
+    #[error("{what} is not supported: {reason}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// Why it can't be had, and what to do about it.
+        reason: String,
+    },
+    /// The backend refused or broke. Its own error is `source`, so the message does not repeat it.
+    #[error("failed to {operation} sandbox `{id}`")]
+    Backend {
+        /// What was tried.
+        operation: &'static str,
+        /// The sandbox it was tried on.
+        id: SandboxId,
+        /// The backend's own error.
+        #[source]
+        source: BoxError,
+    },
+}

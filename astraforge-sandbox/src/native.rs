@@ -1,0 +1,1 @@
+//! The native driver: Linux namespaces, Landlock and seccomp, without a daemon and without root.
