@@ -1,7 +1,19 @@
 //! The domain of AstraForge.
 
+pub mod access;
+pub mod cancel;
+pub mod event;
 pub mod id;
+pub mod job;
+pub mod journal;
+pub mod merge_request;
+pub mod policy;
 pub mod ports;
+pub mod redact;
+pub mod repository;
+pub mod request;
+pub mod review;
+pub mod run;
 pub mod session;
 
 /// An error of any type, as tower's middleware passes it on.

@@ -1,4 +1,13 @@
 //! Ports: what the core needs from the world outside, one trait a file.
 
+pub mod artifacts;
+pub mod clock;
+pub mod executor;
+pub mod git;
 pub mod guest_service;
+pub mod model;
+pub mod policy;
+pub mod review;
 pub mod sessions;
+pub mod store;
+pub mod wakeup;

@@ -1,0 +1,35 @@
+//! The port for large objects: bundles, rollouts, attachments.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::BoxError;
+
+/// Keeps bytes under keys such as `rollouts/REQUEST/RUN.jsonl`.
+///
+/// # Contract
+/// `put` replaces, and a reader sees the old or the new bytes, never a part. Keys have no `..` and no leading `/`.
+#[async_trait]
+pub trait ArtifactStore: fmt::Debug + Send + Sync + 'static {
+    /// Stores bytes.
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ArtifactError>;
+    /// Reads bytes; `None` when there are none under that key.
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, ArtifactError>;
+    /// Removes bytes; a key that holds none is `Ok(())`.
+    async fn delete(&self, key: &str) -> Result<(), ArtifactError>;
+}
+
+/// The artifact store failed.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {operation} artifact `{key}`")]
+pub struct ArtifactError {
+    /// What was tried.
+    pub operation: &'static str,
+    /// The key.
+    pub key: String,
+    /// Why it failed.
+    #[source]
+    pub source: BoxError,
+}

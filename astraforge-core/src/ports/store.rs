@@ -1,0 +1,187 @@
+//! The port for everything that must survive a restart.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::{
+    BoxError,
+    access::ApiKey,
+    event::{NewEvent, RunEvent},
+    id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
+    job::Job,
+    merge_request::MergeRequest,
+    repository::RepositoryLink,
+    request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
+    run::{Run, Usage},
+};
+
+/// Keeps requests and all that belongs to them.
+///
+/// # Contract
+/// - [`commit`](Self::commit) is one transaction: all of it happens or none.
+/// - Reads that take a tenant answer `None` (or nothing) for another tenant's rows, as if they did not exist.
+/// - What a commit wrote, the next read sees.
+/// - Each store passes the `store_conformance!` suite of `testing`.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Applies changes in one transaction and returns the last sequence number of the request's log.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the request has another version than the one expected (load it again and decide
+    /// anew), [`StoreError::AlreadyExists`] for an id that is taken.
+    async fn commit(&self, changes: Changes) -> Result<u64, StoreError>;
+
+    /// Finds a request.
+    async fn request(&self, tenant: &TenantId, id: RequestId) -> Result<Option<Request>, StoreError>;
+    /// Lists requests, the newest first.
+    async fn requests(&self, tenant: &TenantId) -> Result<Vec<Request>, StoreError>;
+    /// Lists the messages of a request, the oldest first.
+    async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError>;
+    /// Lists the attachments of a request.
+    async fn attachments(&self, request: RequestId) -> Result<Vec<Attachment>, StoreError>;
+
+    /// Finds a run.
+    async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError>;
+    /// Lists the runs of a request, the oldest first.
+    async fn runs_of(&self, request: RequestId) -> Result<Vec<Run>, StoreError>;
+    /// Lists all runs, the newest first.
+    async fn runs(&self, tenant: &TenantId) -> Result<Vec<Run>, StoreError>;
+    /// Tells whether a person asked for the run to stop.
+    async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError>;
+    /// Adds to what a run's model calls used; safe beside concurrent commits.
+    async fn add_usage(&self, run: RunId, usage: Usage) -> Result<(), StoreError>;
+
+    /// Finds a change set.
+    async fn change_set(&self, id: ChangeSetId) -> Result<Option<ChangeSet>, StoreError>;
+    /// Finds the newest change set of a request.
+    async fn latest_change_set(&self, request: RequestId) -> Result<Option<ChangeSet>, StoreError>;
+    /// Lists the approvals of a request, the oldest first.
+    async fn approvals(&self, request: RequestId) -> Result<Vec<Approval>, StoreError>;
+
+    /// Finds a merge request.
+    async fn merge_request(&self, tenant: &TenantId, id: MergeRequestId) -> Result<Option<MergeRequest>, StoreError>;
+    /// Lists merge requests, the newest first.
+    async fn merge_requests(&self, tenant: &TenantId) -> Result<Vec<MergeRequest>, StoreError>;
+
+    /// Writes events at the end of their requests' logs and returns the last sequence number.
+    async fn append(&self, events: Vec<NewEvent>) -> Result<u64, StoreError>;
+    /// Reads at most `limit` events after sequence number `after`, in order.
+    async fn events(&self, request: RequestId, after: u64, limit: u32) -> Result<Vec<RunEvent>, StoreError>;
+    /// Reads all events of one run, in order.
+    async fn events_of_run(&self, run: RunId) -> Result<Vec<RunEvent>, StoreError>;
+
+    /// Takes the oldest waiting job whose request has no running one, and marks it running.
+    async fn claim_job(&self, now: DateTime<Utc>) -> Result<Option<Job>, StoreError>;
+    /// Lists jobs that are marked running: after a restart, those that the earlier process left.
+    async fn running_jobs(&self) -> Result<Vec<Job>, StoreError>;
+    /// Lists the waiting jobs of a request, the oldest first.
+    async fn waiting_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError>;
+
+    /// Adds a repository link.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`] when the tenant has one for the same provider and repository.
+    async fn add_link(&self, link: RepositoryLink) -> Result<(), StoreError>;
+    /// Finds a repository link.
+    async fn link(&self, tenant: &TenantId, id: RepositoryLinkId) -> Result<Option<RepositoryLink>, StoreError>;
+    /// Lists repository links, the oldest first.
+    async fn links(&self, tenant: &TenantId) -> Result<Vec<RepositoryLink>, StoreError>;
+    /// Replaces a repository link; tells whether there was one.
+    async fn update_link(&self, link: RepositoryLink) -> Result<bool, StoreError>;
+    /// Removes a repository link; tells whether there was one.
+    async fn remove_link(&self, tenant: &TenantId, id: RepositoryLinkId) -> Result<bool, StoreError>;
+
+    /// Adds an API key.
+    async fn add_api_key(&self, key: ApiKey) -> Result<(), StoreError>;
+    /// Finds an active API key by its hash.
+    async fn api_key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>, StoreError>;
+    /// Lists API keys, the oldest first.
+    async fn api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, StoreError>;
+    /// Counts all API keys of all tenants, revoked ones too.
+    async fn count_api_keys(&self) -> Result<u64, StoreError>;
+    /// Revokes an API key; tells whether there was one.
+    async fn revoke_api_key(&self, tenant: &TenantId, id: ApiKeyId) -> Result<bool, StoreError>;
+    /// Notes that a key was used.
+    async fn touch_api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Result<(), StoreError>;
+}
+
+/// What one commit changes.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// The request, as it is to be.
+    pub request: Option<RequestChange>,
+    /// Messages to add.
+    pub messages: Vec<Message>,
+    /// Attachments to add.
+    pub attachments: Vec<Attachment>,
+    /// Runs to add or replace. What [`Store::add_usage`] counts is left as it is for a run that exists.
+    pub runs: Vec<Run>,
+    /// A change set to add.
+    pub change_set: Option<ChangeSet>,
+    /// An approval to add.
+    pub approval: Option<Approval>,
+    /// A merge request to add or replace.
+    pub merge_request: Option<MergeRequest>,
+    /// Jobs to queue.
+    pub new_jobs: Vec<Job>,
+    /// Jobs that are over.
+    pub ended_jobs: Vec<EndedJob>,
+    /// Events to write at the end of the log.
+    pub events: Vec<NewEvent>,
+}
+
+/// A request as it is to be, and the version that must be there now.
+#[derive(Debug, Clone)]
+pub struct RequestChange {
+    /// The request; its `version` field is ignored and counted by the store.
+    pub request: Request,
+    /// What must be there now.
+    pub expected: Expected,
+}
+
+/// What must be in the store for a commit to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// No request with that id.
+    Absent,
+    /// The request at this version.
+    Version(u64),
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedJob {
+    /// The job.
+    pub id: JobId,
+    /// `None` when it did its work, else why not.
+    pub error: Option<String>,
+}
+
+/// Why a store call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Somebody else changed the request in the meantime.
+    #[error("request `{id}` was changed by somebody else in the meantime")]
+    Conflict {
+        /// The request.
+        id: RequestId,
+    },
+    /// The id or name is taken.
+    #[error("{what} already exists")]
+    AlreadyExists {
+        /// What is taken.
+        what: String,
+    },
+    /// The store failed.
+    #[error("the store failed to {operation}")]
+    Backend {
+        /// What was tried.
+        operation: &'static str,
+        /// The store's own error.
+        #[source]
+        source: BoxError,
+    },
+}
