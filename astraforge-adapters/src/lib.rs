@@ -1,1 +1,4 @@
-//! placeholder
+//! AstraForge's ports made real: one module and one feature each.
+
+#[cfg(feature = "models")]
+pub mod models;

@@ -1,0 +1,4 @@
+//! The adapters, from outside.
+
+#[cfg(feature = "models")]
+mod models_scripted;
