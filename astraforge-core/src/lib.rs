@@ -15,6 +15,8 @@ pub mod request;
 pub mod review;
 pub mod run;
 pub mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 /// An error of any type, as tower's middleware passes it on.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -28,6 +28,8 @@ use crate::{
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Applies changes in one transaction and returns the last sequence number of the request's log.
     ///
+    /// What belongs to a request that is not there is refused. Ending a job that is over, or unknown, changes nothing.
+    ///
     /// # Errors
     /// [`StoreError::Conflict`] when the request has another version than the one expected (load it again and decide
     /// anew), [`StoreError::AlreadyExists`] for an id that is taken.
@@ -117,6 +119,7 @@ pub struct Changes {
     /// Attachments to add.
     pub attachments: Vec<Attachment>,
     /// Runs to add or replace. What [`Store::add_usage`] counts is left as it is for a run that exists.
+    /// A cancellation that was asked for stays asked for.
     pub runs: Vec<Run>,
     /// A change set to add.
     pub change_set: Option<ChangeSet>,

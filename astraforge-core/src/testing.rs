@@ -1,0 +1,11 @@
+//! In-memory ports, the conformance suites of ports, and samples. Public, but outside semver.
+
+#![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
+
+pub mod artifacts;
+pub mod clock;
+pub mod samples;
+pub mod store;
+pub mod wakeups;
+
+pub use self::{artifacts::MemoryArtifacts, clock::TestClock, store::MemoryStore, wakeups::MemoryWakeups};

@@ -1,0 +1,92 @@
+//! Artifacts in memory.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::ports::artifacts::{ArtifactError, ArtifactStore};
+
+/// Keeps artifacts in memory.
+///
+/// ```
+/// use astraforge_core::{ports::artifacts::ArtifactStore, testing::MemoryArtifacts};
+///
+/// # futures::executor::block_on(async {
+/// let artifacts = MemoryArtifacts::default();
+/// artifacts.put("rollouts/a.jsonl", "{}".into()).await?;
+/// assert_eq!(artifacts.get("rollouts/a.jsonl").await?.as_deref(), Some(&b"{}"[..]));
+/// # Ok::<(), astraforge_core::ports::artifacts::ArtifactError>(()) }).unwrap();
+/// ```
+#[derive(Debug, Default)]
+pub struct MemoryArtifacts {
+    objects: Mutex<BTreeMap<String, Bytes>>,
+}
+
+impl MemoryArtifacts {
+    /// The keys that hold something, in order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+}
+
+#[async_trait]
+impl ArtifactStore for MemoryArtifacts {
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ArtifactError> {
+        check(key, "write")?;
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), bytes);
+        Ok(())
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, ArtifactError> {
+        check(key, "read")?;
+        Ok(self.objects.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), ArtifactError> {
+        check(key, "delete")?;
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        Ok(())
+    }
+}
+
+fn check(key: &str, operation: &'static str) -> Result<(), ArtifactError> {
+    if key.is_empty() || key.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(ArtifactError { operation, key: key.to_owned(), source: "the key has no such form".into() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn the_last_bytes_put_are_read_until_they_are_deleted() {
+        let artifacts = MemoryArtifacts::default();
+        block_on(async {
+            assert_eq!(artifacts.get("a/b").await.unwrap(), None);
+            artifacts.put("a/b", "1".into()).await.unwrap();
+            artifacts.put("a/b", "2".into()).await.unwrap();
+            assert_eq!(artifacts.get("a/b").await.unwrap(), Some("2".into()));
+            assert_eq!(artifacts.keys(), ["a/b"]);
+            artifacts.delete("a/b").await.unwrap();
+            artifacts.delete("a/b").await.unwrap();
+            assert_eq!(artifacts.get("a/b").await.unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn keys_that_could_leave_their_folder_are_refused() {
+        let artifacts = MemoryArtifacts::default();
+        for key in ["", "/a", "../a", "a/../b", "a//b", "a/"] {
+            assert!(block_on(artifacts.put(key, "x".into())).is_err(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! A store in memory.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+
+use self::tables::Tables;
+use crate::{
+    access::ApiKey,
+    event::{NewEvent, RunEvent},
+    id::{ApiKeyId, ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
+    job::Job,
+    merge_request::MergeRequest,
+    ports::store::{Changes, Store, StoreError},
+    repository::RepositoryLink,
+    request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
+    run::{Run, Usage},
+};
+
+mod tables;
+
+/// Keeps everything in memory, under the same rules as a store that lasts.
+///
+/// What belongs to a request is refused until the request is there; [`MemoryStore::holding`] puts one there.
+///
+/// ```
+/// use astraforge_core::{
+///     ports::store::Store,
+///     testing::{MemoryStore, samples},
+/// };
+///
+/// # futures::executor::block_on(async {
+/// let request = samples::request();
+/// let store = MemoryStore::holding([&request]);
+/// let last_seq = store.append(vec![samples::log(request.id, "cloned")]).await?;
+/// assert_eq!(store.events(request.id, 0, 10).await?.len() as u64, last_seq);
+/// # Ok::<(), astraforge_core::ports::store::StoreError>(()) }).unwrap();
+/// ```
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    tables: Mutex<Tables>,
+}
+
+impl MemoryStore {
+    /// A store that holds requests, each at version 1.
+    ///
+    /// # Panics
+    /// When two of them have the same id.
+    pub fn holding<'a>(requests: impl IntoIterator<Item = &'a Request>) -> Self {
+        let mut tables = Tables::default();
+        for request in requests {
+            tables.commit(super::samples::submitted(request)).unwrap();
+        }
+        Self { tables: Mutex::new(tables) }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn commit(&self, changes: Changes) -> Result<u64, StoreError> {
+        self.tables().commit(changes)
+    }
+
+    async fn request(&self, tenant: &TenantId, id: RequestId) -> Result<Option<Request>, StoreError> {
+        Ok(self.tables().requests.iter().find(|r| r.id == id && r.tenant == *tenant).cloned())
+    }
+
+    async fn requests(&self, tenant: &TenantId) -> Result<Vec<Request>, StoreError> {
+        let found = collect(&self.tables().requests, |r| r.tenant == *tenant);
+        Ok(newest_first(found, |r| r.created_at))
+    }
+
+    async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError> {
+        let found = collect(&self.tables().messages, |m| m.request == request);
+        Ok(oldest_first(found, |m| m.created_at))
+    }
+
+    async fn attachments(&self, request: RequestId) -> Result<Vec<Attachment>, StoreError> {
+        Ok(collect(&self.tables().attachments, |a| a.request == request))
+    }
+
+    async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
+        Ok(self.tables().runs.iter().find(|r| r.id == id && r.tenant == *tenant).cloned())
+    }
+
+    async fn runs_of(&self, request: RequestId) -> Result<Vec<Run>, StoreError> {
+        let found = collect(&self.tables().runs, |r| r.request == request);
+        Ok(oldest_first(found, |r| r.created_at))
+    }
+
+    async fn runs(&self, tenant: &TenantId) -> Result<Vec<Run>, StoreError> {
+        let found = collect(&self.tables().runs, |r| r.tenant == *tenant);
+        Ok(newest_first(found, |r| r.created_at))
+    }
+
+    async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError> {
+        Ok(self.tables().runs.iter().any(|r| r.id == run && r.cancel_requested))
+    }
+
+    async fn add_usage(&self, run: RunId, usage: Usage) -> Result<(), StoreError> {
+        if let Some(run) = self.tables().runs.iter_mut().find(|r| r.id == run) {
+            run.usage += usage;
+        }
+        Ok(())
+    }
+
+    async fn change_set(&self, id: ChangeSetId) -> Result<Option<ChangeSet>, StoreError> {
+        Ok(self.tables().change_sets.iter().find(|c| c.id == id).cloned())
+    }
+
+    async fn latest_change_set(&self, request: RequestId) -> Result<Option<ChangeSet>, StoreError> {
+        Ok(self.tables().change_sets.iter().rfind(|c| c.request == request).cloned())
+    }
+
+    async fn approvals(&self, request: RequestId) -> Result<Vec<Approval>, StoreError> {
+        let found = collect(&self.tables().approvals, |a| a.request == request);
+        Ok(oldest_first(found, |a| a.created_at))
+    }
+
+    async fn merge_request(&self, tenant: &TenantId, id: MergeRequestId) -> Result<Option<MergeRequest>, StoreError> {
+        Ok(self.tables().merge_requests.iter().find(|m| m.id == id && m.tenant == *tenant).cloned())
+    }
+
+    async fn merge_requests(&self, tenant: &TenantId) -> Result<Vec<MergeRequest>, StoreError> {
+        let found = collect(&self.tables().merge_requests, |m| m.tenant == *tenant);
+        Ok(newest_first(found, |m| m.created_at))
+    }
+
+    async fn append(&self, events: Vec<NewEvent>) -> Result<u64, StoreError> {
+        self.tables().commit(Changes { events, ..Changes::default() })
+    }
+
+    async fn events(&self, request: RequestId, after: u64, limit: u32) -> Result<Vec<RunEvent>, StoreError> {
+        let tables = self.tables();
+        let log = tables.logs.get(&request).map_or(&[][..], Vec::as_slice);
+        let begin = usize::try_from(after).unwrap_or(usize::MAX).min(log.len());
+        Ok(log[begin..].iter().take(limit as usize).cloned().collect())
+    }
+
+    async fn events_of_run(&self, run: RunId) -> Result<Vec<RunEvent>, StoreError> {
+        let tables = self.tables();
+        Ok(tables.logs.values().flatten().filter(|event| event.run_id == Some(run)).cloned().collect())
+    }
+
+    async fn claim_job(&self, _now: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
+        Ok(self.tables().claim_job())
+    }
+
+    async fn running_jobs(&self) -> Result<Vec<Job>, StoreError> {
+        Ok(self.tables().running_jobs())
+    }
+
+    async fn waiting_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError> {
+        Ok(self.tables().waiting_jobs(request))
+    }
+
+    async fn add_link(&self, link: RepositoryLink) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.check_link(&link, false)?;
+        tables.links.push(link);
+        Ok(())
+    }
+
+    async fn link(&self, tenant: &TenantId, id: RepositoryLinkId) -> Result<Option<RepositoryLink>, StoreError> {
+        Ok(self.tables().links.iter().find(|l| l.id == id && l.tenant == *tenant).cloned())
+    }
+
+    async fn links(&self, tenant: &TenantId) -> Result<Vec<RepositoryLink>, StoreError> {
+        let found = collect(&self.tables().links, |l| l.tenant == *tenant);
+        Ok(oldest_first(found, |l| l.created_at))
+    }
+
+    async fn update_link(&self, link: RepositoryLink) -> Result<bool, StoreError> {
+        let mut tables = self.tables();
+        let Some(position) = tables.links.iter().position(|l| l.id == link.id && l.tenant == link.tenant) else {
+            return Ok(false);
+        };
+        tables.check_link(&link, true)?;
+        tables.links[position] = link;
+        Ok(true)
+    }
+
+    async fn remove_link(&self, tenant: &TenantId, id: RepositoryLinkId) -> Result<bool, StoreError> {
+        let mut tables = self.tables();
+        let before = tables.links.len();
+        tables.links.retain(|l| !(l.id == id && l.tenant == *tenant));
+        Ok(tables.links.len() < before)
+    }
+
+    async fn add_api_key(&self, key: ApiKey) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        if tables.api_keys.iter().any(|k| k.id == key.id || k.hash == key.hash) {
+            return Err(StoreError::AlreadyExists { what: format!("API key `{}`", key.id) });
+        }
+        tables.api_keys.push(key);
+        Ok(())
+    }
+
+    async fn api_key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>, StoreError> {
+        Ok(self.tables().api_keys.iter().find(|k| k.is_active && k.hash == hash).cloned())
+    }
+
+    async fn api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, StoreError> {
+        let found = collect(&self.tables().api_keys, |k| k.tenant == *tenant);
+        Ok(oldest_first(found, |k| k.created_at))
+    }
+
+    async fn count_api_keys(&self) -> Result<u64, StoreError> {
+        Ok(self.tables().api_keys.len() as u64)
+    }
+
+    async fn revoke_api_key(&self, tenant: &TenantId, id: ApiKeyId) -> Result<bool, StoreError> {
+        let mut tables = self.tables();
+        let found = tables.api_keys.iter_mut().find(|k| k.id == id && k.tenant == *tenant);
+        Ok(found.map(|key| key.is_active = false).is_some())
+    }
+
+    async fn touch_api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Result<(), StoreError> {
+        if let Some(key) = self.tables().api_keys.iter_mut().find(|k| k.id == id) {
+            key.last_used_at = Some(now.duration_trunc(TimeDelta::minutes(1)).unwrap_or(now));
+        }
+        Ok(())
+    }
+}
+
+fn collect<T: Clone>(rows: &[T], wanted: impl Fn(&T) -> bool) -> Vec<T> {
+    rows.iter().filter(|row| wanted(row)).cloned().collect()
+}
+
+/// Sorts by time; of the same time, the one added first comes first.
+fn oldest_first<T>(mut rows: Vec<T>, time: impl Fn(&T) -> DateTime<Utc>) -> Vec<T> {
+    rows.sort_by_key(time);
+    rows
+}
+
+/// Sorts by time; of the same time, the one added last comes first.
+fn newest_first<T>(rows: Vec<T>, time: impl Fn(&T) -> DateTime<Utc>) -> Vec<T> {
+    let mut rows = oldest_first(rows, time);
+    rows.reverse();
+    rows
+}

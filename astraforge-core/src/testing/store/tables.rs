@@ -1,0 +1,211 @@
+//! The rows of a store in memory, and the rules of a commit.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Display,
+    hash::Hash,
+};
+
+use crate::{
+    access::ApiKey,
+    event::{NewEvent, RunEvent},
+    id::RequestId,
+    job::Job,
+    merge_request::MergeRequest,
+    ports::store::{Changes, EndedJob, Expected, RequestChange, StoreError},
+    repository::RepositoryLink,
+    request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
+    run::Run,
+};
+
+/// All rows, in the order in which they were added.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) requests: Vec<Request>,
+    pub(super) messages: Vec<Message>,
+    pub(super) attachments: Vec<Attachment>,
+    pub(super) runs: Vec<Run>,
+    pub(super) change_sets: Vec<ChangeSet>,
+    pub(super) approvals: Vec<Approval>,
+    pub(super) merge_requests: Vec<MergeRequest>,
+    pub(super) logs: BTreeMap<RequestId, Vec<RunEvent>>,
+    pub(super) links: Vec<RepositoryLink>,
+    pub(super) api_keys: Vec<ApiKey>,
+    jobs: Vec<QueuedJob>,
+}
+
+#[derive(Debug)]
+struct QueuedJob {
+    job: Job,
+    state: JobState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum JobState {
+    Waiting,
+    Running,
+    Ended,
+}
+
+impl Tables {
+    /// Checks everything, then changes everything: nothing fails in between.
+    pub(super) fn commit(&mut self, changes: Changes) -> Result<u64, StoreError> {
+        self.check_request(changes.request.as_ref())?;
+        self.check_ids(&changes)?;
+        self.check_owners(&changes)?;
+        let log = changes.request.as_ref().map(|change| change.request.id);
+        let log = log.or(changes.events.last().map(|event| event.request));
+        self.apply(changes);
+        Ok(log.and_then(|id| self.logs.get(&id)).map_or(0, |log| log.len() as u64))
+    }
+
+    fn check_request(&self, change: Option<&RequestChange>) -> Result<(), StoreError> {
+        let Some(RequestChange { request, expected }) = change else { return Ok(()) };
+        let stored = self.requests.iter().find(|r| r.id == request.id);
+        match (expected, stored) {
+            (Expected::Absent, None) => Ok(()),
+            (Expected::Absent, Some(_)) => Err(taken("request", request.id)),
+            (Expected::Version(v), Some(s)) if s.version == *v && s.tenant == request.tenant => Ok(()),
+            (Expected::Version(_), _) => Err(StoreError::Conflict { id: request.id }),
+        }
+    }
+
+    fn check_ids(&self, changes: &Changes) -> Result<(), StoreError> {
+        all_new("message", &self.messages, &changes.messages, |m| m.id)?;
+        all_new("attachment", &self.attachments, &changes.attachments, |a| a.id)?;
+        all_new("change set", &self.change_sets, changes.change_set.as_slice(), |c| c.id)?;
+        all_new("approval", &self.approvals, changes.approval.as_slice(), |a| a.id)?;
+        if let Some(job) = changes.new_jobs.iter().find(|job| self.jobs.iter().any(|q| q.job.id == job.id)) {
+            return Err(taken("job", job.id));
+        }
+        all_new("job", &[], &changes.new_jobs, |j| j.id)?;
+        for run in &changes.runs {
+            let same = self.runs.iter().find(|r| r.id == run.id);
+            if same.is_some_and(|r| (&r.tenant, r.request) != (&run.tenant, run.request)) {
+                return Err(taken("run", run.id));
+            }
+        }
+        let merge_request = changes.merge_request.as_ref();
+        let same = merge_request.and_then(|new| self.merge_requests.iter().find(|m| m.id == new.id).zip(Some(new)));
+        match same {
+            Some((old, new)) if (&old.tenant, old.request) != (&new.tenant, new.request) => {
+                Err(taken("merge request", new.id))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_owners(&self, changes: &Changes) -> Result<(), StoreError> {
+        let added = changes.request.as_ref().map(|change| change.request.id);
+        let mut owners = (changes.messages.iter().map(|m| m.request))
+            .chain(changes.attachments.iter().map(|a| a.request))
+            .chain(changes.runs.iter().map(|r| r.request))
+            .chain(changes.change_set.iter().map(|c| c.request))
+            .chain(changes.approval.iter().map(|a| a.request))
+            .chain(changes.merge_request.iter().map(|m| m.request))
+            .chain(changes.new_jobs.iter().map(|j| j.request))
+            .chain(changes.events.iter().map(|e| e.request));
+        match owners.find(|id| added != Some(*id) && self.requests.iter().all(|r| r.id != *id)) {
+            None => Ok(()),
+            Some(id) => Err(StoreError::Backend {
+                operation: "write what belongs to a request",
+                source: format!("there is no request `{id}`").into(),
+            }),
+        }
+    }
+
+    fn apply(&mut self, changes: Changes) {
+        if let Some(RequestChange { mut request, .. }) = changes.request {
+            let stored = self.requests.iter().find(|r| r.id == request.id);
+            request.version = stored.map_or(0, |r| r.version) + 1;
+            upsert(&mut self.requests, request, |r| r.id);
+        }
+        self.messages.extend(changes.messages);
+        self.attachments.extend(changes.attachments);
+        for mut run in changes.runs {
+            if let Some(stored) = self.runs.iter().find(|r| r.id == run.id) {
+                run.usage = stored.usage;
+                run.cancel_requested |= stored.cancel_requested;
+            }
+            upsert(&mut self.runs, run, |r| r.id);
+        }
+        self.change_sets.extend(changes.change_set);
+        self.approvals.extend(changes.approval);
+        if let Some(merge_request) = changes.merge_request {
+            upsert(&mut self.merge_requests, merge_request, |m| m.id);
+        }
+        self.jobs.extend(changes.new_jobs.into_iter().map(|job| QueuedJob { job, state: JobState::Waiting }));
+        for EndedJob { id, .. } in changes.ended_jobs {
+            self.jobs.iter_mut().filter(|q| q.job.id == id).for_each(|q| q.state = JobState::Ended);
+        }
+        changes.events.into_iter().for_each(|event| self.log(event));
+    }
+
+    fn log(&mut self, event: NewEvent) {
+        let NewEvent { request, run, kind, at } = event;
+        let log = self.logs.entry(request).or_default();
+        let seq = log.len() as u64 + 1;
+        log.push(RunEvent { seq, request_id: request, run_id: run, kind, created_at: at });
+    }
+
+    pub(super) fn claim_job(&mut self) -> Option<Job> {
+        let busy: HashSet<RequestId> = self.running_jobs().iter().map(|job| job.request).collect();
+        let queued = (self.jobs.iter_mut())
+            .filter(|q| q.state == JobState::Waiting && !busy.contains(&q.job.request))
+            .min_by_key(|q| q.job.created_at)?;
+        queued.state = JobState::Running;
+        queued.job.attempts += 1;
+        Some(queued.job.clone())
+    }
+
+    pub(super) fn running_jobs(&self) -> Vec<Job> {
+        self.jobs_in(JobState::Running)
+    }
+
+    pub(super) fn waiting_jobs(&self, request: RequestId) -> Vec<Job> {
+        self.jobs_in(JobState::Waiting).into_iter().filter(|job| job.request == request).collect()
+    }
+
+    fn jobs_in(&self, state: JobState) -> Vec<Job> {
+        let mut jobs: Vec<Job> = self.jobs.iter().filter(|q| q.state == state).map(|q| q.job.clone()).collect();
+        jobs.sort_by_key(|job| job.created_at);
+        jobs
+    }
+
+    /// Refuses a link whose id, or whose provider and repository, another one has.
+    pub(super) fn check_link(&self, link: &RepositoryLink, replaces: bool) -> Result<(), StoreError> {
+        let named = |l: &RepositoryLink| {
+            (&l.tenant, &l.provider, &l.repository) == (&link.tenant, &link.provider, &link.repository)
+        };
+        let clash = self.links.iter().any(|l| if l.id == link.id { !replaces } else { named(l) });
+        if clash {
+            let what = format!("a link to `{}` of provider `{}`", link.repository, link.provider);
+            return Err(StoreError::AlreadyExists { what });
+        }
+        Ok(())
+    }
+}
+
+fn upsert<T, Id: PartialEq>(rows: &mut Vec<T>, row: T, id: impl Fn(&T) -> Id) {
+    match rows.iter().position(|r| id(r) == id(&row)) {
+        Some(position) => rows[position] = row,
+        None => rows.push(row),
+    }
+}
+
+fn all_new<T, Id: Eq + Hash + Display>(
+    what: &str,
+    rows: &[T],
+    new: &[T],
+    id: impl Fn(&T) -> Id,
+) -> Result<(), StoreError> {
+    let mut ids: HashSet<Id> = if new.is_empty() { HashSet::new() } else { rows.iter().map(&id).collect() };
+    match new.iter().find(|row| !ids.insert(id(row))) {
+        None => Ok(()),
+        Some(row) => Err(taken(what, id(row))),
+    }
+}
+
+fn taken(what: &str, id: impl Display) -> StoreError {
+    StoreError::AlreadyExists { what: format!("{what} `{id}`") }
+}
