@@ -2,7 +2,10 @@
 
 pub mod access;
 pub mod cancel;
+pub mod command;
+pub mod error;
 pub mod event;
+pub mod forge;
 pub mod id;
 pub mod job;
 pub mod journal;
@@ -10,6 +13,7 @@ pub mod merge_request;
 pub mod policy;
 pub mod ports;
 pub mod redact;
+pub mod registry;
 pub mod repository;
 pub mod request;
 pub mod review;
@@ -17,6 +21,8 @@ pub mod run;
 pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod usecases;
+pub mod worker;
 
 /// An error of any type, as tower's middleware passes it on.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

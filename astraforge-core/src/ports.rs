@@ -10,4 +10,5 @@ pub mod policy;
 pub mod review;
 pub mod sessions;
 pub mod store;
+pub mod usage;
 pub mod wakeup;

@@ -1,0 +1,92 @@
+//! What can go wrong with a command, as its caller can act on it.
+
+use crate::{
+    BoxError,
+    access::Forbidden,
+    ports::{artifacts::ArtifactError, git::GitError, policy::PolicyError, store::StoreError},
+    registry::RegistryError,
+    request::ForbiddenTransition,
+    run::RunFailure,
+};
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForgeError {
+    /// There is no such thing, or it belongs to another tenant.
+    #[error("{what} not found")]
+    NotFound {
+        /// What was looked for, with its id.
+        what: String,
+    },
+    /// A value that cannot be taken.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        message: String,
+    },
+    /// The caller's role does not allow it.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// It does not fit with how things stand now. Nothing was changed.
+    #[error("{message}")]
+    Conflict {
+        /// What stands against it, and what to do.
+        message: String,
+    },
+    /// The agent could not do it.
+    #[error(transparent)]
+    Run(#[from] RunFailure),
+    /// A repository or its host failed.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// A provider is not there.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The policy is broken.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The artifact store failed.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// A layer around the command refused or broke.
+    #[error("the command was stopped by a layer around it")]
+    Layer(#[source] BoxError),
+}
+
+impl ForgeError {
+    /// Something that is not there.
+    pub fn not_found(what: impl Into<String>) -> Self {
+        Self::NotFound { what: what.into() }
+    }
+
+    /// Something that does not fit with how things stand.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::Conflict { message: message.into() }
+    }
+
+    /// Tells whether the same command may succeed when it is simply sent again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Conflict { .. } | StoreError::Backend { .. }) | Self::Layer(_))
+    }
+
+    /// Recovers the error of a use case from what its layers pass on.
+    pub(crate) fn from_layers(error: BoxError) -> Self {
+        match error.downcast::<Self>() {
+            Ok(error) => *error,
+            Err(error) => Self::Layer(error),
+        }
+    }
+}
+
+impl From<ForbiddenTransition> for ForgeError {
+    fn from(forbidden: ForbiddenTransition) -> Self {
+        Self::conflict(forbidden.to_string())
+    }
+}

@@ -1,0 +1,145 @@
+//! Publishes an approved change, and opens a merge request for it.
+
+use futures::FutureExt;
+
+use crate::{
+    command::OpenMergeRequest,
+    error::ForgeError,
+    event::EventKind,
+    forge::Ports,
+    id::{MergeRequestId, RequestId, TenantId},
+    job::{Job, JobKind},
+    merge_request::{MergeRequest, MergeRequestStatus, Proposal},
+    ports::store::Changes,
+    repository::RepositoryLink,
+    request::{
+        Request, RequestState,
+        approval::Approval,
+        change_set::{ChangeSet, Digest},
+    },
+    run::{FailureCause, Run, RunFailure},
+    usecases::{decide, find_request},
+};
+
+/// Carries out [`OpenMergeRequest`].
+///
+/// Publishing and opening are looked up before they are repeated, so a worker that dies in between does no harm.
+pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest) -> Result<MergeRequest, ForgeError> {
+    let request = find_request(ports, &command.tenant, command.request).await?;
+    let earlier = earlier_merge_request(ports, &command.tenant, command.request).await?;
+    if let Some(done) = earlier.as_ref().filter(|mr| mr.change_set == command.change_set) {
+        return Ok(done.clone());
+    }
+    let change_set = ports.journal.store().change_set(command.change_set).await?;
+    let change_set = change_set.ok_or_else(|| ForgeError::not_found(format!("Change set {}", command.change_set)))?;
+    let approval = valid_approval(ports, &request, &change_set).await?;
+    let link = link_of(ports, &request).await?;
+    let provider = ports.providers.resolve(&link.provider)?;
+    let remote = provider.remote(&link).await?;
+    let run = ports.journal.store().run(&request.tenant, change_set.run).await?;
+    let proposal = propose(&request, &change_set, &approval, run.as_ref());
+
+    say(ports, &change_set, format!("Publishing {} as branch {}", proposal.commit, proposal.source_branch)).await?;
+    ports.broker.publish(request.id, &remote, &proposal.commit, &proposal.source_branch).await?;
+    let url = provider.open_merge_request(&link, &proposal).await?;
+
+    let merge_request = MergeRequest {
+        id: earlier.map_or_else(MergeRequestId::random, |mr| mr.id),
+        request: request.id,
+        tenant: request.tenant.clone(),
+        change_set: change_set.id,
+        proposal,
+        url,
+        status: MergeRequestStatus::Open,
+        review: None,
+        created_at: ports.journal.clock().now(),
+    };
+    record(ports, merge_request, &change_set).await
+}
+
+/// The merge request that an earlier change set of the request opened; it is moved on rather than doubled.
+async fn earlier_merge_request(
+    ports: &Ports,
+    tenant: &TenantId,
+    request: RequestId,
+) -> Result<Option<MergeRequest>, ForgeError> {
+    let all = ports.journal.store().merge_requests(tenant).await?;
+    Ok(all.into_iter().find(|mr| mr.request == request))
+}
+
+/// The approval of exactly this change set, checked against what the rows hold now.
+async fn valid_approval(ports: &Ports, request: &Request, change_set: &ChangeSet) -> Result<Approval, ForgeError> {
+    let latest = ports.journal.store().latest_change_set(request.id).await?;
+    if latest.as_ref().map(|latest| latest.id) != Some(change_set.id) {
+        return Err(ForgeError::conflict("a newer change has come since the approval; approve that one"));
+    }
+    if Digest::of(&change_set.change, &change_set.verdict) != change_set.digest {
+        return Err(ForgeError::conflict("the stored change does not match its digest; it will not be published"));
+    }
+    let approvals = ports.journal.store().approvals(request.id).await?;
+    let approval = approvals.into_iter().find(|a| a.change_set == change_set.id && a.digest == change_set.digest);
+    approval.ok_or_else(|| ForgeError::conflict("nobody has approved this change"))
+}
+
+async fn link_of(ports: &Ports, request: &Request) -> Result<RepositoryLink, ForgeError> {
+    let link = ports.journal.store().link(&request.tenant, request.repository).await?;
+    link.ok_or_else(|| {
+        let gone = "the link to the repository was removed; link it again and submit a new request";
+        RunFailure::new(FailureCause::Repository, gone).into()
+    })
+}
+
+fn propose(request: &Request, change_set: &ChangeSet, approval: &Approval, run: Option<&Run>) -> Proposal {
+    let change = &change_set.change;
+    let mut description = format!("{}\n", request.prompt.as_str().trim());
+    if let Some(answer) = run.and_then(|run| run.final_message.as_deref()) {
+        description.push_str(&format!("\n## What the agent says\n\n{}\n", answer.trim()));
+    }
+    if let Some(tests) = run.and_then(|run| run.tests.as_ref()) {
+        let outcome = if tests.exit_code == 0 { "passed".to_owned() } else { format!("exit code {}", tests.exit_code) };
+        description.push_str(&format!("\n## Tests\n\n`{}`: {outcome}\n", tests.command));
+    }
+    description.push_str(&format!(
+        "\n---\nRequest {} · approved by {} · {}\n",
+        request.id, approval.approver, approval.digest
+    ));
+    Proposal {
+        title: request.title.lines().next().unwrap_or_default().to_owned(),
+        description,
+        source_branch: change.branch.clone(),
+        target_branch: change.target_branch.clone(),
+        commit: change.head_commit.clone(),
+    }
+}
+
+async fn say(ports: &Ports, change_set: &ChangeSet, message: String) -> Result<(), ForgeError> {
+    let event = ports.journal.event(change_set.request, Some(change_set.run), EventKind::status("mr", message));
+    Ok(ports.journal.append(vec![event]).await?)
+}
+
+/// Writes what was opened, and queues the review.
+async fn record(
+    ports: &Ports,
+    merge_request: MergeRequest,
+    change_set: &ChangeSet,
+) -> Result<MergeRequest, ForgeError> {
+    let run = change_set.run;
+    decide(ports, &merge_request.tenant.clone(), merge_request.request, |ports, mut request| {
+        let merge_request = merge_request.clone();
+        async move {
+            let now = ports.journal.clock().now();
+            request.become_state(RequestState::MrOpened, now)?;
+            let opened = EventKind::status("mr", format!("Merge request opened: {}", merge_request.url));
+            let review = JobKind::Review { merge_request: merge_request.id };
+            let changes = Changes {
+                new_jobs: vec![Job::new(request.tenant.clone(), request.id, review, now)],
+                events: vec![ports.journal.event(request.id, Some(run), opened)],
+                merge_request: Some(merge_request.clone()),
+                ..Changes::default()
+            };
+            Ok((Some(request), changes, merge_request))
+        }
+        .boxed()
+    })
+    .await
+}

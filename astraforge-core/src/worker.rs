@@ -1,0 +1,178 @@
+//! The worker: takes jobs from the queue, one at a time, and sees them through.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use futures::{
+    FutureExt, StreamExt,
+    future::{Either, select},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    cancel::Cancellation,
+    command::{OpenMergeRequest, ReviewMergeRequest},
+    error::ForgeError,
+    event::EventKind,
+    forge::Forge,
+    job::{Job, JobKind},
+    ports::store::{Changes, EndedJob},
+    run::{FailureCause, RunFailure},
+};
+
+mod execution;
+
+/// Works through the queue. Start as many as runs may be at work at the same time.
+///
+/// A worker has no runtime of its own: [`run`](Self::run) is an ordinary future.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    forge: Forge,
+}
+
+impl Worker {
+    /// How long a worker waits for work before it looks by itself.
+    const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+    /// A worker for the queue of `forge`.
+    #[must_use]
+    pub fn new(forge: Forge) -> Self {
+        Self { forge }
+    }
+
+    /// Settles what an earlier process left at work: its runs have failed, its publications and reviews begin again.
+    ///
+    /// To be called once, before any worker runs, and after the sandboxes of that process were removed.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn recover(&self) -> Result<usize, ForgeError> {
+        let left = self.forge.store().running_jobs().await?;
+        for job in &left {
+            warn!(job.id = %job.id, request.id = %job.request, "an earlier process left this job at work");
+            match job.kind {
+                JobKind::Execute { run } => {
+                    let message = "The server stopped while this run was at work, so its workspace is gone. \
+                                   Nothing was published. Execute the request again to start over.";
+                    let failure = RunFailure::new(FailureCause::Interrupted, message);
+                    execution::settle(self.forge.ports(), job, run, Err(failure)).await?;
+                }
+                JobKind::OpenMergeRequest { .. } | JobKind::Review { .. } => self.queue_again(job).await?,
+            }
+        }
+        Ok(left.len())
+    }
+
+    /// Works until `stop` is called; a run at work is then ended, and settled as interrupted.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the job at work marked as running, for [`recover`](Self::recover).
+    pub async fn run(&self, stop: Cancellation) {
+        let journal = self.forge.journal().clone();
+        let mut queue = journal.watch_jobs();
+        while !stop.is_cancelled() {
+            match self.forge.store().claim_job(journal.clock().now()).await {
+                Ok(Some(job)) => {
+                    self.work(&job, &stop).await;
+                    // The next job of the same request may have waited for this one.
+                    journal.wake_jobs();
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => error!(error = %chain(&error), "cannot take a job; will try again"),
+            }
+            let wake = select(queue.next(), journal.clock().sleep(Self::LOOK_AGAIN));
+            select(wake, std::pin::pin!(stop.cancelled())).await;
+        }
+    }
+
+    /// Does one job, and writes how it ended.
+    async fn work(&self, job: &Job, stop: &Cancellation) {
+        let began = self.forge.journal().clock().now();
+        let done = AssertUnwindSafe(self.carry_out(job, stop)).catch_unwind().await;
+        let error = match done {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(chain(&error)),
+            Err(_panic) => Some("something of ours broke; the server's log has details".to_owned()),
+        };
+        let duration_ms = (self.forge.journal().clock().now() - began).num_milliseconds();
+        match &error {
+            None => info!(job.id = %job.id, request.id = %job.request, kind = ?job.kind, duration_ms, "job done"),
+            Some(error) => {
+                warn!(job.id = %job.id, request.id = %job.request, kind = ?job.kind, duration_ms, error, "job failed");
+            }
+        }
+        if let Err(store_error) = self.end(job, error).await {
+            error!(job.id = %job.id, error = %chain(&store_error), "cannot write how a job ended");
+        }
+    }
+
+    async fn carry_out(&self, job: &Job, stop: &Cancellation) -> Result<(), ForgeError> {
+        match job.kind {
+            JobKind::Execute { run } => {
+                let ports = self.forge.ports();
+                let result = AssertUnwindSafe(execution::execute(ports, job, run, stop)).catch_unwind().await;
+                let result = result.unwrap_or_else(|_panic| {
+                    Err(RunFailure::new(
+                        FailureCause::Internal,
+                        "Something of ours broke; the server's log has details",
+                    ))
+                });
+                execution::settle(ports, job, run, result).await
+            }
+            JobKind::OpenMergeRequest { change_set } => {
+                let tenant = job.tenant.clone();
+                let command = OpenMergeRequest { tenant, request: job.request, change_set };
+                self.forge.open_merge_request(command).await.map(drop)
+            }
+            JobKind::Review { merge_request } => {
+                let command = ReviewMergeRequest { tenant: job.tenant.clone(), merge_request };
+                self.forge.review(command).await.map(drop)
+            }
+        }
+    }
+
+    /// Ends a job, and tells an error in the log. A run whose end was written has ended its job and told its own.
+    async fn end(&self, job: &Job, error: Option<String>) -> Result<(), ForgeError> {
+        let journal = self.forge.journal();
+        let stage = match job.kind {
+            JobKind::Execute { .. } if error.is_none() => return Ok(()),
+            JobKind::Execute { .. } => "execution",
+            JobKind::OpenMergeRequest { .. } => "mr",
+            JobKind::Review { .. } => "review",
+        };
+        let events = error.clone().map(|message| {
+            let kind = EventKind::Error { stage: Some(stage.to_owned()), message, output: None, exit_code: None };
+            journal.event(job.request, None, kind)
+        });
+        let changes = Changes {
+            ended_jobs: vec![EndedJob { id: job.id, error }],
+            events: events.into_iter().collect(),
+            ..Changes::default()
+        };
+        Ok(journal.commit(changes).await?)
+    }
+
+    async fn queue_again(&self, job: &Job) -> Result<(), ForgeError> {
+        let journal = self.forge.journal();
+        let again = Job::new(job.tenant.clone(), job.request, job.kind, journal.clock().now());
+        let ended = EndedJob { id: job.id, error: Some("the server stopped; queued again".to_owned()) };
+        Ok(journal.commit(Changes { new_jobs: vec![again], ended_jobs: vec![ended], ..Changes::default() }).await?)
+    }
+}
+
+/// An error with all that caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Waits for whichever comes first.
+async fn either<A: Send, B: Send>(
+    a: impl Future<Output = A> + Send,
+    b: impl Future<Output = B> + Send,
+) -> Either<A, B> {
+    match select(std::pin::pin!(a), std::pin::pin!(b)).await {
+        Either::Left((a, _)) => Either::Left(a),
+        Either::Right((b, _)) => Either::Right(b),
+    }
+}
