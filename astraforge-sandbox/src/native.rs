@@ -1,1 +1,385 @@
 //! The native driver: Linux namespaces, Landlock and seccomp, without a daemon and without root.
+//!
+//! The server starts one launcher (`astraforge-guest launch`) for each sandbox. The launcher clones the sandbox's first
+//! process into namespaces of its own; that process closes itself in, tests that it is closed, and becomes the guest
+//! daemon. The launcher stays to clean up, whatever becomes of the server.
+
+use std::{
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use astraforge_core::{
+    id::SandboxId,
+    ports::guest_service::GuestStream,
+    session::{Limit, ReadOnlyFolder, SandboxSpec, Strictness, Workspace},
+};
+use async_trait::async_trait;
+use rustix::fs::{CWD, Mode, OFlags};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    process::Command,
+};
+use tokio_util::compat::TokioAsyncReadCompatExt;
+
+use self::{
+    cgroups::{Cgroups, Controller},
+    launch_spec::{Failure, LaunchSpec, Payload, Report, WorkspacePlan},
+    record::Folder,
+    rootfs::RootPlan,
+};
+use crate::{
+    driver::{Capabilities, DriverError, Enforcement, IsolationTier, SandboxDriver},
+    guest::GuestConfig,
+};
+
+mod cgroups;
+mod confine;
+pub mod guest_binary;
+mod init;
+mod launch_spec;
+pub mod launcher;
+mod mounts;
+mod namespaces;
+mod posture;
+mod record;
+mod rootfs;
+mod seccomp;
+
+/// How long a launcher may take. It takes milliseconds; only a broken machine comes near.
+const LAUNCH: Duration = Duration::from_secs(30);
+
+/// Where the native driver keeps its sandboxes, and what they see of the host.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NativeConfig {
+    /// The folder of all sandboxes' folders; made if missing, for its owner alone.
+    pub state_dir: PathBuf,
+    /// The guest program; see [`GuestBinary`](guest_binary::GuestBinary).
+    pub guest: PathBuf,
+    /// Folders of the host that every sandbox sees read-only at the same path, beside the system's own programs. The
+    /// `bin` of each is put before the system's in `PATH`.
+    pub toolchains: Vec<PathBuf>,
+}
+
+impl NativeConfig {
+    /// A configuration with no toolchains.
+    pub fn new(state_dir: impl Into<PathBuf>, guest: impl Into<PathBuf>) -> Self {
+        Self { state_dir: state_dir.into(), guest: guest.into(), toolchains: Vec::new() }
+    }
+
+    /// Shows one more folder of the host in every sandbox.
+    #[must_use]
+    pub fn with_toolchain(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.toolchains.push(folder.into());
+        self
+    }
+}
+
+/// Runs sandboxes as processes of this machine, each in namespaces of its own.
+#[derive(Debug)]
+pub struct NativeDriver {
+    state_dir: PathBuf,
+    guest: PathBuf,
+    root: RootPlan,
+    path: String,
+    cgroups: Cgroups,
+    ids: Ids,
+}
+
+/// Which ids of the host stand behind the agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    /// One of its own for each sandbox.
+    Private,
+    /// This server's own, because only root may give others.
+    Own,
+}
+
+impl NativeDriver {
+    /// Prepares the driver: finds out what this machine allows by making a sandbox, and removes what sandboxes of dead
+    /// servers left.
+    ///
+    /// Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// [`DriverError::Unsupported`] when this machine does not allow sandboxes; the text says what would change that.
+    pub fn new(config: NativeConfig) -> Result<Self, DriverError> {
+        let driver = Self::unprobed(config)?;
+        driver.try_out().map_err(|failure| unsupported("native sandboxes", remedy(&failure)))?;
+        driver.sweep();
+        Ok(driver)
+    }
+
+    /// Prepares the driver without making a sandbox.
+    fn unprobed(config: NativeConfig) -> Result<Self, DriverError> {
+        let state_dir = make_private(&config.state_dir).map_err(|error| {
+            unsupported(
+                "native sandboxes",
+                format!("the state folder {} cannot be used: {error}", config.state_dir.display()),
+            )
+        })?;
+        let mut root = RootPlan::of_host(Path::new("/"));
+        let mut path = String::new();
+        for folder in &config.toolchains {
+            if !folder.is_absolute() || !folder.is_dir() {
+                let reason = format!("{} is not the absolute path of a folder that exists", folder.display());
+                return Err(unsupported("that toolchain", reason));
+            }
+            root.show(folder, folder);
+            path.push_str(&format!("{}:", folder.join("bin").display()));
+        }
+        path.push_str("/usr/local/bin:/usr/bin:/bin");
+        let ids = if rustix::process::geteuid().is_root() { Ids::Private } else { Ids::Own };
+        Ok(Self { state_dir, guest: config.guest, root, path, cgroups: Cgroups::probe(), ids })
+    }
+
+    /// Makes a sandbox that ends as soon as it has passed its self-test.
+    fn try_out(&self) -> Result<(), Failure> {
+        let id = SandboxId::random();
+        let folder = self.folder(id);
+        let trial = || -> Result<Report, Box<dyn std::error::Error>> {
+            let spec = self.launch_spec(id, &SandboxSpec::default(), Payload::Trial)?;
+            folder.create()?;
+            let mut launcher = std::process::Command::new(&self.guest)
+                .arg("launch")
+                .arg(folder.path())
+                .env_clear()
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()?;
+            if let Some(stdin) = launcher.stdin.take() {
+                serde_json::to_writer(stdin, &spec)?;
+            }
+            let output = launcher.wait_with_output()?;
+            Ok(read_report(&output.stdout, &output.stderr))
+        };
+        let report = trial();
+        let _ = folder.destroy();
+        match report {
+            Ok(Report::Ready) => Ok(()),
+            Ok(Report::Failed(failure)) => Err(failure),
+            Err(error) => {
+                Err(Failure { step: format!("start {}", self.guest.display()), error: error.to_string() })
+            }
+        }
+    }
+
+    /// Removes the folders of sandboxes whose processes are gone.
+    fn sweep(&self) {
+        for id in self.found().unwrap_or_default() {
+            let folder = self.folder(id);
+            if !folder.is_live()
+                && let Err(error) = folder.destroy()
+            {
+                tracing::warn!(sandbox.id = %id, %error, "cannot remove what a dead sandbox left");
+            }
+        }
+    }
+
+    fn folder(&self, id: SandboxId) -> Folder {
+        Folder::new(self.state_dir.join(id.to_string()))
+    }
+
+    /// Lists the sandboxes that have a folder.
+    fn found(&self) -> io::Result<Vec<SandboxId>> {
+        let entries = std::fs::read_dir(&self.state_dir)?;
+        Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    /// Decides all about a sandbox, or refuses it.
+    fn launch_spec(&self, id: SandboxId, spec: &SandboxSpec, payload: Payload) -> Result<LaunchSpec, DriverError> {
+        let mut root = self.root.clone();
+        for ReadOnlyFolder { source, target } in &spec.folders {
+            if !source.is_absolute() || !target.is_absolute() {
+                let reason = format!("both of {} and {} must be absolute", source.display(), target.display());
+                return Err(unsupported("that folder", reason));
+            }
+            root.show(source, target);
+        }
+        Ok(LaunchSpec {
+            host_id: (self.ids == Ids::Private).then(|| private_id(id)),
+            root,
+            workspace: workspace(&spec.workspace)?,
+            tmp_size: spec.tmp_size.as_bytes(),
+            processes: spec.limits.processes.max,
+            open_files: spec.limits.open_files,
+            cgroups: self.cgroups.plan(&format!("astraforge-{id}"), &spec.limits)?,
+            payload,
+        })
+    }
+
+    fn guest_config(&self, spec: &SandboxSpec, service_ports: &[u16]) -> GuestConfig {
+        let mut env: std::collections::BTreeMap<String, String> = [
+            ("HOME", rootfs::HOME),
+            ("LANG", "C.UTF-8"),
+            ("LOGNAME", "agent"),
+            ("PATH", &self.path),
+            ("SHELL", "/bin/sh"),
+            ("TMPDIR", "/tmp"),
+            ("USER", "agent"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        env.extend(spec.env.clone());
+        GuestConfig { service_ports: service_ports.to_vec(), env, orphan_timeout: spec.orphan_timeout }
+    }
+
+    /// Makes the folder of `id`, in the place of one that a dead sandbox left.
+    async fn claim(&self, id: SandboxId) -> Result<Folder, DriverError> {
+        let folder = self.folder(id);
+        let claimed = match folder.create() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let stale = folder.clone();
+                let cleared = blocking(move || if stale.is_live() { Ok(false) } else { stale.destroy().map(|()| true) });
+                match cleared.await {
+                    Ok(true) => folder.create(),
+                    Ok(false) => return Err(DriverError::AlreadyExists { id }),
+                    Err(error) => Err(error),
+                }
+            }
+            created => created,
+        };
+        match claimed {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(DriverError::AlreadyExists { id }),
+            claimed => claimed.map(|()| folder).map_err(|source| backend("make the folder of", id, source)),
+        }
+    }
+
+    /// Starts the launcher and hears from it.
+    async fn launch(&self, folder: &Folder, spec: &LaunchSpec) -> io::Result<Report> {
+        let spec = serde_json::to_vec(spec)?;
+        let mut launcher = Command::new(&self.guest)
+            .arg("launch")
+            .arg(folder.path())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // A launcher that ends before it has read everything has said why on its standard output.
+        if let Some(mut stdin) = launcher.stdin.take() {
+            let _ = stdin.write_all(&spec).await;
+        }
+        let (mut line, mut errors) = (Vec::new(), Vec::new());
+        if let (Some(stdout), Some(stderr)) = (launcher.stdout.take(), launcher.stderr.take()) {
+            let limit = |stream: &mut Vec<u8>| 65536 - stream.len() as u64;
+            let (mut stdout, mut stderr) = (stdout.take(limit(&mut line)), stderr.take(limit(&mut errors)));
+            // The launcher lets go of both once it has answered, and lives on.
+            tokio::try_join!(stdout.read_to_end(&mut line), stderr.read_to_end(&mut errors))?;
+        }
+        Ok(read_report(&line, &errors))
+    }
+}
+
+#[async_trait]
+impl SandboxDriver for NativeDriver {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            memory: self.cgroups.enforcement(Controller::Memory),
+            processes: Enforcement::Hard,
+            cpu: self.cgroups.enforcement(Controller::Cpu),
+            disk: Enforcement::None,
+            ..Capabilities::new(IsolationTier::T1)
+        }
+    }
+
+    async fn create(&self, id: SandboxId, spec: &SandboxSpec, service_ports: &[u16]) -> Result<(), DriverError> {
+        let spec = self.launch_spec(id, spec, Payload::Daemon(self.guest_config(spec, service_ports)))?;
+        let folder = self.claim(id).await?;
+        let report = tokio::time::timeout(LAUNCH, self.launch(&folder, &spec)).await;
+        let source: astraforge_core::BoxError = match report {
+            Ok(Ok(Report::Ready)) => return Ok(()),
+            Ok(Ok(Report::Failed(failure))) => failure.into(),
+            Ok(Err(error)) => error.into(),
+            Err(elapsed) => elapsed.into(),
+        };
+        self.destroy(id).await?;
+        Err(DriverError::Backend { operation: "create", id, source })
+    }
+
+    async fn connect(&self, id: SandboxId) -> Result<GuestStream, DriverError> {
+        let folder = self.folder(id);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(CWD, folder.path(), flags, Mode::empty());
+        let dir = dir.map_err(|_| DriverError::NotFound { id })?;
+        // A socket's path may have 108 bytes; through a descriptor the folder's own length does not count.
+        let socket = format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), launcher::SOCKET);
+        match UnixStream::connect(socket).await {
+            Ok(stream) => Ok(Box::pin(stream.compat())),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Err(DriverError::NotFound { id })
+            }
+            Err(error) => Err(backend("connect to", id, error)),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<SandboxId>, DriverError> {
+        self.found().map_err(|error| unsupported("listing sandboxes", error.to_string()))
+    }
+
+    async fn destroy(&self, id: SandboxId) -> Result<(), DriverError> {
+        let folder = self.folder(id);
+        blocking(move || folder.destroy()).await.map_err(|source| backend("destroy", id, source))
+    }
+}
+
+/// Runs what blocks where it blocks nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// Makes the state folder and returns its absolute path.
+fn make_private(path: &Path) -> io::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    path.canonicalize()
+}
+
+fn workspace(workspace: &Workspace) -> Result<WorkspacePlan, DriverError> {
+    match workspace {
+        Workspace::Tmpfs { size } => Ok(WorkspacePlan::Memory(size.as_bytes())),
+        Workspace::Disk { size: Limit { strictness: Strictness::BestEffort, .. } } => Ok(WorkspacePlan::Disk),
+        Workspace::Disk { .. } => Err(unsupported(
+            "a required limit on a workspace on disk",
+            "this driver cannot enforce one; ask for a workspace in memory, or make the limit best effort",
+        )),
+    }
+}
+
+/// The host's id behind a sandbox's agent: from a range above those that systemd gives to containers and below its
+/// foreign ids, so that it is nobody's.
+fn private_id(id: SandboxId) -> u32 {
+    const FIRST: u32 = 0x7000_0000;
+    const COUNT: u32 = 0x0ffd_0000;
+    let bits = id.as_uuid().as_u128();
+    // The low half of a time-ordered id is random.
+    FIRST + (((bits >> 64) ^ bits) as u64 % u64::from(COUNT)) as u32
+}
+
+/// Reads the launcher's answer.
+fn read_report(stdout: &[u8], stderr: &[u8]) -> Report {
+    serde_json::from_slice(stdout.split(|byte| *byte == b'\n').next().unwrap_or_default()).unwrap_or_else(|_| {
+        let error = String::from_utf8_lossy(stderr).trim().to_owned();
+        Report::Failed(Failure { step: "hear from the launcher".to_owned(), error })
+    })
+}
+
+/// Says what would let a failed step succeed.
+fn remedy(failure: &Failure) -> String {
+    failure.to_string()
+}
+
+fn unsupported(what: &str, reason: impl Into<String>) -> DriverError {
+    DriverError::Unsupported { what: what.to_owned(), reason: reason.into() }
+}
+
+fn backend(operation: &'static str, id: SandboxId, source: io::Error) -> DriverError {
+    DriverError::Backend { operation, id, source: source.into() }
+}

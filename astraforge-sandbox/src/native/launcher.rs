@@ -1,0 +1,184 @@
+//! The launcher: makes one sandbox, answers for it in one line, and stays until it has cleaned up after it.
+//!
+//! It is a program of its own because the server has threads, and a process with threads must not clone itself. It has
+//! a session of its own too, so that what ends the server's terminal does not end the sandboxes.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::{
+        fd::AsRawFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::Path,
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags},
+    process::{Gid, Pid, Signal, Uid, WaitOptions},
+};
+
+use super::{
+    confine::AGENT,
+    init::{self, Prepared},
+    launch_spec::{AtStep, Failure, LaunchSpec, Report, WorkspacePlan},
+    namespaces,
+    record::{self, Folder, Process, Record},
+    seccomp,
+};
+
+/// Name of the guest's socket in a sandbox's folder.
+pub(super) const SOCKET: &str = "guest.sock";
+
+/// Makes the sandbox of `folder` as the specification on standard input says, and returns once it has ended.
+///
+/// The first line on standard output says whether it came to be.
+///
+/// # Errors
+/// When the answer can't be given, or something of the sandbox can't be removed.
+pub fn launch(folder: &Path) -> io::Result<()> {
+    let _ = rustix::process::setsid();
+    let folder = Folder::new(folder);
+    let mut record = None;
+    let outcome = start(&folder, &mut record).and_then(|child| {
+        answer(&Report::Ready).at("answer the server").inspect_err(|_| child.kill())?;
+        let _ = child.wait();
+        Ok(())
+    });
+    if let Err(failure) = &outcome {
+        // Nobody may be listening any more; what is left is removed all the same.
+        let _ = answer(&Report::Failed(failure.clone()));
+    }
+    let cgroups = record.map_or(Ok(()), |record: Record| record::remove_cgroups(&record.cgroups));
+    folder.remove().and(cgroups)
+}
+
+/// Makes the sandbox, up to where its first process has shut itself in.
+fn start(folder: &Folder, record: &mut Option<Record>) -> Result<Child, Failure> {
+    let spec: LaunchSpec = serde_json::from_reader(io::stdin().lock()).at("read the specification")?;
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    rustix::process::chdir("/").at("leave the working directory")?;
+    let record = record.insert(Record {
+        boot: record::boot(),
+        keeper: Process::current().at("find out who this process is")?,
+        init: None,
+        cgroups: spec.cgroups.iter().map(|it| it.folder.clone()).collect(),
+    });
+    folder.write_record(record).at("write the sandbox's record")?;
+    if let WorkspacePlan::Disk = spec.workspace {
+        make_workspace(folder.path(), spec.host_id).at("make the workspace folder")?;
+    }
+    let listener = listen(folder.path()).at("listen for the server")?;
+    let (mut gate, launcher) = UnixStream::pair().at("make a socket pair")?;
+    let prepared = Prepared {
+        spec: &spec,
+        folder: folder.path(),
+        filters: seccomp::filters()?,
+        host: namespaces::own().at("read the host's name spaces")?,
+        listener,
+        launcher,
+    };
+    let child = match namespaces::spawn().at("make name spaces")? {
+        None => {
+            // Else this process would keep open the very end whose closing tells it that the launcher is gone.
+            drop(gate);
+            init::run(prepared)
+        }
+        Some(pid) => Child { pid },
+    };
+    drop(prepared);
+    release(&child, &spec, folder, record, &mut gate).inspect_err(|_| child.kill())?;
+    Ok(child)
+}
+
+/// Gives the first process its ids and limits, lets it go on, and hears how it went.
+fn release(
+    child: &Child,
+    spec: &LaunchSpec,
+    folder: &Folder,
+    record: &mut Record,
+    gate: &mut UnixStream,
+) -> Result<(), Failure> {
+    record.init = Some(Process::of(child.pid).at("find the sandbox's first process")?);
+    folder.write_record(record).at("write the sandbox's record")?;
+    map_ids(child.pid, spec.host_id).at("map the sandbox's user")?;
+    for cgroup in &spec.cgroups {
+        let step = || format!("set limits in {}", cgroup.folder.display());
+        cgroup.make().at(step())?;
+        cgroup.add(child.pid.as_raw_nonzero().get()).at(step())?;
+    }
+    gate.write_all(&[1]).at("release the sandbox's first process")?;
+    // The gate itself must stay open: its end is how the sandbox notices that this process is gone.
+    let mut line = Vec::new();
+    gate.try_clone().and_then(|mut it| it.read_to_end(&mut line)).at("hear from the sandbox's first process")?;
+    match serde_json::from_slice(&line) {
+        Ok(Report::Ready) => Ok(()),
+        Ok(Report::Failed(failure)) => Err(failure),
+        Err(_) => Err(format!("it ended without a word: {}", child.wait())).at("shut the sandbox in"),
+    }
+}
+
+/// The sandbox's first process, seen from outside.
+struct Child {
+    pid: Pid,
+}
+
+impl Child {
+    fn kill(&self) {
+        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        let _ = self.wait();
+    }
+
+    /// Waits for its end, and with it for the end of every process inside.
+    fn wait(&self) -> String {
+        loop {
+            match rustix::process::waitpid(Some(self.pid), WaitOptions::empty()) {
+                Err(rustix::io::Errno::INTR) => {}
+                ended => return format!("{ended:?}"),
+            }
+        }
+    }
+}
+
+/// Says how it went, and lets go of the server's pipes.
+fn answer(report: &Report) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    io::stdout().lock().write_all(&line)?;
+    io::stdout().lock().flush()?;
+    let null = fs::File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
+/// Listens on the guest's socket. It lies on the host, so nothing inside can connect to it or replace it.
+fn listen(folder: &Path) -> io::Result<UnixListener> {
+    // A socket's path may have 108 bytes; through a descriptor the folder's own length does not count.
+    let dir = rustix::fs::openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
+}
+
+fn make_workspace(folder: &Path, owner: Option<u32>) -> io::Result<()> {
+    let path = folder.join("workspace");
+    fs::create_dir(&path)?;
+    if let Some(id) = owner {
+        rustix::fs::chown(&path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+    }
+    Ok(())
+}
+
+/// Says which id of the host the agent is: a private one, or the launcher's own. There is no other inside.
+fn map_ids(pid: Pid, host_id: Option<u32>) -> io::Result<()> {
+    let proc = format!("/proc/{}", pid.as_raw_nonzero());
+    let (uid, gid) = match host_id {
+        Some(id) => (id, id),
+        None => {
+            fs::write(format!("{proc}/setgroups"), "deny")?;
+            (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+        }
+    };
+    fs::write(format!("{proc}/uid_map"), format!("{AGENT} {uid} 1"))?;
+    fs::write(format!("{proc}/gid_map"), format!("{AGENT} {gid} 1"))
+}

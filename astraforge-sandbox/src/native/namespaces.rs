@@ -1,0 +1,43 @@
+//! The name spaces of a sandbox: made with its first process, and told apart from the host's.
+
+use std::{fs, io};
+
+use rustix::{process::Pid, thread::UnshareFlags};
+
+/// Names of the name spaces that a sandbox has of its own.
+const KINDS: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+
+/// Reads which name spaces this process is in.
+pub(super) fn own() -> io::Result<Vec<String>> {
+    KINDS
+        .iter()
+        .map(|kind| Ok(fs::read_link(format!("/proc/self/ns/{kind}"))?.to_string_lossy().into_owned()))
+        .collect()
+}
+
+/// Starts a sandbox's first process in name spaces of its own; `None` is the answer in that process.
+///
+/// The one for control groups is left out: it has to be made when the process is in its group.
+pub(super) fn spawn() -> io::Result<Option<Pid>> {
+    let flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::SIGCHLD;
+    #[expect(unsafe_code, reason = "there is no safe way to clone a process")]
+    // SAFETY: like fork: no memory or stack is shared, and the launcher has one thread, so no lock is held by another.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match i32::try_from(pid) {
+        Ok(pid) if pid >= 0 => Ok(Pid::from_raw(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Leaves the named name spaces for new ones. For processes with one thread.
+#[expect(unsafe_code, reason = "rustix marks unshare unsafe for flags that would break other threads")]
+pub(super) fn leave(kinds: UnshareFlags) -> rustix::io::Result<()> {
+    // SAFETY: this program's processes have one thread when they come here.
+    unsafe { rustix::thread::unshare_unsafe(kinds) }
+}

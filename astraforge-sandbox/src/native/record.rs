@@ -1,0 +1,295 @@
+//! A sandbox's folder on the host: what is written there, whether its processes live, and how all of it is removed.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal},
+};
+use serde::{Deserialize, Serialize};
+
+use super::cgroups;
+
+/// How long a killed process may take to leave the kernel's tables.
+const DEATH: Duration = Duration::from_secs(30);
+
+/// How long a launcher may take from its start to its first record.
+const BIRTH: Duration = Duration::from_secs(60);
+
+/// One sandbox's folder on the host.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder(PathBuf);
+
+/// Which processes and control groups belong to a sandbox. Written before each of them exists, so that a crash at any
+/// moment leaves nothing that can't be found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The boot of the machine that the process ids belong to.
+    pub(crate) boot: String,
+    /// The launcher, which stays to clean up.
+    pub(crate) keeper: Process,
+    /// The first process inside.
+    pub(crate) init: Option<Process>,
+    /// The control groups.
+    pub(crate) cgroups: Vec<PathBuf>,
+}
+
+/// A process that can't be mistaken for a later one with the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    /// In clock ticks since boot.
+    pub(crate) start_time: u64,
+}
+
+impl Folder {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the folder, for its owner alone.
+    pub(crate) fn create(&self) -> io::Result<()> {
+        fs::DirBuilder::new().mode(0o700).create(&self.0)
+    }
+
+    /// Reads the record; `None` before it is written, and for one of an earlier boot or version.
+    pub(crate) fn record(&self) -> Option<Record> {
+        let record: Record = serde_json::from_slice(&fs::read(self.0.join("record.json")).ok()?).ok()?;
+        (record.boot == boot()).then_some(record)
+    }
+
+    /// Replaces the record whole.
+    pub(crate) fn write_record(&self, record: &Record) -> io::Result<()> {
+        let new = self.0.join("record.new");
+        fs::write(&new, serde_json::to_vec(record)?)?;
+        fs::rename(new, self.0.join("record.json"))
+    }
+
+    /// Tells whether processes of the sandbox live, or may be about to.
+    pub(crate) fn is_live(&self) -> bool {
+        match self.record() {
+            Some(record) => record.keeper.open().is_some() || record.init.is_some_and(|it| it.open().is_some()),
+            None => fs::metadata(&self.0)
+                .and_then(|it| it.modified())
+                .is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < BIRTH)),
+        }
+    }
+
+    /// Ends the sandbox's processes and removes all that it owns. What is not there is fine.
+    pub(crate) fn destroy(&self) -> io::Result<()> {
+        if let Some(record) = self.record() {
+            self.end(&record)?;
+            // Killed in the middle of a start, the launcher may have written who its child is only now.
+            let record = self.record().unwrap_or(record);
+            if let Some(init) = record.init {
+                init.kill()?;
+            }
+            remove_cgroups(&record.cgroups)?;
+        }
+        self.remove()
+    }
+
+    /// Ends the processes: first the inside, after which the keeper cleans up and leaves by itself.
+    fn end(&self, record: &Record) -> io::Result<()> {
+        if let Some(init) = record.init {
+            init.kill()?;
+            if record.keeper.wait(DEATH)? {
+                return Ok(());
+            }
+        }
+        record.keeper.kill()
+    }
+
+    /// Removes the folder and all in it.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        remove_tree(&self.0)
+    }
+}
+
+/// Removes control groups, all of them, and tells of the first that would not go.
+pub(crate) fn remove_cgroups(folders: &[PathBuf]) -> io::Result<()> {
+    folders.iter().map(|it| cgroups::remove(it)).fold(Ok(()), Result::and)
+}
+
+impl Process {
+    /// The process that asks.
+    pub(crate) fn current() -> io::Result<Self> {
+        Self::of(rustix::process::getpid())
+    }
+
+    /// The process that has this id now.
+    pub(crate) fn of(pid: Pid) -> io::Result<Self> {
+        let pid = pid.as_raw_nonzero().get();
+        match stat(pid)? {
+            (_, start_time) => Ok(Self { pid, start_time }),
+        }
+    }
+
+    /// Opens the process, if it still runs.
+    fn open(self) -> Option<OwnedFd> {
+        let fd = rustix::process::pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+        // Read after opening: from here on the descriptor and this answer are about the same process.
+        let (state, start_time) = stat(self.pid).ok()?;
+        (start_time == self.start_time && !matches!(state, 'Z' | 'X')).then_some(fd)
+    }
+
+    /// Kills the process and waits until it is gone; for the first process of a sandbox, until all others are as well.
+    pub(crate) fn kill(self) -> io::Result<()> {
+        let Some(fd) = self.open() else { return Ok(()) };
+        match rustix::process::pidfd_send_signal(&fd, Signal::KILL) {
+            Err(error) if error != Errno::SRCH => return Err(error.into()),
+            _ => {}
+        }
+        if wait(&fd, DEATH)? { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+    }
+
+    /// Waits until the process is gone; `false` when the time is up first.
+    fn wait(self, timeout: Duration) -> io::Result<bool> {
+        self.open().map_or(Ok(true), |fd| wait(&fd, timeout))
+    }
+}
+
+fn wait(pidfd: &OwnedFd, timeout: Duration) -> io::Result<bool> {
+    let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
+    loop {
+        match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Err(Errno::INTR) => {}
+            ready => return Ok(ready? > 0),
+        }
+    }
+}
+
+/// Reads state and start time of a process.
+fn stat(pid: i32) -> io::Result<(char, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    parse_stat(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat reads {stat:?}")))
+}
+
+/// The program's name comes second, in parentheses, and may hold spaces and parentheses itself.
+fn parse_stat(stat: &str) -> Option<(char, u64)> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    Some((fields.next()?.chars().next()?, fields.nth(18)?.parse().ok()?))
+}
+
+/// Names this boot of the machine.
+pub(crate) fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Removes a folder that an agent filled: any depth, any modes, never following a link.
+///
+/// Folders are moved up to the top before they are emptied, so that neither the stack nor the descriptors run out.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    let top = match open_folder(rustix::fs::CWD, path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        top => top?,
+    };
+    let mut n_moved = 0_u64;
+    loop {
+        let folders = remove_files(&top)?;
+        if folders.is_empty() {
+            break;
+        }
+        for name in folders {
+            let folder = open_folder(&top, &name)?;
+            for inner in remove_files(&folder)? {
+                // A folder that is moved has its `..` rewritten, which needs the right to write to it.
+                let _ = open_folder(&folder, &inner)?;
+                rustix::fs::renameat(&folder, &inner, &top, format!(".removed-{n_moved}-{}", std::process::id()))?;
+                n_moved += 1;
+            }
+            ignore_missing(rustix::fs::unlinkat(&top, &name, AtFlags::REMOVEDIR))?;
+        }
+    }
+    ignore_missing(rustix::fs::rmdir(path))
+}
+
+/// Removes what is no folder, and returns the names of the folders.
+fn remove_files(folder: &OwnedFd) -> io::Result<Vec<PathBuf>> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut folders = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = Path::new(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()));
+        if name == Path::new(".") || name == Path::new("..") {
+            continue;
+        }
+        match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => folders.push(name.to_owned()),
+            removed => ignore_missing(removed)?,
+        }
+    }
+    Ok(folders)
+}
+
+/// Opens a folder for reading, giving its owner the rights back that an agent may have taken away.
+fn open_folder(dir: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = rustix::fs::openat(&dir, path, flags | OFlags::PATH, Mode::empty())?;
+    let proc = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&place));
+    if fs::metadata(&proc)?.mode() & 0o700 != 0o700 {
+        rustix::fs::chmod(&proc, Mode::RWXU)?;
+    }
+    Ok(rustix::fs::openat(&dir, path, flags | OFlags::RDONLY, Mode::empty())?)
+}
+
+fn ignore_missing(result: rustix::io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(Errno::NOENT) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_name_with_parentheses_is_read_over() {
+        let stat = "7 (a) R b) S 1 7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1 1";
+        assert_eq!(parse_stat(stat), Some(('S', 4711)));
+        assert_eq!(parse_stat("garbage"), None);
+    }
+
+    #[test]
+    fn a_process_is_itself_and_not_one_with_its_id_that_started_later() {
+        let process = Process::current().unwrap();
+        assert!(process.open().is_some());
+        assert!(Process { start_time: process.start_time + 1, ..process }.open().is_none());
+    }
+
+    #[test]
+    fn a_folder_of_any_depth_and_mode_is_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let outside = home.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("kept"), "").unwrap();
+        let path = home.path().join("sandbox");
+        fs::create_dir(&path).unwrap();
+        std::os::unix::fs::symlink(&outside, path.join("link")).unwrap();
+        let mut at = open_folder(rustix::fs::CWD, &path).unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, "deep", Mode::RWXU).unwrap();
+            rustix::fs::mkdirat(&at, "side", Mode::empty()).unwrap();
+            at = open_folder(&at, Path::new("deep")).unwrap();
+        }
+        fs::set_permissions(path.join("deep"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+        remove_tree(&path).unwrap();
+        assert!(!path.exists() && outside.join("kept").exists());
+        remove_tree(&path).expect("what is gone is gone");
+    }
+}
