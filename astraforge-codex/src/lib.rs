@@ -1,1 +1,9 @@
-//! placeholder
+//! Runs the OpenAI Codex CLI in an isolated workspace, and proxies its model calls.
+//!
+//! - [`LlmProxy`] stands between a workspace and a model: a workspace holds a token of its run, never a key.
+//! - [`CodexRunner`] carries out one run: clone, agent, commit, push to the quarantine, tests.
+
+pub mod proxy;
+pub mod runner;
+
+pub use proxy::{LlmProxy, ProxyBuilder};
