@@ -1,10 +1,26 @@
 //! The guest: the daemon inside every sandbox, and the protocol its host speaks with it.
+//!
+//! A connection is any byte stream. It opens with a [handshake](hello), which names the protocol's version, and
+//! then carries `yamux`. Every operation is one stream of its own, opened by the host: a [header](header) says what
+//! is asked, [frames](frame) follow in both directions. A connection that a program in the sandbox makes to a
+//! service is such a stream too, opened by the guest.
+//!
+//! The host takes nothing the guest says on trust: every length is bounded before memory is taken for it, what is
+//! not understood ends the operation, and what is not read yet stays with the sender.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub mod client;
 pub mod daemon;
+mod frame;
+mod header;
+mod hello;
+mod mux;
+
+pub use frame::ProtocolError;
+pub use hello::HandshakeError;
 
 /// What a guest daemon is told when it starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]

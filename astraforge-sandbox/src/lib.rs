@@ -8,3 +8,5 @@ pub mod guest;
 #[cfg(feature = "native")]
 pub mod native;
 pub mod sandboxes;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -1,1 +1,221 @@
 //! Sessions on any driver.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use astraforge_core::{
+    BoxError,
+    id::SandboxId,
+    ports::{
+        guest_service::ServiceBinding,
+        sessions::{Execution, Session, SessionError, Sessions},
+    },
+    session::{Command, SandboxSpec},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::{runtime::Handle, task::JoinHandle};
+
+use crate::{
+    driver::{Capabilities, DriverError, DynSandboxDriver},
+    guest::{HandshakeError, client::GuestClient},
+};
+
+/// Makes, finds and removes sandboxes on one driver; clones share them.
+///
+/// ```no_run
+/// # async fn example(driver: astraforge_sandbox::driver::DynSandboxDriver) -> Result<(), Box<dyn std::error::Error>> {
+/// use astraforge_core::{id::SandboxId, ports::sessions::Sessions, session::{Command, SandboxSpec}};
+/// use astraforge_sandbox::sandboxes::Sandboxes;
+///
+/// let sandboxes = Sandboxes::new(driver);
+/// let id = SandboxId::random();
+/// let session = sandboxes.create(id, SandboxSpec::default(), Vec::new()).await?;
+/// let output = session.exec(Command::shell("echo hello")).await?.collect(1 << 20).await?;
+/// assert_eq!(output.stdout, b"hello\n");
+/// sandboxes.destroy(id).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Sandboxes {
+    driver: DynSandboxDriver,
+    live: Arc<Mutex<HashMap<SandboxId, Arc<SandboxSession>>>>,
+}
+
+impl Sandboxes {
+    /// Sandboxes on `driver`.
+    #[must_use]
+    pub fn new(driver: DynSandboxDriver) -> Self {
+        Self { driver, live: Arc::default() }
+    }
+
+    /// Returns what the driver can do on this machine.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.driver.capabilities()
+    }
+
+    /// Returns the live session of sandbox `id`, if this value made or adopted it.
+    #[must_use]
+    pub fn get(&self, id: SandboxId) -> Option<Arc<dyn Session>> {
+        let session = self.lock().get(&id).cloned()?;
+        Some(session)
+    }
+
+    /// Adopts sandbox `id`, which an earlier server left: its services are these from now on.
+    ///
+    /// # Errors
+    /// [`SessionError::Lost`] when there is no such sandbox, [`SessionError::Backend`] when its guest does not answer.
+    pub async fn attach(
+        &self,
+        id: SandboxId,
+        services: Vec<ServiceBinding>,
+    ) -> Result<Arc<dyn Session>, SessionError> {
+        Ok(self.open(id, services).await?)
+    }
+
+    async fn open(&self, id: SandboxId, services: Vec<ServiceBinding>) -> Result<Arc<SandboxSession>, SessionError> {
+        let stream = self.driver.connect(id).await.map_err(session_error)?;
+        let guest = GuestClient::connect(stream, services).await.map_err(unanswered)?;
+        let session = Arc::new(SandboxSession { id, guest });
+        self.lock().insert(id, Arc::clone(&session));
+        Ok(session)
+    }
+
+    async fn make(
+        &self,
+        id: SandboxId,
+        spec: SandboxSpec,
+        services: Vec<ServiceBinding>,
+    ) -> Result<Arc<SandboxSession>, SessionError> {
+        let ports: Vec<u16> = services.iter().map(|binding| binding.port).collect();
+        self.driver.create(id, &spec, &ports).await.map_err(session_error)?;
+        match self.open(id, services).await {
+            Ok(session) => Ok(session),
+            Err(error) => {
+                self.discard(id).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a sandbox that nobody gets to see.
+    async fn discard(&self, id: SandboxId) {
+        if let Err(error) = self.destroy(id).await {
+            tracing::error!(sandbox.id = %id, error = &error as &dyn std::error::Error, "a sandbox is left over");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, Arc<SandboxSession>>> {
+        // No code panics while it holds the map, and a map is whole between any two of its calls.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Sessions for Sandboxes {
+    /// Makes sandbox `id`; see [`Sessions::create`]. Must be called within a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future removes the sandbox again, in a task of its own.
+    async fn create(
+        &self,
+        id: SandboxId,
+        spec: SandboxSpec,
+        services: Vec<ServiceBinding>,
+    ) -> Result<Arc<dyn Session>, SessionError> {
+        let sandboxes = self.clone();
+        // A task of its own: a driver is never stopped between two of its steps.
+        let making = tokio::spawn(async move { sandboxes.make(id, spec, services).await });
+        let mut creation = Creation { sandboxes: self.clone(), id, making: Some(making) };
+        Ok(creation.finish().await?)
+    }
+
+    async fn destroy(&self, id: SandboxId) -> Result<(), SessionError> {
+        let session = self.lock().remove(&id);
+        let result = self.driver.destroy(id).await.map_err(session_error);
+        if let (Err(_), Some(session)) = (&result, session) {
+            // It is still there: keep it in reach, unless somebody adopted it meanwhile.
+            self.lock().entry(id).or_insert(session);
+        }
+        result
+    }
+
+    async fn list(&self) -> Result<Vec<SandboxId>, SessionError> {
+        self.driver.list().await.map_err(session_error)
+    }
+}
+
+/// A sandbox in the making; dropped before it is finished, it is removed as soon as it is made.
+struct Creation {
+    sandboxes: Sandboxes,
+    id: SandboxId,
+    making: Option<JoinHandle<Result<Arc<SandboxSession>, SessionError>>>,
+}
+
+impl Creation {
+    async fn finish(&mut self) -> Result<Arc<SandboxSession>, SessionError> {
+        let Some(making) = &mut self.making else { return Err(SessionError::Lost) };
+        let made = making.await;
+        self.making = None;
+        made.unwrap_or_else(|error| Err(SessionError::Backend { operation: "create", source: BoxError::from(error) }))
+    }
+}
+
+impl Drop for Creation {
+    fn drop(&mut self) {
+        // Without a runtime the task is gone too, and the driver's own clean-up is all there is.
+        if let (Some(making), Ok(runtime)) = (self.making.take(), Handle::try_current()) {
+            let (sandboxes, id) = (self.sandboxes.clone(), self.id);
+            runtime.spawn(async move {
+                // One that failed left nothing, and may not even have been ours (`AlreadyExists`).
+                if let Ok(Ok(_)) = making.await {
+                    sandboxes.discard(id).await;
+                }
+            });
+        }
+    }
+}
+
+/// A live sandbox.
+#[derive(Debug)]
+struct SandboxSession {
+    id: SandboxId,
+    guest: GuestClient,
+}
+
+#[async_trait]
+impl Session for SandboxSession {
+    fn id(&self) -> SandboxId {
+        self.id
+    }
+
+    async fn exec(&self, command: Command) -> Result<Execution, SessionError> {
+        self.guest.exec(command).await
+    }
+
+    async fn read_file(&self, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
+        self.guest.read_file(path, max_bytes).await
+    }
+
+    async fn write_file(&self, path: &str, contents: Bytes, mode: u32) -> Result<(), SessionError> {
+        self.guest.write_file(path, contents, mode).await
+    }
+}
+
+/// What a driver's failure means to a session's user.
+fn session_error(error: DriverError) -> SessionError {
+    match error {
+        DriverError::NotFound { .. } => SessionError::Lost,
+        DriverError::AlreadyExists { id } => SessionError::AlreadyExists { id },
+        DriverError::Unsupported { what, reason } => SessionError::Unsupported { what, reason },
+        DriverError::Backend { operation, source, .. } => SessionError::Backend { operation, source },
+    }
+}
+
+fn unanswered(error: HandshakeError) -> SessionError {
+    SessionError::Backend { operation: "reach the guest", source: BoxError::from(error) }
+}

@@ -1,16 +1,229 @@
 //! The daemon: answers hosts on a unix socket, from inside the sandbox.
+//!
+//! It is one process with one thread, and stays so: every command is a fork away, and only a process with a single
+//! thread may do as it likes after `fork`. So there is no fork server and no passing of descriptors. The price is that
+//! file verbs run on that thread too, in pieces of 64 KiB between which everything else gets its turn; the files are
+//! in memory or on a local disk, and opening never waits (see [`files`]).
+//!
+//! Each command runs beneath a [shim](shim) that owns its process tree. What escapes a shim, because the agent
+//! killed it, ends up as a child of the daemon and is killed there (see [`children`]).
 
-use std::{io, os::unix::net::UnixListener};
+use std::{cell::{Cell, RefCell}, collections::BTreeMap, io, os::unix::net::UnixListener, rc::Rc, time::Duration};
 
-use super::GuestConfig;
+use tokio::{
+    net::UnixStream,
+    sync::{Notify, Semaphore},
+    task::{JoinSet, LocalSet, spawn_local},
+};
+use tokio_util::compat::TokioAsyncReadCompatExt;
+
+use self::{children::Children, services::Hosts, shim::Shim};
+use super::{
+    GuestConfig,
+    frame::{Failure, FrameCodec, GuestFrame, HostFrame},
+    header::{MAX_OPERATION, Operation, read_header},
+    hello::greet_host,
+    mux::{Mode, Stream, multiplex},
+};
+
+mod children;
+mod exec;
+mod files;
+mod peer;
+mod process_table;
+mod services;
+mod shim;
+mod spawn;
+
+/// Connections that may be open at once.
+const MAX_CONNECTIONS: usize = 64;
+
+type Frames = tokio_util::codec::FramedRead<
+    tokio_util::compat::Compat<futures::io::ReadHalf<Stream>>,
+    FrameCodec<HostFrame>,
+>;
+type FrameSink = tokio_util::codec::FramedWrite<
+    tokio_util::compat::Compat<futures::io::WriteHalf<Stream>>,
+    FrameCodec<GuestFrame>,
+>;
 
 /// Serves hosts until the sandbox is to end: told so by a host, or without one for the orphan timeout.
 ///
 /// Blocks the calling thread, which must be the process's only one, and is the sandbox's init: it reaps every orphan.
+/// Where it is not pid 1 it makes itself the reaper of its descendants. When it returns, all of them are gone.
 ///
 /// # Errors
-/// When the listener or the runtime cannot be set up.
+/// When the listener, a service port or the runtime cannot be set up.
 pub fn run(listener: UnixListener, config: GuestConfig) -> io::Result<()> {
-    drop((listener, config));
-    Err(io::Error::other("not built yet"))
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let daemon = Rc::new(Daemon::new(config)?);
+        services::listen(&daemon.config.service_ports, &daemon.hosts)?;
+        tokio::select! {
+            () = accept(&daemon, &listener) => {}
+            () = orphaned(&daemon) => tracing::info!("no host for too long: the sandbox ends"),
+            () = daemon.shutdown.notified() => {}
+        }
+        daemon.children.kill_all().await;
+        Ok(())
+    })
+}
+
+/// What all connections share.
+struct Daemon {
+    config: GuestConfig,
+    children: Rc<Children>,
+    hosts: Rc<Hosts>,
+    /// The shim of the next command.
+    spare: RefCell<Option<Shim>>,
+    connections: Cell<usize>,
+    connections_changed: Notify,
+    shutdown: Notify,
+}
+
+impl Daemon {
+    fn new(config: GuestConfig) -> io::Result<Self> {
+        Ok(Self {
+            config,
+            children: Children::watch()?,
+            hosts: Rc::default(),
+            spare: RefCell::default(),
+            connections: Cell::new(0),
+            connections_changed: Notify::new(),
+            shutdown: Notify::new(),
+        })
+    }
+
+    /// The environment that a command starts from.
+    fn environment(&self) -> BTreeMap<String, String> {
+        let defaults = [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("HOME", "/home/agent"),
+            ("USER", "agent"),
+            ("LANG", "C.UTF-8"),
+        ];
+        let mut env: BTreeMap<_, _> = defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        env.extend(self.config.env.clone());
+        env
+    }
+
+    /// Returns a shim that waits for its job.
+    fn take_shim(&self) -> io::Result<Shim> {
+        let spare = self.spare.borrow_mut().take();
+        spare.map_or_else(|| Shim::fork(&self.children), Ok)
+    }
+
+    /// Makes the shim of the next command ahead of time. Without one it is made in time.
+    fn prepare_shim(&self) {
+        if self.spare.borrow().is_none() {
+            *self.spare.borrow_mut() = Shim::fork(&self.children).ok();
+        }
+    }
+
+    /// Counts one more connection, until the returned guard goes.
+    fn connected(self: &Rc<Self>) -> Connected {
+        self.count(self.connections.get() + 1);
+        Connected(Rc::clone(self))
+    }
+
+    fn count(&self, connections: usize) {
+        self.connections.set(connections);
+        self.connections_changed.notify_waiters();
+    }
+}
+
+struct Connected(Rc<Daemon>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.count(self.0.connections.get() - 1);
+    }
+}
+
+/// Returns once no host was connected for the orphan timeout.
+async fn orphaned(daemon: &Daemon) {
+    loop {
+        let changed = daemon.connections_changed.notified();
+        if daemon.connections.get() > 0 {
+            changed.await;
+        } else if tokio::time::timeout(daemon.config.orphan_timeout, changed).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn accept(daemon: &Rc<Daemon>, listener: &tokio::net::UnixListener) {
+    let room = std::sync::Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = std::sync::Arc::clone(&room).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((socket, _)) if peer::is_host(&socket) => {
+                let daemon = Rc::clone(daemon);
+                spawn_local(async move {
+                    serve(daemon, socket).await;
+                    drop(permit);
+                });
+            }
+            Ok(_) => tracing::warn!("a process of the sandbox posed as its host"),
+            // Out of descriptors or memory: what holds them may let go.
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Serves one host until it goes; what it asked for goes with it.
+async fn serve(daemon: Rc<Daemon>, socket: UnixStream) {
+    let mut socket = socket.compat();
+    let greeting = match greet_host(&mut socket).await {
+        Ok(greeting) => greeting,
+        Err(error) => return tracing::warn!(%error, "a host was turned away"),
+    };
+    let _connected = daemon.connected();
+    let (opener, mut inbound, connection) = multiplex(socket, Mode::Server);
+    let _serving = greeting.serves.then(|| daemon.hosts.add(opener.clone()));
+    let mut operations = JoinSet::new();
+    let mut connection = std::pin::pin!(connection);
+    loop {
+        tokio::select! {
+            () = &mut connection => break,
+            Some(stream) = inbound.recv() => {
+                operations.spawn_local(operate(Rc::clone(&daemon), stream));
+            }
+            Some(_) = operations.join_next() => {}
+        }
+    }
+    // The streams are dead now, so each operation finds its host gone and cleans up behind itself.
+    while operations.join_next().await.is_some() {}
+    drop(opener);
+}
+
+/// Carries out what one stream asks.
+async fn operate(daemon: Rc<Daemon>, mut stream: Stream) {
+    let operation = read_header::<Operation>(&mut stream, MAX_OPERATION).await;
+    let (reader, writer) = futures::io::AsyncReadExt::split(stream);
+    let frames = Frames::new(tokio_util::compat::FuturesAsyncReadCompatExt::compat(reader), FrameCodec::new());
+    let mut sink =
+        FrameSink::new(tokio_util::compat::FuturesAsyncWriteCompatExt::compat_write(writer), FrameCodec::new());
+    match operation {
+        Ok(Operation::Exec(request)) => exec::run(&daemon, request, frames, sink).await,
+        Ok(Operation::ReadFile { path, max_bytes }) => files::read(&path, max_bytes, &mut sink).await,
+        Ok(Operation::WriteFile { path, mode }) => files::write(&path, mode, frames, &mut sink).await,
+        Ok(Operation::Shutdown {}) => {
+            answer(&mut sink, GuestFrame::Done).await;
+            // The answer is on its way once the connection had its turn.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            daemon.shutdown.notify_one();
+        }
+        Err(error) => answer(&mut sink, GuestFrame::Failed(Failure::Refused { reason: error.to_string() })).await,
+    }
+}
+
+/// Sends the last frame of an operation. A host that is gone needs none.
+async fn answer(sink: &mut FrameSink, frame: GuestFrame) {
+    use futures::SinkExt;
+    drop(sink.send(frame).await);
+    drop(sink.close().await);
 }

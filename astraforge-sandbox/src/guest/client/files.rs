@@ -1,0 +1,73 @@
+//! The file verbs, seen from the host.
+
+use astraforge_core::ports::sessions::SessionError;
+use bytes::{Bytes, BytesMut};
+use futures::SinkExt;
+
+use super::{Call, FrameSink, GuestClient, next, printable, violation};
+use crate::guest::{
+    frame::{Failure, GuestFrame, HostFrame, MAX_PAYLOAD, ProtocolError},
+    header::Operation,
+};
+
+pub(super) async fn read(client: &GuestClient, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
+    let mut call = client.call(&Operation::ReadFile { path: path.to_owned(), max_bytes }).await?;
+    let mut contents = BytesMut::new();
+    loop {
+        match call.next().await? {
+            GuestFrame::Contents(bytes) if (contents.len() + bytes.len()) as u64 <= max_bytes => {
+                contents.extend_from_slice(&bytes);
+            }
+            GuestFrame::Contents(_) => return Err(SessionError::TooLarge { path: path.to_owned(), max_bytes }),
+            GuestFrame::Done => return Ok(contents.freeze()),
+            GuestFrame::Failed(Failure::TooLarge) => {
+                return Err(SessionError::TooLarge { path: path.to_owned(), max_bytes });
+            }
+            GuestFrame::Failed(failure) => return Err(file_error("read", path, failure)),
+            _ => return Err(violation(ProtocolError::Unexpected("answer to reading a file"))),
+        }
+    }
+}
+
+pub(super) async fn write(
+    client: &GuestClient,
+    path: &str,
+    contents: Bytes,
+    mode: u32,
+) -> Result<(), SessionError> {
+    let Call { mut frames, mut sink, held: _held } =
+        client.call(&Operation::WriteFile { path: path.to_owned(), mode }).await?;
+    // A guest that fails early reads no further, so its answer is awaited all along; it also tells why sending broke.
+    let send = async {
+        drop(send(&mut sink, contents).await);
+        std::future::pending().await
+    };
+    let answer = tokio::select! {
+        answer = next(&mut frames) => answer?,
+        never = send => never,
+    };
+    match answer {
+        GuestFrame::Done => Ok(()),
+        GuestFrame::Failed(failure) => Err(file_error("write", path, failure)),
+        _ => Err(violation(ProtocolError::Unexpected("answer to writing a file"))),
+    }
+}
+
+async fn send(sink: &mut FrameSink, mut contents: Bytes) -> Result<(), ProtocolError> {
+    while !contents.is_empty() {
+        let piece = contents.split_to(contents.len().min(MAX_PAYLOAD));
+        sink.send(HostFrame::Contents(piece)).await?;
+    }
+    sink.send(HostFrame::ContentsEnd).await
+}
+
+fn file_error(operation: &'static str, path: &str, failure: Failure) -> SessionError {
+    let path = path.to_owned();
+    match failure {
+        Failure::NotFound => SessionError::FileNotFound { path },
+        Failure::TooLarge => SessionError::File { operation, path, reason: "it is too large".to_owned() },
+        Failure::Spawn { reason } | Failure::File { reason } | Failure::Refused { reason } => {
+            SessionError::File { operation, path, reason: printable(&reason) }
+        }
+    }
+}

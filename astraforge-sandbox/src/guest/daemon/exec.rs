@@ -1,0 +1,272 @@
+//! Runs one command for a host.
+
+use std::{cell::Cell, pin::pin, rc::Rc, time::Duration};
+
+use astraforge_core::session::{Exit, Signal};
+use bytes::{Bytes, BytesMut};
+use futures::{SinkExt, StreamExt};
+use rustix::fd::AsFd;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::unix::pipe::{Receiver, Sender},
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Daemon, FrameSink, Frames, answer,
+    children::Children,
+    process_table::send_signal,
+    shim::{Job, Order, Orders, Reports, Shim},
+};
+use crate::guest::{
+    frame::{Failure, GuestFrame, HostFrame, MAX_OUTPUT, Output, STDIN_WINDOW},
+    header::ExecRequest,
+};
+
+/// How long a shim may take to kill its tree before the daemon does it, in a rougher way.
+const GRACE: Duration = Duration::from_secs(5);
+/// What may be left in a pipe when its last writer is dead.
+const MAX_LEFTOVER: usize = 1024 * 1024;
+
+/// Runs a command, from its start to the end of its whole process tree.
+pub(super) async fn run(daemon: &Daemon, request: ExecRequest, frames: Frames, mut sink: FrameSink) {
+    let timeout = request.timeout_ms.map(Duration::from_millis);
+    match start(daemon, request).await {
+        Ok(shim) => {
+            if sink.send(GuestFrame::Started).await.is_ok() {
+                daemon.prepare_shim();
+                follow(&daemon.children, shim, timeout, frames, sink).await;
+            } else {
+                end_tree(&daemon.children, shim).await;
+            }
+        }
+        Err(reason) => answer(&mut sink, GuestFrame::Failed(Failure::Spawn { reason })).await,
+    }
+}
+
+async fn start(daemon: &Daemon, request: ExecRequest) -> Result<Shim, String> {
+    let mut env = daemon.environment();
+    env.extend(request.env);
+    let job = Job { argv: request.argv, cwd: request.cwd, env };
+    let job = serde_json::to_vec(&job).map_err(|error| error.to_string())?;
+    // The agent may have killed a shim that waited for a command; one made now has had no time to be found.
+    for _ in 0..3 {
+        let mut shim = daemon.take_shim().map_err(|error| format!("the sandbox cannot fork: {error}"))?;
+        if let Ok(started) = shim.start(&job).await {
+            return started.map(|()| shim);
+        }
+    }
+    Err("its supervisor was killed".to_owned())
+}
+
+/// Why a command's tree has to go.
+enum Cause {
+    /// Its main process ended, and the shim saw to the rest.
+    Ended(Exit),
+    /// The shim is dead.
+    Orphaned,
+    TimedOut,
+    /// The host went away, or breaks the protocol.
+    Cancelled,
+}
+
+async fn follow(children: &Children, shim: Shim, timeout: Option<Duration>, frames: Frames, sink: FrameSink) {
+    let (out, queue) = mpsc::channel(2);
+    futures::join!(attend(children, shim, timeout, frames, out), write(queue, sink));
+}
+
+/// Moves everything between the host and the command, until the command's tree is gone and its output is sent.
+async fn attend(
+    children: &Children,
+    shim: Shim,
+    timeout: Option<Duration>,
+    frames: Frames,
+    out: mpsc::Sender<GuestFrame>,
+) {
+    let Shim { pid, stdin, stdout, stderr, mut reports, orders, death } = shim;
+    let ended = CancellationToken::new();
+    let supervise = async {
+        let cause = tokio::select! {
+            biased;
+            exit = reports.end() => exit.map_or(Cause::Orphaned, Cause::Ended),
+            () = expire(timeout) => Cause::TimedOut,
+            () = obey(frames, stdin, &orders, &out) => Cause::Cancelled,
+        };
+        let exit = finish(children, cause, pid, &mut reports, &orders, death).await;
+        ended.cancel();
+        exit
+    };
+    let (exit, ()) = futures::join!(supervise, pump(stdout, stderr, &out, &ended));
+    drop(out.send(GuestFrame::Exited(exit)).await);
+}
+
+/// Sees to it that the tree is gone.
+async fn finish(
+    children: &Children,
+    cause: Cause,
+    pid: i32,
+    reports: &mut Reports,
+    orders: &Orders,
+    death: oneshot::Receiver<()>,
+) -> Exit {
+    let killed = Exit::Signaled { signal: libc::SIGKILL };
+    let exit = match cause {
+        Cause::Ended(exit) => return exit,
+        Cause::Orphaned => killed,
+        Cause::TimedOut | Cause::Cancelled => {
+            orders.give(Order::Kill);
+            let exit = if matches!(cause, Cause::TimedOut) { Exit::TimedOut } else { killed };
+            match timeout(GRACE, reports.end()).await {
+                Ok(Some(_)) => return exit,
+                _ => exit,
+            }
+        }
+    };
+    send_signal(pid, rustix::process::Signal::KILL);
+    // Its orphans are the daemon's children once it is reaped.
+    drop(death.await);
+    children.kill_strays().await;
+    exit
+}
+
+async fn end_tree(children: &Children, shim: Shim) {
+    let Shim { pid, mut reports, orders, death, .. } = shim;
+    finish(children, Cause::Cancelled, pid, &mut reports, &orders, death).await;
+}
+
+async fn expire(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => sleep(timeout).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Does what the host says until it goes away.
+async fn obey(mut frames: Frames, stdin: Sender, orders: &Orders, out: &mpsc::Sender<GuestFrame>) {
+    let pending = Rc::new(Cell::new(0));
+    // Unbounded, but what is in it is bounded by the window: input must not hold up a signal behind it.
+    let (input, queue) = mpsc::unbounded_channel();
+    let mut input = Some(input);
+    let mut feed = pin!(feed(stdin, queue, Rc::clone(&pending), out.clone()));
+    let mut fed = false;
+    loop {
+        let frame = tokio::select! {
+            frame = frames.next() => frame,
+            () = &mut feed, if !fed => {
+                fed = true;
+                continue;
+            }
+        };
+        match frame {
+            Some(Ok(HostFrame::Stdin(bytes))) if pending.get() + bytes.len() <= STDIN_WINDOW => {
+                pending.set(pending.get() + bytes.len());
+                // After the end of input nothing takes it.
+                let _ = input.as_ref().map(|input| input.send(bytes));
+            }
+            Some(Ok(HostFrame::StdinEnd)) => input = None,
+            Some(Ok(HostFrame::Signal(signal))) => orders.give(match signal {
+                Signal::Interrupt => Order::Interrupt,
+                Signal::Terminate => Order::Terminate,
+                Signal::Kill => Order::Kill,
+            }),
+            _ => return,
+        }
+    }
+}
+
+/// Writes input to the command, and tells the host how much of it was taken. Input that nobody reads is taken too.
+async fn feed(
+    stdin: Sender,
+    mut queue: mpsc::UnboundedReceiver<Bytes>,
+    pending: Rc<Cell<usize>>,
+    out: mpsc::Sender<GuestFrame>,
+) {
+    let mut stdin = Some(stdin);
+    while let Some(bytes) = queue.recv().await {
+        if let Some(pipe) = &mut stdin
+            && pipe.write_all(&bytes).await.is_err()
+        {
+            stdin = None;
+        }
+        pending.set(pending.get() - bytes.len());
+        let taken = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        drop(out.send(GuestFrame::StdinTaken(taken)).await);
+    }
+}
+
+/// Sends all output, as fast as the host takes it. Once the tree is gone, what is left in the pipes is the last of it.
+async fn pump(stdout: Receiver, stderr: Receiver, out: &mpsc::Sender<GuestFrame>, ended: &CancellationToken) {
+    let mut written = 0;
+    let (mut stdout, mut stderr) = (Source::new(stdout, GuestFrame::Stdout), Source::new(stderr, GuestFrame::Stderr));
+    loop {
+        let frame = tokio::select! {
+            Some(bytes) = stdout.read() => stdout.frame(bytes, &mut written),
+            Some(bytes) = stderr.read() => stderr.frame(bytes, &mut written),
+            () = ended.cancelled() => break,
+        };
+        if out.send(frame).await.is_err() {
+            return;
+        }
+    }
+    for source in [&mut stdout, &mut stderr] {
+        let mut left = MAX_LEFTOVER;
+        while let Some(bytes) = source.read_now().filter(|_| left > 0) {
+            left = left.saturating_sub(bytes.len());
+            if out.send(source.frame(bytes, &mut written)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// One of a command's output streams.
+struct Source {
+    pipe: Option<Receiver>,
+    buffer: BytesMut,
+    make: fn(Output) -> GuestFrame,
+}
+
+impl Source {
+    fn new(pipe: Receiver, make: fn(Output) -> GuestFrame) -> Self {
+        Self { pipe: Some(pipe), buffer: BytesMut::new(), make }
+    }
+
+    /// Reads what there is; `None` at the end, from then on.
+    async fn read(&mut self) -> Option<Bytes> {
+        let pipe = self.pipe.as_mut()?;
+        self.buffer.reserve(MAX_OUTPUT);
+        let mut room = bytes::BufMut::limit(&mut self.buffer, MAX_OUTPUT);
+        match pipe.read_buf(&mut room).await {
+            Ok(n_bytes) if n_bytes > 0 => Some(self.buffer.split().freeze()),
+            _ => {
+                self.pipe = None;
+                None
+            }
+        }
+    }
+
+    /// Reads without waiting. Asks the kernel itself: the runtime may not have heard of the last bytes yet.
+    fn read_now(&mut self) -> Option<Bytes> {
+        let mut buffer = vec![0; MAX_OUTPUT];
+        let n_bytes = rustix::io::read(self.pipe.as_ref()?.as_fd(), &mut buffer).ok().filter(|n| *n > 0)?;
+        buffer.truncate(n_bytes);
+        Some(buffer.into())
+    }
+
+    fn frame(&self, bytes: Bytes, written: &mut u64) -> GuestFrame {
+        let sequence = *written;
+        *written += bytes.len() as u64;
+        (self.make)(Output { sequence, bytes })
+    }
+}
+
+async fn write(mut queue: mpsc::Receiver<GuestFrame>, mut sink: FrameSink) {
+    while let Some(frame) = queue.recv().await {
+        if sink.send(frame).await.is_err() {
+            return;
+        }
+    }
+    drop(sink.close().await);
+}

@@ -1,0 +1,286 @@
+//! What runs inside a shim's process. It has one thread, blocks, and never returns into the daemon's code.
+
+use std::{
+    collections::HashSet,
+    io::{self, Read, Write},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use astraforge_core::session::Exit;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process_group, wait},
+};
+
+use super::{Job, Order, Report};
+use crate::guest::{
+    daemon::{process_table::kill_descendants, spawn},
+    header::MAX_OPERATION,
+};
+
+/// Rounds of killing after which processes are stopped first.
+const QUICK_ROUNDS: usize = 3;
+const MAX_REASON: usize = 2048;
+/// Where the control socket ends up; above it a shim keeps nothing open.
+const CONTROL: RawFd = 3;
+
+/// The shim's ends of what connects it with the daemon.
+pub(super) struct Ends {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) control: OwnedFd,
+}
+
+/// Forks a shim that waits for its job; returns its process id.
+pub(super) fn fork(ends: Ends) -> io::Result<i32> {
+    let daemon = getpid();
+    // The daemon's signal handlers write into the daemon's runtime: in the shim they must never run.
+    let before = block_signals()?;
+    #[expect(unsafe_code, reason = "the child goes on in this program")]
+    // SAFETY: the daemon has one thread, so the child's memory is whole and no lock in it is held by anyone else.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // Whatever happens, this process ends here.
+        let code = catch_unwind(AssertUnwindSafe(|| live(&ends, daemon))).map_or(101, |_| 0);
+        #[expect(unsafe_code, reason = "exit handlers belong to the daemon")]
+        // SAFETY: `_exit` runs no code of this process.
+        unsafe {
+            libc::_exit(code)
+        }
+    }
+    let forked = if pid > 0 { Ok(pid) } else { Err(io::Error::last_os_error()) };
+    restore_signals(&before)?;
+    forked
+}
+
+fn live(ends: &Ends, daemon: Pid) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() != Some(daemon) {
+        return Ok(()); // it died before the line above
+    }
+    rustix::process::setsid()?;
+    rustix::process::set_child_subreaper(Some(getpid()))?;
+    let mut control = take_descriptors(ends)?;
+    let deaths = watch_children()?;
+    let Some(job) = read_job(&mut control)? else { return Ok(()) };
+    match start(&job) {
+        Ok(pid) => {
+            // The command alone holds its streams from here on, or its end would not be their end.
+            close_streams();
+            control.write_all(&Report::Started.to_wire())?;
+            let exit = supervise(pid, &mut control, &deaths);
+            control.write_all(&Report::Ended(exit).to_wire())
+        }
+        Err(mut reason) => {
+            reason.truncate(reason.floor_char_boundary(MAX_REASON));
+            control.write_all(&Report::SpawnFailed(reason.len()).to_wire())?;
+            control.write_all(reason.as_bytes())
+        }
+    }
+}
+
+fn start(job: &Job) -> Result<i32, String> {
+    std::env::set_current_dir(&job.cwd)
+        .map_err(|error| format!("cannot enter the working directory `{}`: {error}", job.cwd.display()))?;
+    spawn::start(&job.argv, &job.env)
+}
+
+fn read_job(control: &mut UnixStream) -> io::Result<Option<Job>> {
+    let mut length = [0; 4];
+    if control.read_exact(&mut length).is_err() {
+        return Ok(None); // the daemon has no job for this shim any more
+    }
+    let length = u64::from(u32::from_be_bytes(length)).min(2 * MAX_OPERATION as u64);
+    let mut json = Vec::new();
+    control.take(length).read_to_end(&mut json)?;
+    Ok(Some(serde_json::from_slice(&json)?))
+}
+
+/// Waits for the command to end, follows orders meanwhile, and leaves no descendant alive.
+fn supervise(command: i32, control: &mut UnixStream, deaths: &OwnedFd) -> Exit {
+    let mut tree = Tree { command, end: None };
+    while tree.end.is_none() {
+        wait_for_news(control, deaths);
+        tree.reap();
+        if tree.end.is_none() {
+            match next_order(control) {
+                Some(Order::Interrupt) => tree.signal(Signal::INT),
+                Some(Order::Terminate) => tree.signal(Signal::TERM),
+                Some(Order::Kill) => break,
+                None => {}
+            }
+        }
+    }
+    tree.kill(deaths);
+    tree.end.map_or(Exit::Signaled { signal: libc::SIGKILL }, exit_of)
+}
+
+/// The processes beneath this one.
+struct Tree {
+    command: i32,
+    end: Option<WaitStatus>,
+}
+
+impl Tree {
+    /// Reaps what is dead. Tells whether any child is left.
+    fn reap(&mut self) -> bool {
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == self.command => self.end = Some(status),
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Signals the command's process group; it leads one as long as it was not reaped.
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = Pid::from_raw(self.command) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    fn kill(&mut self, deaths: &OwnedFd) {
+        let me = getpid().as_raw_nonzero().get();
+        let mut pause = Duration::from_millis(1);
+        for round in 0.. {
+            if !self.reap() {
+                return;
+            }
+            kill_descendants(me, &HashSet::new(), round >= QUICK_ROUNDS);
+            wait_for_death(deaths, pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+}
+
+fn exit_of(status: WaitStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Exited { code },
+        (None, Some(signal)) => Exit::Signaled { signal },
+        (None, None) => Exit::Signaled { signal: libc::SIGKILL },
+    }
+}
+
+/// Reads an order if there is one. A daemon that went away means the end for everything beneath it.
+fn next_order(control: &mut UnixStream) -> Option<Order> {
+    let mut fds = [PollFd::new(control, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).ok().filter(|ready| *ready > 0)?;
+    let mut order = [0];
+    match control.read(&mut order) {
+        Ok(1) if order == [Order::Interrupt as u8] => Some(Order::Interrupt),
+        Ok(1) if order == [Order::Terminate as u8] => Some(Order::Terminate),
+        _ => Some(Order::Kill),
+    }
+}
+
+fn wait_for_news(control: &UnixStream, deaths: &OwnedFd) {
+    let mut fds = [PollFd::new(control, PollFlags::IN), PollFd::new(deaths, PollFlags::IN)];
+    let _ = poll(&mut fds, None);
+    forget_deaths(deaths);
+}
+
+fn wait_for_death(deaths: &OwnedFd, at_most: Duration) {
+    let at_most = Timespec { tv_sec: 0, tv_nsec: at_most.subsec_nanos().into() };
+    let _ = poll(&mut [PollFd::new(deaths, PollFlags::IN)], Some(&at_most));
+    forget_deaths(deaths);
+}
+
+/// Empties the signal descriptor, before children are reaped: then no death goes unnoticed.
+fn forget_deaths(deaths: &OwnedFd) {
+    let mut buffer = [0; size_of::<libc::signalfd_siginfo>()];
+    while rustix::io::read(deaths, &mut buffer).is_ok_and(|n_bytes| n_bytes > 0) {}
+}
+
+/// Moves the shim's ends to descriptors 0 to 3 and closes all others, which are the daemon's and other commands'.
+fn take_descriptors(ends: &Ends) -> io::Result<UnixStream> {
+    let sources = [&ends.stdin, &ends.stdout, &ends.stderr, &ends.control];
+    // First out of the way: one of them may sit where another belongs.
+    let mut moved = Vec::with_capacity(sources.len());
+    for source in sources {
+        moved.push(rustix::io::fcntl_dupfd_cloexec(source, 16)?);
+    }
+    for (source, target) in moved.iter().zip(0..) {
+        let flags = if target == CONTROL { libc::O_CLOEXEC } else { 0 };
+        #[expect(unsafe_code, reason = "the target is a number, not a descriptor that somebody owns")]
+        // SAFETY: replaces descriptors that only the daemon's code knows, none of which runs in this process.
+        let result = unsafe { libc::dup3(source.as_raw_fd(), target, flags) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // Closed with all others.
+    moved.into_iter().for_each(std::mem::forget);
+    close_from(CONTROL + 1);
+    #[expect(unsafe_code, reason = "the descriptor was made above, by number")]
+    // SAFETY: descriptor 3 is the control socket, and nothing else in this process owns it.
+    Ok(unsafe { UnixStream::from_raw_fd(CONTROL) })
+}
+
+fn close_from(first: RawFd) {
+    #[expect(unsafe_code, reason = "closes descriptors that the daemon's values own, none of which is used again")]
+    // SAFETY: no code of the daemon runs in this process, so nobody uses the closed descriptors.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) != 0 {
+            for fd in first..RawFd::try_from(libc::sysconf(libc::_SC_OPEN_MAX)).unwrap_or(65_536) {
+                libc::close(fd);
+            }
+        }
+    }
+}
+
+fn close_streams() {
+    for fd in 0..CONTROL {
+        #[expect(unsafe_code, reason = "the descriptors were made by number")]
+        // SAFETY: descriptors 0 to 2 are the command's streams, which nothing in this process uses.
+        unsafe {
+            libc::close(fd);
+        }
+    }
+}
+
+fn block_signals() -> io::Result<libc::sigset_t> {
+    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    #[expect(unsafe_code, reason = "rustix has no signal masks")]
+    // SAFETY: `all` is initialised before it is read, `before` by the call that succeeded.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        match libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) {
+            0 => Ok(before.assume_init()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+fn restore_signals(before: &libc::sigset_t) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "rustix has no signal masks")]
+    // SAFETY: `before` is an initialised mask.
+    match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Returns a descriptor that is readable when a child died. All signals are blocked in a shim.
+fn watch_children() -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::uninit();
+    #[expect(unsafe_code, reason = "rustix has no signalfd")]
+    // SAFETY: `set` is initialised before it is read; a descriptor that is not negative is ours alone.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        match libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            fd if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}

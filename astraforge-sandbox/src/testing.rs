@@ -1,0 +1,48 @@
+//! What tests of drivers share. Public, but outside semantic versioning.
+
+pub mod conformance;
+
+/// Makes one test of every rule that a driver has to keep.
+///
+/// Takes a future of a [`DynSandboxDriver`](crate::driver::DynSandboxDriver), and needs `tokio` in the crate that calls
+/// it. Each rule is a function in [`conformance`]. A rule about a limit that the driver says it cannot enforce is
+/// skipped, aloud.
+#[macro_export]
+macro_rules! driver_conformance {
+    ($connect:expr) => {
+        $crate::driver_conformance! { @ $connect;
+            exit_codes_are_reported
+            death_by_signal_is_told_from_exit
+            streams_are_separate_and_byte_exact
+            stdin_arrives_whole_and_ends
+            stdin_that_nobody_reads_holds_up_nothing
+            the_environment_is_layered
+            what_cannot_start_says_why
+            a_timeout_ends_the_whole_tree
+            orphans_end_with_their_command
+            a_held_stdout_does_not_hold_the_command
+            dropping_an_execution_ends_its_tree
+            signals_reach_the_command
+            the_supervisor_can_be_killed_without_freeing_anyone
+            a_stopped_supervisor_does_not_hold_the_command
+            a_flood_of_output_arrives_whole_whatever_the_readers_pace
+            many_commands_run_at_once
+            a_fork_bomb_is_ended
+            files_are_written_whole_and_read_back
+            what_is_no_readable_file_is_refused_without_waiting
+            what_cannot_be_written_is_refused
+            services_are_reached_from_inside
+            a_dead_sandbox_fails_its_calls
+            destroy_is_idempotent
+            an_id_is_taken_once
+            what_lives_is_listed_and_can_be_adopted
+            a_dropped_creation_leaves_nothing
+        }
+    };
+    (@ $connect:expr; $($rule:ident)*) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $rule() {
+            $crate::testing::conformance::$rule($connect.await).await;
+        }
+    )* };
+}
