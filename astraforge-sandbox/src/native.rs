@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -146,9 +146,10 @@ impl NativeDriver {
             let spec = self.launch_spec(id, &SandboxSpec::default(), Payload::Trial)?;
             folder.create()?;
             let mut launcher = std::process::Command::new(&self.guest)
+                .arg0(guest_binary::NAME)
                 .arg("launch")
-                .arg(folder.path())
                 .env_clear()
+                .current_dir(folder.path())
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -255,10 +256,10 @@ impl NativeDriver {
     async fn launch(&self, folder: &Folder, spec: &LaunchSpec) -> io::Result<Report> {
         let spec = serde_json::to_vec(spec)?;
         let mut launcher = Command::new(&self.guest)
+            .arg0(guest_binary::NAME)
             .arg("launch")
-            .arg(folder.path())
             .env_clear()
-            .current_dir("/")
+            .current_dir(folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -30,15 +30,17 @@ use super::{
 /// Name of the guest's socket in a sandbox's folder.
 pub(super) const SOCKET: &str = "guest.sock";
 
-/// Makes the sandbox of `folder` as the specification on standard input says, and returns once it has ended.
+/// Makes the sandbox whose folder is the working directory, as the specification on standard input says, and returns
+/// once it has ended.
 ///
 /// The first line on standard output says whether it came to be.
 ///
 /// # Errors
 /// When the answer can't be given, or something of the sandbox can't be removed.
-pub fn launch(folder: &Path) -> io::Result<()> {
+pub fn launch() -> io::Result<()> {
     let _ = rustix::process::setsid();
-    let folder = Folder::new(folder);
+    // Not an argument: the sandbox's first process keeps the launcher's, and everyone inside can read them.
+    let folder = Folder::new(std::env::current_dir()?);
     let mut record = None;
     let outcome = start(&folder, &mut record).and_then(|child| {
         answer(&Report::Ready).at("answer the server").inspect_err(|_| child.kill())?;

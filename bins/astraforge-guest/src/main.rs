@@ -1,13 +1,13 @@
 //! The program inside every sandbox, and the one that makes native sandboxes.
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use astraforge_sandbox::native::launcher;
 
 const USAGE: &str = "\
 The in-sandbox daemon of AstraForge and the launcher of its native sandboxes. Servers start it; people need not.
 
-Usage: astraforge-guest launch FOLDER   make a sandbox as the JSON on standard input says, and stay with it
+Usage: astraforge-guest launch     make a sandbox as the JSON on standard input says, and stay with it
        astraforge-guest --version";
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line program")]
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(|it| it.as_os_str()).collect();
     match arguments.as_slice() {
-        [verb, folder] if *verb == "launch" => match launcher::launch(Path::new(folder)) {
+        [verb] if *verb == "launch" => match launcher::launch() {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },
