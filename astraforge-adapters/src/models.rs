@@ -1,6 +1,8 @@
 //! Model upstreams: bytes in, bytes out, in the dialect of the Responses API.
 
+pub mod openai;
 pub mod scripted;
 pub mod sse;
 
+pub use openai::{OpenAiConfig, OpenAiUpstream};
 pub use scripted::ScriptedUpstream;

@@ -2,3 +2,9 @@
 
 #[cfg(feature = "models")]
 mod models_scripted;
+#[cfg(feature = "models")]
+mod models_codex;
+#[cfg(feature = "models")]
+mod models_openai;
+#[cfg(feature = "models")]
+mod models_server;

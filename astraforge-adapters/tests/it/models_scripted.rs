@@ -1,5 +1,7 @@
 //! The scripted upstream: which step answers, and what the answer looks like.
 
+#![expect(clippy::unwrap_used, reason = "a failing test is what these are for")]
+
 use std::time::Duration;
 
 use astraforge_adapters::models::{ScriptedUpstream, sse};
@@ -210,4 +212,34 @@ async fn models_are_listed() {
     let answer = upstream(json!([{"answer": [{"message": "x"}]}])).call(call).await.unwrap();
     let list: Value = serde_json::from_str(&read(answer).await.0).unwrap();
     assert_eq!((&list["object"], &list["data"][0]["id"]), (&json!("list"), &json!("m")));
+}
+
+const DEMO: &str = include_str!("../../../xtask/demo/scenario.json");
+
+async fn demo_answer(outputs: &[&str]) -> String {
+    let input: Vec<_> = [user("A test fails. Fix it.")].into_iter().chain(outputs.iter().map(|o| output(o))).collect();
+    let tools = json!([{"type": "function", "name": "exec_command"}, {"type": "custom", "name": "apply_patch"}]);
+    let upstream = ScriptedUpstream::from_json(DEMO).unwrap();
+    let body = json!({"input": input, "tools": tools});
+    read(call(&upstream, body).await).await.0
+}
+
+#[tokio::test]
+async fn the_demonstration_understands_both_reporters_of_node() {
+    const TAP: &str = "not ok 3 - a unit\n  ---\n  location: '/w/test/a.test.js:18:1'\n  ...\n# pass 3\n# fail 1\n";
+    const SPEC: &str = "✔ one (1ms)\n✖ a unit (1.0ms)\n  at (file:///w/test/a.test.js:21:10)\nℹ pass 3\nℹ fail 1\n";
+    for failed in [TAP, SPEC] {
+        let answer = demo_answer(&[failed]).await;
+        assert!(answer.contains("cat test/a.test.js") && answer.contains(r#"\"a unit\" fails"#), "{answer}");
+    }
+    assert!(demo_answer(&["✔ one\nℹ pass 4\nℹ fail 0\n"]).await.contains("All 4 tests pass already"));
+}
+
+#[tokio::test]
+async fn the_demonstration_claims_no_success_that_it_did_not_see() {
+    for outcome in ["ℹ pass 3\nℹ fail 1\n", "# pass 0\n# fail 0\n", "node: not found", ""] {
+        let answer = demo_answer(&["", "", "", "", outcome]).await;
+        assert!(!answer.contains("Fixed") && !answer.contains("tests pass."), "{answer}");
+    }
+    assert!(demo_answer(&["node: not found"]).await.contains("I stopped"));
 }
