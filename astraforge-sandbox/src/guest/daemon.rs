@@ -15,7 +15,7 @@ use tokio::{
     sync::{Notify, Semaphore},
     task::{JoinSet, LocalSet, spawn_local},
 };
-use tokio_util::compat::TokioAsyncReadCompatExt;
+use tokio_util::{compat::TokioAsyncReadCompatExt, sync::CancellationToken};
 
 use self::{children::Children, services::Hosts, shim::Shim};
 use super::{
@@ -37,6 +37,9 @@ mod spawn;
 
 /// Connections that may be open at once.
 const MAX_CONNECTIONS: usize = 64;
+
+/// How long what hosts asked for may take to end with them, before the rest is killed.
+const GRACE: Duration = Duration::from_secs(2);
 
 type Frames = tokio_util::codec::FramedRead<
     tokio_util::compat::Compat<futures::io::ReadHalf<Stream>>,
@@ -65,8 +68,11 @@ pub fn run(listener: UnixListener, config: GuestConfig) -> io::Result<()> {
         tokio::select! {
             () = accept(&daemon, &listener) => {}
             () = orphaned(&daemon) => tracing::info!("no host for too long: the sandbox ends"),
-            () = daemon.shutdown.notified() => {}
+            () = daemon.end.cancelled() => {}
         }
+        // Hosts first, so that what is killed now is told to none of them as a command's own end.
+        daemon.end.cancel();
+        drop(tokio::time::timeout(GRACE, disconnected(&daemon)).await);
         daemon.children.kill_all().await;
         Ok(())
     })
@@ -81,7 +87,8 @@ struct Daemon {
     spare: RefCell<Option<Shim>>,
     connections: Cell<usize>,
     connections_changed: Notify,
-    shutdown: Notify,
+    /// Cancelled when the sandbox is to end.
+    end: CancellationToken,
 }
 
 impl Daemon {
@@ -93,7 +100,7 @@ impl Daemon {
             spare: RefCell::default(),
             connections: Cell::new(0),
             connections_changed: Notify::new(),
-            shutdown: Notify::new(),
+            end: CancellationToken::new(),
         })
     }
 
@@ -143,6 +150,17 @@ impl Drop for Connected {
     }
 }
 
+/// Returns once no host is connected and what hosts asked for is cleaned up.
+async fn disconnected(daemon: &Daemon) {
+    loop {
+        let changed = daemon.connections_changed.notified();
+        if daemon.connections.get() == 0 {
+            return;
+        }
+        changed.await;
+    }
+}
+
 /// Returns once no host was connected for the orphan timeout.
 async fn orphaned(daemon: &Daemon) {
     loop {
@@ -185,17 +203,23 @@ async fn serve(daemon: Rc<Daemon>, socket: UnixStream) {
     let (opener, mut inbound, connection) = multiplex(socket, Mode::Server);
     let _serving = greeting.serves.then(|| daemon.hosts.add(opener.clone()));
     let mut operations = JoinSet::new();
-    let mut connection = std::pin::pin!(connection);
-    loop {
-        tokio::select! {
-            () = &mut connection => break,
-            Some(stream) = inbound.recv() => {
-                operations.spawn_local(operate(Rc::clone(&daemon), stream));
+    let accept = async {
+        loop {
+            tokio::select! {
+                Some(stream) = inbound.recv() => {
+                    operations.spawn_local(operate(Rc::clone(&daemon), stream));
+                }
+                Some(_) = operations.join_next() => {}
+                else => return,
             }
-            Some(_) = operations.join_next() => {}
         }
+    };
+    tokio::select! {
+        () = connection => {}
+        () = daemon.end.cancelled() => {}
+        () = accept => {}
     }
-    // The streams are dead now, so each operation finds its host gone and cleans up behind itself.
+    // With the connection its streams are dead: each operation finds its host gone and cleans up behind itself.
     while operations.join_next().await.is_some() {}
     drop(opener);
 }
@@ -215,7 +239,7 @@ async fn operate(daemon: Rc<Daemon>, mut stream: Stream) {
             answer(&mut sink, GuestFrame::Done).await;
             // The answer is on its way once the connection had its turn.
             tokio::time::sleep(Duration::from_millis(5)).await;
-            daemon.shutdown.notify_one();
+            daemon.end.cancel();
         }
         Err(error) => answer(&mut sink, GuestFrame::Failed(Failure::Refused { reason: error.to_string() })).await,
     }

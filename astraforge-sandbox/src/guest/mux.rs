@@ -51,7 +51,8 @@ pub(super) fn multiplex(
     let socket = BufReader::with_capacity(STREAM_WINDOW / 4, BufWriter::with_capacity(STREAM_WINDOW / 4, socket));
     let connection = yamux::Connection::new(socket, config, mode);
     let (opener, requests) = mpsc::channel(16);
-    let (accepted, inbound) = mpsc::channel(16);
+    // Room for all there can be.
+    let (accepted, inbound) = mpsc::channel(MAX_STREAMS);
     (Opener(opener), inbound, drive(connection, requests, accepted))
 }
 
@@ -82,7 +83,7 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
                 }
             }
             match connection.poll_next_inbound(cx) {
-                // A peer that opens streams faster than they are taken has the surplus reset.
+                // Dropped, and so reset, when nobody takes streams.
                 Poll::Ready(Some(Ok(stream))) => drop(inbound.try_send(stream)),
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,

@@ -96,7 +96,7 @@ impl Fixture {
 
 /// A shell line that leaves a descendant which has left its session, ignores signals and holds stdout.
 fn stray(pid_file: &str) -> String {
-    format!("(setsid sh -c 'trap \"\" TERM HUP INT; echo $$ > {pid_file}; while :; do sleep 1; done' &) ")
+    format!("(setsid sh -c 'trap \"\" TERM HUP INT; echo $$ > {pid_file}; while :; do sleep 1; done' &); ")
 }
 
 /// The number a program ends with is the number that is reported.
@@ -188,7 +188,7 @@ pub async fn a_timeout_ends_the_whole_tree(driver: DynSandboxDriver) {
     sandbox.make_folder().await;
     let (stray_file, stopped_file) = (sandbox.path("stray"), sandbox.path("stopped"));
     let line = format!(
-        "{}(sh -c 'echo $$ > {stopped_file}; kill -STOP $$' &); trap '' TERM; while :; do sleep 1; done",
+        "{} (sh -c 'echo $$ > {stopped_file}; kill -STOP $$' &); trap '' TERM; while :; do sleep 1; done",
         stray(&stray_file)
     );
     let start = Instant::now();
@@ -206,7 +206,7 @@ pub async fn orphans_end_with_their_command(driver: DynSandboxDriver) {
     let sandbox = Fixture::new(driver).await;
     sandbox.make_folder().await;
     let file = sandbox.path("pid");
-    let output = sandbox.shell(&format!("{}; while ! [ -s {file} ]; do sleep 0.01; done; exit 7", stray(&file))).await;
+    let output = sandbox.shell(&format!("{} while ! [ -s {file} ]; do sleep 0.01; done; exit 7", stray(&file))).await;
     assert_eq!(output.exit, Exit::Exited { code: 7 });
     sandbox.assert_gone(&sandbox.pid_in("pid").await).await;
     sandbox.end().await;
@@ -226,7 +226,7 @@ pub async fn a_held_stdout_does_not_hold_the_command(driver: DynSandboxDriver) {
 pub async fn dropping_an_execution_ends_its_tree(driver: DynSandboxDriver) {
     let sandbox = Fixture::new(driver).await;
     sandbox.make_folder().await;
-    let line = format!("{}; echo $$ > {}; sleep 60", stray(&sandbox.path("stray")), sandbox.path("main"));
+    let line = format!("{} echo $$ > {}; sleep 60", stray(&sandbox.path("stray")), sandbox.path("main"));
     let execution = sandbox.session.exec(Command::shell(line).with_cwd("/tmp")).await.unwrap();
     let control = Arc::clone(&execution.control);
     let (main, stray) = (sandbox.pid_in("main").await, sandbox.pid_in("stray").await);
@@ -267,10 +267,9 @@ pub async fn the_supervisor_can_be_killed_without_freeing_anyone(driver: DynSand
     let sandbox = Fixture::new(driver).await;
     sandbox.make_folder().await;
     let file = sandbox.path("pid");
-    let line = format!("{}; while ! [ -s {file} ]; do sleep 0.01; done; kill -9 $PPID; sleep 60", stray(&file));
+    let line = format!("{} while ! [ -s {file} ]; do sleep 0.01; done; kill -9 $PPID; sleep 60", stray(&file));
     assert_eq!(sandbox.shell(&line).await.exit, Exit::Signaled { signal: 9 });
     sandbox.assert_gone(&sandbox.pid_in("pid").await).await;
-    // Every other process that the command may signal: a waiting supervisor among them, or nothing at all.
     assert!(sandbox.shell("true").await.exit.success(), "the sandbox works on");
     sandbox.end().await;
 }

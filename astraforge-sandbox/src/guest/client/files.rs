@@ -23,6 +23,7 @@ pub(super) async fn read(client: &GuestClient, path: &str, max_bytes: u64) -> Re
             GuestFrame::Failed(Failure::TooLarge) => {
                 return Err(SessionError::TooLarge { path: path.to_owned(), max_bytes });
             }
+            GuestFrame::Failed(Failure::NotFound) => return Err(SessionError::FileNotFound { path: path.to_owned() }),
             GuestFrame::Failed(failure) => return Err(file_error("read", path, failure)),
             _ => return Err(violation(ProtocolError::Unexpected("answer to reading a file"))),
         }
@@ -63,11 +64,10 @@ async fn send(sink: &mut FrameSink, mut contents: Bytes) -> Result<(), ProtocolE
 
 fn file_error(operation: &'static str, path: &str, failure: Failure) -> SessionError {
     let path = path.to_owned();
-    match failure {
-        Failure::NotFound => SessionError::FileNotFound { path },
-        Failure::TooLarge => SessionError::File { operation, path, reason: "it is too large".to_owned() },
-        Failure::Spawn { reason } | Failure::File { reason } | Failure::Refused { reason } => {
-            SessionError::File { operation, path, reason: printable(&reason) }
-        }
-    }
+    let reason = match failure {
+        Failure::NotFound => "a folder on the way does not exist and cannot be made".to_owned(),
+        Failure::TooLarge => "it is too large".to_owned(),
+        Failure::Spawn { reason } | Failure::File { reason } | Failure::Refused { reason } => printable(&reason),
+    };
+    SessionError::File { operation, path, reason }
 }
