@@ -1,2 +1,52 @@
-//! placeholder
-fn main() {}
+//! Developer tasks: `cargo xtask test`, `guest`, `tidy`, `bench`.
+#![expect(clippy::print_stdout, reason = "a developer tool talks to the terminal")]
+
+mod checks;
+mod elf;
+mod guest;
+mod process;
+mod tidy;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds, checks, measures and shows AstraForge; everything it makes stays below the target folder.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run every check that this machine can run.
+    Test(checks::TestArguments),
+    /// Build the static guest binary that every sandbox starts with.
+    Guest,
+    /// Check the tree's own rules: arrows between crates, names, sizes, records.
+    Tidy,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let Arguments { task } = Arguments::parse();
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Test(arguments) => checks::run(&workspace, &arguments),
+        Task::Guest => {
+            let guest = guest::build(&workspace)?;
+            println!("{}", guest.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Tidy => {
+            tidy::check(&workspace.root)?;
+            println!("the tree is tidy");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The table of stages: what each is for, what it stands on, and the command it runs.
+
+use std::process::Command;
+
+use super::tally::Tally;
+use super::{Context, Verdict, embed, features, package, rootless};
+use crate::workspace::Workspace;
+use crate::{guest, process, tidy, tools};
+
+/// One check.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    pub(crate) purpose: &'static str,
+    /// Stages whose failure makes this one pointless.
+    pub(crate) after: &'static [&'static str],
+    /// Whether it takes so long that it runs only with `--soak`.
+    pub(crate) soak: bool,
+    pub(crate) run: fn(&Context<'_>, &mut Tally) -> anyhow::Result<Verdict>,
+}
+
+/// Every stage that this checkout has, quick ones first.
+pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
+    let mut stages = vec![
+        stage("fmt", "the code is formatted", &[], fmt),
+        stage("tidy", "the tree keeps its own rules", &[], |context, _| {
+            tidy::check(&context.workspace.root).map(|()| Verdict::Passed)
+        }),
+        stage("guest", "the static guest builds", &[], |context, _| {
+            guest::build(context.workspace).map(|_| Verdict::Passed)
+        }),
+        stage("clippy", "no warning anywhere", &[], clippy),
+        stage("tests", "unit and integration tests", &["guest"], tests),
+        stage("doctests", "every example in the documentation runs", &["guest"], doctests),
+        stage("docs", "the documentation builds without a warning", &[], docs),
+        stage("features", "each library builds with each of its features alone", &[], features::check),
+        stage("deny", "licences, banned crates and sources", &[], deny),
+        stage("rootless", "the sandbox tests pass for an ordinary user too", &["guest", "tests"], rootless::check),
+        stage("package", "what a crate reads at build time travels inside it", &[], package::check),
+    ];
+    if embed::is_there(workspace) {
+        stages.push(stage("embed", "a crate outside the workspace embeds the libraries", &["guest"], embed::check));
+    }
+    stages.push(Stage { soak: true, ..stage("soak", "the tests that take long", &["guest"], soak) });
+    stages.push(Stage { soak: true, ..stage("archives", "every package builds from its archive", &[], archives) });
+    stages
+}
+
+fn stage(
+    name: &'static str,
+    purpose: &'static str,
+    after: &'static [&'static str],
+    run: fn(&Context<'_>, &mut Tally) -> anyhow::Result<Verdict>,
+) -> Stage {
+    Stage { name, purpose, after, soak: false, run }
+}
+
+fn fmt(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
+    if !process::is_installed("rustfmt") {
+        return Ok(Verdict::Skipped("rustfmt is missing: `rustup component add rustfmt`".into()));
+    }
+    run_cargo(context, &["fmt", "--all", "--check"])
+}
+
+fn clippy(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
+    if !process::is_installed("cargo-clippy") {
+        return Ok(Verdict::Skipped("clippy is missing: `rustup component add clippy`".into()));
+    }
+    run_cargo(context, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+}
+
+/// The tests through nextest, or through cargo's own runner where nextest can't be had.
+fn tests(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
+    match tools::NEXTEST.install(context.workspace) {
+        Ok(nextest) => {
+            let mut command = Command::new(nextest);
+            command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+            in_workspace(context, &mut command);
+            count(&mut command, tally)?;
+            Ok(Verdict::Passed)
+        }
+        Err(error) => {
+            println!("using `cargo test` instead of nextest: {error:#}");
+            count(
+                &mut context.workspace.cargo(["test", "--workspace", "--locked", "--tests", "--no-fail-fast"]),
+                tally,
+            )?;
+            Ok(Verdict::PassedWith("with `cargo test`: nextest is not there".into()))
+        }
+    }
+}
+
+fn doctests(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
+    count(&mut context.workspace.cargo(["test", "--workspace", "--locked", "--doc", "--no-fail-fast"]), tally)?;
+    Ok(Verdict::Passed)
+}
+
+/// The documentation; `RUSTDOCFLAGS` touches rustdoc alone, so nothing is compiled again for it.
+fn docs(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
+    let mut cargo = context.workspace.cargo(["doc", "--workspace", "--no-deps", "--locked"]);
+    process::run(cargo.env("RUSTDOCFLAGS", "-D warnings")).map(|()| Verdict::Passed)
+}
+
+fn deny(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
+    let mut installed = tools::DENY.install(context.workspace);
+    if installed.is_err() && context.all && rootless::is_root() && process::is_installed("apt-get") {
+        process::run(Command::new("apt-get").args(["install", "--yes", "python3-pip"]))?;
+        installed = tools::DENY.install(context.workspace);
+    }
+    let deny = match installed {
+        Ok(deny) => deny,
+        Err(error) => return Ok(Verdict::Skipped(format!("{error:#}"))),
+    };
+    let mut command = Command::new(deny);
+    command.args(["--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]);
+    in_workspace(context, &mut command);
+    process::run(&mut command).map(|()| Verdict::Passed)
+}
+
+/// Tests that say `#[ignore = "soak: …"]`: hours of fuzzing, many kills.
+fn soak(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
+    let arguments = ["test", "--workspace", "--locked", "--tests", "--no-fail-fast", "--", "--ignored"];
+    count(&mut context.workspace.cargo(arguments), tally)?;
+    if *tally == Tally::default() {
+        return Ok(Verdict::Skipped("no test is marked as soak".into()));
+    }
+    Ok(Verdict::Passed)
+}
+
+fn archives(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
+    run_cargo(context, &["package", "--workspace", "--locked", "--allow-dirty", "--exclude", "xtask"])
+}
+
+fn run_cargo(context: &Context<'_>, arguments: &[&str]) -> anyhow::Result<Verdict> {
+    process::run(&mut context.workspace.cargo(arguments)).map(|()| Verdict::Passed)
+}
+
+/// Lets a cargo subcommand that we start ourselves find the checkout and the shared target folder.
+fn in_workspace(context: &Context<'_>, command: &mut Command) {
+    command.current_dir(&context.workspace.root).env("CARGO_TARGET_DIR", &context.workspace.target);
+}
+
+/// Runs a test runner and adds what it counted to `tally`.
+fn count(command: &mut Command, tally: &mut Tally) -> anyhow::Result<()> {
+    let (status, output) = process::run_and_read(command)?;
+    *tally += Tally::read(&output);
+    process::ensure_success(command, status)
+}

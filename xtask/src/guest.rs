@@ -1,0 +1,46 @@
+//! Builds the static guest, the one binary that every sandbox starts with.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::workspace::Workspace;
+use crate::{elf, process};
+
+/// Builds the guest and returns where it lies: `<target>/guest/astraforge-guest`.
+///
+/// It has a target folder of its own because `+crt-static` is a flag for every crate it links; in the
+/// shared folder it would rebuild the world. The copy is replaced only when its bytes have changed.
+pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let triple = workspace.host_triple()?;
+    let folder = workspace.target.join("guest-build");
+    let mut cargo = workspace.cargo(["build", "--package", "astraforge-guest", "--profile", "guest", "--locked"]);
+    cargo.args(["--target", &triple, "--target-dir"]).arg(&folder);
+    // These two would silently win over the variable below.
+    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.to_uppercase().replace('-', "_"));
+    cargo.env(variable, "-C target-feature=+crt-static");
+    process::run(&mut cargo)?;
+
+    let built = folder.join(&triple).join("guest/astraforge-guest");
+    let bytes = fs::read(&built).with_context(|| format!("cargo left no {}", built.display()))?;
+    elf::ensure_static(&bytes).with_context(|| format!("{} is not static", built.display()))?;
+    let installed = workspace.target.join("guest/astraforge-guest");
+    install(&bytes, &installed).with_context(|| format!("could not write {}", installed.display()))?;
+    Ok(installed)
+}
+
+/// Puts `bytes` at `path` in one step, so that a sandbox that starts meanwhile sees a whole file.
+fn install(bytes: &[u8], path: &Path) -> anyhow::Result<()> {
+    if fs::read(path).is_ok_and(|existing| existing == bytes) {
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().context("it has no folder")?)?;
+    let draft = path.with_extension(format!("new-{}", std::process::id()));
+    fs::write(&draft, bytes)?;
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&draft, path)?;
+    Ok(())
+}
