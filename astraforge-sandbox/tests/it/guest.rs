@@ -8,7 +8,7 @@ use astraforge_core::{
     session::{Command, SandboxSpec},
 };
 use astraforge_sandbox::{
-    driver::SandboxDriver,
+    driver::{DynSandboxDriver, SandboxDriver},
     guest::{GuestConfig, client::GuestClient},
     sandboxes::Sandboxes,
 };
@@ -91,13 +91,12 @@ async fn a_peer_that_is_no_guest_is_refused() {
 }
 
 /// Prints how long a command takes in a live sandbox, and how long a bare fork, exec and wait do.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement; run it alone, optimised"]
-async fn latency_of_a_command() {
-    let sandboxes = Sandboxes::new(Arc::new(ProcessDriver::new()));
+async fn measure(driver: DynSandboxDriver) {
+    const ROUNDS: usize = 500;
+    let sandboxes = Sandboxes::new(driver);
     let session = sandboxes.create(SandboxId::random(), SandboxSpec::default(), Vec::new()).await.unwrap();
     let (mut bare, mut inside) = (Vec::new(), Vec::new());
-    for _ in 0..300 {
+    for _ in 0..ROUNDS {
         let start = std::time::Instant::now();
         assert!(std::process::Command::new("/bin/true").status().unwrap().success());
         bare.push(start.elapsed());
@@ -110,6 +109,19 @@ async fn latency_of_a_command() {
     for times in [&mut bare, &mut inside] {
         times.sort();
     }
-    let (bare, inside) = (bare[150], inside[150]);
+    let (bare, inside) = (bare[ROUNDS / 2], inside[ROUNDS / 2]);
     println!("bare {bare:?}, in a sandbox {inside:?}, ratio {:.2}", inside.as_secs_f64() / bare.as_secs_f64());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement; run it alone, optimised"]
+async fn latency_of_a_command_in_a_process() {
+    measure(Arc::new(ProcessDriver::new())).await;
+}
+
+#[cfg(feature = "native")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement; run it alone, optimised"]
+async fn latency_of_a_command_in_a_native_sandbox() {
+    measure(super::native_driver::native()).await;
 }

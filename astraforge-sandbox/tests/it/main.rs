@@ -2,4 +2,6 @@
 
 mod guest;
 mod guest_process;
+#[cfg(feature = "native")]
+mod native_driver;
 mod process_driver;

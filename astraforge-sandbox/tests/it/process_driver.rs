@@ -24,17 +24,17 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 use super::guest_process;
 
 #[derive(Debug)]
-pub struct ProcessDriver {
+pub(crate) struct ProcessDriver {
     folder: TempDir,
     guests: Mutex<HashMap<SandboxId, Child>>,
 }
 
 impl ProcessDriver {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), guests: Mutex::default() }
     }
 
-    pub fn start(&self, id: SandboxId, config: &GuestConfig) {
+    pub(crate) fn start(&self, id: SandboxId, config: &GuestConfig) {
         let socket = self.folder.path().join(id.to_string());
         let listener = UnixListener::bind(&socket).unwrap();
         serde_json::to_writer(File::create(socket.with_extension("json")).unwrap(), config).unwrap();
@@ -48,7 +48,7 @@ impl ProcessDriver {
     }
 
     /// Tells whether the daemon of `id` has ended by itself.
-    pub fn has_ended(&self, id: SandboxId) -> bool {
+    pub(crate) fn has_ended(&self, id: SandboxId) -> bool {
         self.guests.lock().unwrap().get_mut(&id).unwrap().try_wait().unwrap().is_some()
     }
 }
