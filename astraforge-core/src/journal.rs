@@ -66,11 +66,11 @@ impl Journal {
             self.clean(&mut event.kind);
         }
         for run in &mut changes.runs {
-            for text in run.final_message.iter_mut().chain(run.failure.as_mut().map(|f| &mut f.message)) {
+            let attempts = run.attempts.iter_mut().filter_map(|attempt| attempt.failure.as_mut());
+            let failures = run.failure.iter_mut().chain(attempts).map(|failure| &mut failure.message);
+            let tests = run.tests.iter_mut().map(|tests| &mut tests.output_tail);
+            for text in run.final_message.iter_mut().chain(failures).chain(tests) {
                 *text = self.redactor.redact(text);
-            }
-            if let Some(tests) = &mut run.tests {
-                tests.output_tail = self.redactor.redact(&tests.output_tail);
             }
         }
         for message in &mut changes.messages {

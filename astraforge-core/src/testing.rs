@@ -4,8 +4,11 @@
 
 pub mod artifacts;
 pub mod clock;
+pub mod ports;
 pub mod samples;
 pub mod store;
 pub mod wakeups;
 
-pub use self::{artifacts::MemoryArtifacts, clock::TestClock, store::MemoryStore, wakeups::MemoryWakeups};
+pub use self::{
+    artifacts::MemoryArtifacts, clock::TestClock, ports::Spine, store::MemoryStore, wakeups::MemoryWakeups,
+};

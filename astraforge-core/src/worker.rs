@@ -85,6 +85,20 @@ impl Worker {
         }
     }
 
+    /// Does every job that waits, one after the other, and returns how many there were.
+    ///
+    /// # Errors
+    /// Those of the store when a job cannot be taken. A job that fails is no error here: it has told why in the log.
+    pub async fn drain(&self) -> Result<usize, ForgeError> {
+        let journal = self.forge.journal();
+        let mut n_done = 0;
+        while let Some(job) = self.forge.store().claim_job(journal.clock().now()).await? {
+            self.work(&job, &Cancellation::never()).await;
+            n_done += 1;
+        }
+        Ok(n_done)
+    }
+
     /// Does one job, and writes how it ended.
     async fn work(&self, job: &Job, stop: &Cancellation) {
         let began = self.forge.journal().clock().now();

@@ -1,0 +1,3 @@
+//! The request spine, from prompt to reviewed merge request, over ports in memory.
+
+mod spine;
