@@ -3,6 +3,7 @@
 pub mod access;
 pub mod cancel;
 pub mod command;
+pub mod diff;
 pub mod error;
 pub mod event;
 pub mod forge;
