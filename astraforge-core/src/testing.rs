@@ -1,4 +1,4 @@
-//! In-memory ports, the conformance suites of ports, and samples. Public, but outside semver.
+//! In-memory ports, the conformance suite of the store, and samples. Public, but outside semver.
 
 #![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
 
@@ -7,6 +7,7 @@ pub mod clock;
 pub mod ports;
 pub mod samples;
 pub mod store;
+pub mod store_conformance;
 pub mod wakeups;
 
 pub use self::{

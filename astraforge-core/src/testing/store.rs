@@ -244,3 +244,10 @@ fn newest_first<T>(rows: Vec<T>, time: impl Fn(&T) -> DateTime<Utc>) -> Vec<T> {
     rows.reverse();
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::store_conformance!(async { ((), MemoryStore::default()) });
+}

@@ -1,0 +1,123 @@
+//! Rules of the run log: numbers from one, no gaps, in order.
+
+use futures::future::join_all;
+
+use super::{commit, replaced, submit};
+use crate::{
+    event::{EventKind, NewEvent},
+    id::{RequestId, RunId},
+    ports::store::{Changes, Store},
+    testing::samples,
+};
+
+pub async fn events_are_counted_from_one_without_a_gap(store: &impl Store) {
+    let request = submit(store).await;
+    assert_eq!(store.append(lines(request.id, 0..1)).await.unwrap(), 1);
+    assert_eq!(store.append(lines(request.id, 1..4)).await.unwrap(), 4);
+    commit(store, Changes { events: lines(request.id, 4..6), ..Changes::default() }).await;
+    assert_whole(store, request.id, 6).await;
+}
+
+pub async fn a_commit_returns_the_last_number_of_the_requests_log(store: &impl Store) {
+    let request = submit(store).await;
+    let with_events = Changes { events: lines(request.id, 0..3), ..replaced(&request, 1) };
+    assert_eq!(commit(store, with_events).await, 3);
+    assert_eq!(commit(store, replaced(&request, 2)).await, 3);
+    assert_eq!(commit(store, Changes { events: lines(request.id, 3..4), ..Changes::default() }).await, 4);
+    assert_eq!(commit(store, samples::submitted(&samples::request())).await, 0);
+}
+
+pub async fn each_request_has_its_own_count(store: &impl Store) {
+    let (one, two) = (submit(store).await, submit(store).await);
+    let mixed = (0..10).flat_map(|n| [line(one.id, n), line(two.id, n)]).collect();
+    assert_eq!(store.append(mixed).await.unwrap(), 10);
+    assert_whole(store, one.id, 10).await;
+    assert_whole(store, two.id, 10).await;
+}
+
+pub async fn appends_at_the_same_time_leave_no_gap(store: &impl Store) {
+    let (one, two) = (submit(store).await, submit(store).await);
+    let appends = (0..20).flat_map(|_| [one.id, two.id]).map(|id| store.append(lines(id, 0..3)));
+    let mut last: Vec<u64> = join_all(appends).await.into_iter().map(Result::unwrap).collect();
+    last.sort_unstable();
+    let expected: Vec<u64> = (1..=20).flat_map(|n| [3 * n, 3 * n]).collect();
+    assert_eq!(last, expected, "each append got numbers of its own");
+    for id in [one.id, two.id] {
+        let events = store.events(id, 0, 100).await.unwrap();
+        assert!(events.iter().map(|event| event.seq).eq(1..=60));
+        // What was appended together stays together.
+        for batch in events.chunks(3) {
+            assert!(batch.iter().zip(lines(id, 0..3)).all(|(read, written)| read.kind == written.kind));
+        }
+    }
+}
+
+pub async fn reading_resumes_after_a_number_and_stops_at_the_limit(store: &impl Store) {
+    let request = submit(store).await;
+    store.append(lines(request.id, 0..10)).await.unwrap();
+    for (after, limit, expected) in [(0, 3, 1..=3), (3, 3, 4..=6), (9, 3, 10..=10), (4, 100, 5..=10)] {
+        let read = store.events(request.id, after, limit).await.unwrap();
+        assert!(read.iter().map(|event| event.seq).eq(expected), "after {after}, at most {limit}");
+    }
+}
+
+pub async fn reading_after_the_end_finds_nothing(store: &impl Store) {
+    let request = submit(store).await;
+    store.append(lines(request.id, 0..2)).await.unwrap();
+    for (after, limit) in [(2, 10), (3, 10), (u64::MAX, 10), (0, 0)] {
+        assert_eq!(store.events(request.id, after, limit).await.unwrap(), [], "after {after}, at most {limit}");
+    }
+    assert_eq!(store.events(request.id, 0, u32::MAX).await.unwrap().len(), 2);
+}
+
+pub async fn the_events_of_a_run_are_read_in_order(store: &impl Store) {
+    let request = submit(store).await;
+    let (one, two) = (RunId::random(), RunId::random());
+    for (n, run) in [Some(one), Some(two), None, Some(one)].into_iter().enumerate() {
+        store.append(vec![NewEvent { run, ..line(request.id, n) }]).await.unwrap();
+    }
+    let events = store.events_of_run(one).await.unwrap();
+    assert_eq!(
+        events.iter().map(|event| (event.seq, event.run_id)).collect::<Vec<_>>(),
+        [(1, Some(one)), (4, Some(one))]
+    );
+    assert_eq!(store.events_of_run(two).await.unwrap().len(), 1);
+}
+
+pub async fn a_batch_with_one_bad_event_writes_none(store: &impl Store) {
+    let request = submit(store).await;
+    let bad = vec![line(request.id, 0), line(RequestId::random(), 0)];
+    assert!(store.append(bad).await.is_err());
+    assert_eq!(store.append(lines(request.id, 0..1)).await.unwrap(), 1);
+    assert_whole(store, request.id, 1).await;
+}
+
+pub async fn a_large_batch_is_written(store: &impl Store) {
+    let request = submit(store).await;
+    assert_eq!(store.append(lines(request.id, 0..5000)).await.unwrap(), 5000);
+    assert_whole(store, request.id, 5000).await;
+}
+
+pub async fn appending_nothing_changes_nothing(store: &impl Store) {
+    let request = submit(store).await;
+    assert_eq!(store.append(vec![]).await.unwrap(), 0);
+    assert_whole(store, request.id, 0).await;
+}
+
+fn line(request: RequestId, n: usize) -> NewEvent {
+    samples::log(request, format!("line {n}"))
+}
+
+fn lines(request: RequestId, range: std::ops::Range<usize>) -> Vec<NewEvent> {
+    range.map(|n| line(request, n)).collect()
+}
+
+/// Expects lines 0 to n with numbers 1 to n+1.
+async fn assert_whole(store: &impl Store, request: RequestId, n: usize) {
+    let events = store.events(request, 0, u32::MAX).await.unwrap();
+    assert_eq!(events.len(), n);
+    for (n, event) in events.into_iter().enumerate() {
+        assert_eq!((event.seq, event.request_id), (n as u64 + 1, request));
+        assert_eq!(event.kind, EventKind::log(format!("line {n}")));
+    }
+}
