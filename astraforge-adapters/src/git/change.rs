@@ -19,6 +19,9 @@ const COMPARE: &str = "compare the work branch with its base";
 /// The largest list of changed files, in bytes of git's own form; some hundred thousand files.
 const MAX_LIST: usize = 64 << 20;
 
+/// The mode of a submodule.
+const SUBMODULE: &str = "160000";
+
 /// The same for both readings of a difference. Nothing that the tree says of itself takes part: no external program,
 /// no text conversion, and no submodule that its `.gitmodules` asks to ignore.
 const DIFF_OPTIONS: [&str; 9] = [
@@ -125,6 +128,8 @@ impl Quarantine {
 
 fn file_change(file: FileDifference, size: u64) -> FileChange {
     let (added, removed) = file.lines.unzip();
+    // A submodule is a commit of another repository, even where a commit of that name happens to be here too.
+    let size = if file.mode == SUBMODULE { 0 } else { size };
     FileChange { path: file.path, old_path: file.old_path, kind: file.kind, added, removed, mode: file.mode, size }
 }
 

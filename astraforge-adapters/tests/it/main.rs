@@ -1,5 +1,21 @@
 //! The adapters, from outside.
 
+#[cfg(feature = "git")]
+mod git_change;
+#[cfg(feature = "git")]
+mod git_mirror;
+#[cfg(feature = "git")]
+mod git_publish;
+#[cfg(feature = "git")]
+mod git_push;
+#[cfg(feature = "git")]
+mod git_restart;
+#[cfg(feature = "git")]
+mod git_roundtrip;
+#[cfg(feature = "git")]
+mod git_world;
+#[cfg(feature = "git")]
+mod local;
 #[cfg(feature = "models")]
 mod models_codex;
 #[cfg(feature = "models")]
@@ -8,7 +24,5 @@ mod models_openai;
 mod models_scripted;
 #[cfg(feature = "models")]
 mod models_server;
-#[cfg(feature = "git")]
-mod git_roundtrip;
-#[cfg(feature = "git")]
-mod git_world;
+#[cfg(feature = "sqlite")]
+mod sqlite;

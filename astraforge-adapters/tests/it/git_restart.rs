@@ -1,0 +1,91 @@
+//! A server that restarts, and one that starts on another machine with the bundle only.
+
+use astraforge_core::ports::git::{GitBroker as _, GitError};
+
+use crate::git_world::{WORK, World};
+
+async fn pushed() -> (World, String) {
+    let world = World::new().await;
+    world.published().await;
+    let (base, _server) = world.workspace().await;
+    world.write("work/x", "x\n");
+    let change = world.pushed_change(&base).await;
+    (world, change.head_commit)
+}
+
+fn lose_the_quarantine(world: &mut World) {
+    std::fs::remove_dir_all(world.path("quarantine")).unwrap();
+    world.restart(|config| config);
+}
+
+#[tokio::test]
+async fn a_restarted_server_finds_the_work() {
+    let (mut world, head) = pushed().await;
+    world.restart(|config| config);
+    assert_eq!(world.mirror().await.work_head, Some(head));
+}
+
+#[tokio::test]
+async fn the_work_is_brought_back_from_its_bundle() {
+    let (mut world, head) = pushed().await;
+    lose_the_quarantine(&mut world);
+    let base = world.mirror().await;
+    assert_eq!(base.work_head.as_ref(), Some(&head));
+    let server = world.serve().await;
+    world.git(".", &["clone", "-q", "-b", WORK, &server.url(), "again"]).await;
+    assert_eq!(world.git("again", &["rev-parse", "HEAD"]).await, head);
+    assert_eq!(world.change(&base).await.unwrap().unwrap().head_commit, head);
+    let left = std::fs::read_dir(world.path("quarantine")).unwrap().count();
+    assert_eq!(left, 1, "no temporary file stays");
+}
+
+#[tokio::test]
+async fn the_work_is_brought_back_when_the_base_was_rewound() {
+    let (mut world, head) = pushed().await;
+    lose_the_quarantine(&mut world);
+    world.git("source", &["commit", "-q", "--amend", "-m", "another start"]).await;
+    assert_eq!(world.mirror().await.work_head, Some(head), "the old base is still an object there");
+}
+
+#[tokio::test]
+async fn work_whose_base_is_gone_for_good_is_told_and_not_lost_in_silence() {
+    let (mut world, _) = pushed().await;
+    lose_the_quarantine(&mut world);
+    std::fs::remove_dir_all(world.path("source")).unwrap();
+    world.git(".", &["init", "-q", "-b", "main", "source"]).await;
+    world.write("source/README.md", "another\n");
+    world.commit("source", "another history").await;
+    match world.broker.mirror(world.request, &world.remote(), None).await {
+        Err(GitError::Refused { reason }) => assert!(reason.contains("no longer has"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_approved_commit_is_published_from_its_bundle() {
+    let (mut world, head) = pushed().await;
+    lose_the_quarantine(&mut world);
+    world.publish(&head).await.unwrap();
+    assert_eq!(world.git("published.git", &["rev-parse", WORK]).await, head);
+}
+
+#[tokio::test]
+async fn a_second_run_builds_on_the_first() {
+    let (mut world, first) = pushed().await;
+    lose_the_quarantine(&mut world);
+    let base = world.mirror().await;
+    let _server = world.serve().await;
+    std::fs::remove_dir_all(world.path("work")).unwrap();
+    world.git(".", &["clone", "-q", "-b", WORK, &_server.url(), "work"]).await;
+    world.write("work/y", "y\n");
+    let change = world.pushed_change(&base).await;
+    assert_eq!(change.files.len(), 2, "both runs' files, against the base");
+    assert_ne!(change.head_commit, first);
+}
+
+#[tokio::test]
+async fn a_discarded_request_starts_from_nothing() {
+    let (world, _) = pushed().await;
+    world.broker.discard(world.request).await.unwrap();
+    assert_eq!(world.mirror().await.work_head, None);
+}
