@@ -9,6 +9,9 @@ use anyhow::Context as _;
 use crate::workspace::Workspace;
 use crate::{elf, process};
 
+/// Names the guest that was built for the tests, so that they need not build it themselves.
+pub(crate) const VARIABLE: &str = "ASTRAFORGE_GUEST";
+
 /// Builds the guest and returns where it lies: `<target>/guest/astraforge-guest`.
 ///
 /// It has a target folder of its own because `+crt-static` is a flag for every crate it links; in the
@@ -27,7 +30,7 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let built = folder.join(&triple).join("guest/astraforge-guest");
     let bytes = fs::read(&built).with_context(|| format!("cargo left no {}", built.display()))?;
     elf::ensure_static(&bytes).with_context(|| format!("{} is not static", built.display()))?;
-    let installed = workspace.target.join("guest/astraforge-guest");
+    let installed = workspace.guest();
     install(&bytes, &installed).with_context(|| format!("could not write {}", installed.display()))?;
     Ok(installed)
 }

@@ -1,6 +1,7 @@
 //! Developer tasks: `cargo xtask test`, `guest`, `tidy`, `bench`.
 #![expect(clippy::print_stdout, reason = "a developer tool talks to the terminal")]
 
+mod bench;
 mod checks;
 mod elf;
 mod guest;
@@ -29,6 +30,8 @@ enum Task {
     Test(checks::TestArguments),
     /// Build the static guest binary that every sandbox starts with.
     Guest,
+    /// Measure the parts beside their baselines.
+    Bench(bench::BenchArguments),
     /// Check the tree's own rules: arrows between crates, names, sizes, records.
     Tidy,
 }
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<ExitCode> {
             println!("{}", guest.display());
             Ok(ExitCode::SUCCESS)
         }
+        Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Tidy => {
             tidy::check(&workspace.root)?;
             println!("the tree is tidy");

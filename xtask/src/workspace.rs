@@ -77,6 +77,11 @@ impl Workspace {
         command
     }
 
+    /// Where `cargo xtask guest` puts the guest, and where the tests are told to find it.
+    pub(crate) fn guest(&self) -> PathBuf {
+        self.target.join("guest/astraforge-guest")
+    }
+
     /// The platform that rustc builds for here, such as `x86_64-unknown-linux-gnu`.
     pub(crate) fn host_triple(&self) -> anyhow::Result<String> {
         let output =

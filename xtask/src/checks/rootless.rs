@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::tally::Tally;
 use super::{Context, Verdict};
-use crate::process;
+use crate::{guest, process};
 
 /// The crate whose tests depend on who runs them.
 const CRATE: &str = "astraforge-sandbox";
@@ -86,9 +86,12 @@ impl Home {
             chown(&path, Some(NOBODY), Some(NOBODY))?;
         }
         fs::set_permissions(&home.root, fs::Permissions::from_mode(0o755))?;
-        let guest = context.workspace.target.join("guest/astraforge-guest");
-        fs::copy(&guest, home.root.join("guest/astraforge-guest")).context("the guest is not built")?;
+        fs::copy(context.workspace.guest(), home.guest()).context("the guest is not built")?;
         Ok(home)
+    }
+
+    fn guest(&self) -> PathBuf {
+        self.root.join("guest/astraforge-guest")
     }
 
     /// The command that runs a copy of `program` as `nobody`, with nothing of root's environment.
@@ -100,7 +103,7 @@ impl Home {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]).arg(copy);
         command.current_dir(&self.working).env_clear();
         command.env("HOME", &self.root).env("TMPDIR", self.root.join("tmp")).env("USER", "nobody");
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env(guest::VARIABLE, self.guest()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         Ok(command)
     }
 }

@@ -76,7 +76,7 @@ fn tests(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
             let mut command = Command::new(nextest);
             command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
             in_workspace(context, &mut command);
-            count(&mut command, tally)?;
+            count(command.env(guest::VARIABLE, context.workspace.guest()), tally)?;
             Ok(Verdict::Passed)
         }
         Err(error) => {
@@ -120,7 +120,7 @@ fn deny(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
 /// Tests that say `#[ignore = "soak: …"]`: hours of fuzzing, many kills.
 fn soak(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
     let arguments = ["test", "--workspace", "--locked", "--tests", "--no-fail-fast", "--", "--ignored"];
-    count(&mut context.workspace.cargo(arguments), tally)?;
+    count(context.workspace.cargo(arguments).env(guest::VARIABLE, context.workspace.guest()), tally)?;
     if *tally == Tally::default() {
         return Ok(Verdict::Skipped("no test is marked as soak".into()));
     }
