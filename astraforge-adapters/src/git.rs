@@ -154,6 +154,17 @@ impl Quarantine {
         }
     }
 
+    /// Removes what a server that was killed left half done: temporary files and folders older than any call may be.
+    ///
+    /// # Errors
+    /// [`GitError::Backend`] when the folder cannot be read.
+    pub async fn sweep(&self) -> Result<(), GitError> {
+        let (dir, age) = (self.config.dir.clone(), self.config.timeout);
+        let swept = tokio::task::spawn_blocking(move || quarantine::sweep(&dir, age)).await;
+        let swept = swept.map_err(|error| run::backend("sweep the quarantines", error))?;
+        swept.map_err(|error| run::backend("sweep the quarantines", error))
+    }
+
     fn bare(&self, request: RequestId) -> Bare {
         Bare::new(&self.config, request)
     }
@@ -173,7 +184,7 @@ impl GitBroker for Quarantine {
         let bare = self.bare(request);
         let change = self.change_in(&bare, base, work_branch).await?;
         match &change {
-            Some(change) => self.keep_bundle(&bare, &change.base_commit, work_branch).await?,
+            Some(change) => self.keep_bundle(&bare, change).await?,
             None => self.drop_bundle(&bare).await?,
         }
         Ok(change)

@@ -145,7 +145,7 @@ impl Transport {
         };
         match url.split_once("://") {
             Some(("https", rest)) => http(rest),
-            Some(("http", rest)) if token.is_none() => http(rest),
+            Some(("http", rest)) if token.is_none() || is_loopback(rest) => http(rest),
             Some(("http", _)) => Err("its credential would cross the network unencrypted; use https://".into()),
             _ => Err("only absolute paths, https:// and http:// can be reached".into()),
         }
@@ -185,6 +185,13 @@ impl Transport {
         line.push(format!(" {verb}"));
         Some(line)
     }
+}
+
+/// Whether the rest of an address, after `://`, names this machine.
+fn is_loopback(rest: &str) -> bool {
+    let host = rest.split('/').next().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    ["127.0.0.1", "localhost", "[::1]"].contains(&name)
 }
 
 /// Which side of git serves.
@@ -329,7 +336,12 @@ mod tests {
         ] {
             assert!(Transport::of(&remote(url, None)).is_err(), "{url}");
         }
-        assert!(Transport::of(&remote("http://host/x", Some("t"))).is_err());
+        for url in
+            ["http://host/x", "http://127.0.0.1.evil.test/x", "http://localhost.evil.test/x", "http://[::1]evil/x"]
+        {
+            assert!(Transport::of(&remote(url, Some("t"))).is_err(), "{url}");
+        }
+        assert!(Transport::of(&remote("http://127.0.0.1:8080/x", Some("t"))).is_ok());
         assert!(Transport::of(&remote("http://host/x", None)).is_ok());
     }
 

@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::OpenOptionsExt as _, path::PathBuf};
 
-use astraforge_core::ports::git::GitError;
+use astraforge_core::{ports::git::GitError, request::change_set::Change};
 use bytes::Bytes;
 
 use super::{
@@ -11,12 +11,17 @@ use super::{
 
 const KEEP: &str = "keep the work branch";
 const RESTORE: &str = "bring back the work branch";
+/// Below it stand the commits of changes, by the name of the branch they were made on.
+const KEPT: &str = "refs/astraforge/kept/";
 
 impl Quarantine {
-    /// Stores what the work branch has beyond `base_commit`.
-    pub(super) async fn keep_bundle(&self, bare: &Bare, base_commit: &str, work_branch: &str) -> Result<(), GitError> {
-        let work_ref = format!("refs/heads/{work_branch}");
-        let args = ["bundle", "create", "--quiet", "--version=2", "-", &work_ref, "--not", base_commit];
+    /// Stores what a change's commit has beyond its base, so that this very commit can be published later, wherever
+    /// the agent moves its branch meanwhile.
+    pub(super) async fn keep_bundle(&self, bare: &Bare, change: &Change) -> Result<(), GitError> {
+        let kept = format!("{KEPT}{}", change.branch);
+        let mark = bare.call(&self.git, ["update-ref", &kept, &change.head_commit]);
+        self.git.ask(mark, KEEP).await?.printed(KEEP)?;
+        let args = ["bundle", "create", "--quiet", "--version=2", "-", &kept, "--not", &change.base_commit];
         let limit = usize::try_from(self.config.max_growth.as_bytes()).unwrap_or(usize::MAX);
         let output = self.git.run(bare.call(&self.git, args), Bytes::new(), limit).await;
         let bundle = output.map_err(|error| backend(KEEP, error))?.printed(KEEP)?;
@@ -42,7 +47,7 @@ impl Quarantine {
         let stored = self.config.artifacts.get(&bare.bundle_key()).await.map_err(|error| backend(RESTORE, error))?;
         let Some(bundle) = stored else { return Ok(()) };
         let header = parse::bundle_header(&bundle).map_err(|error| backend(RESTORE, error))?;
-        let branch = header.refs.iter().find_map(|name| name.strip_prefix("refs/heads/")).unwrap_or_default();
+        let branch = header.refs.iter().find_map(|name| name.strip_prefix(KEPT)).unwrap_or_default();
         check_branch(branch).map_err(refused)?;
         for needed in &header.needs {
             if bare.commit(&self.git, needed).await?.is_none() {
@@ -58,7 +63,7 @@ impl Quarantine {
             TemporaryFile::holding(bare.temporary("bundle"), &bundle).map_err(|error| backend(RESTORE, error))?;
         let mut call = bare.call(&self.git, ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--"]);
         call.args.push(file.0.clone().into());
-        call.args.push(format!("+refs/heads/{branch}:refs/heads/{branch}").into());
+        call.args.push(format!("+{KEPT}{branch}:refs/heads/{branch}").into());
         let call = call.with_env("GIT_ALLOW_PROTOCOL", "file");
         self.git.ask(call, RESTORE).await?.printed(RESTORE)?;
         bare.name_work_branch(&self.git, branch).await

@@ -2,8 +2,10 @@
 
 use std::{
     fmt,
+    fs::DirEntry,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use astraforge_core::{id::RequestId, ports::git::GitError};
@@ -216,6 +218,43 @@ impl fmt::Display for Bare {
 /// Makes a folder that only this user can read.
 pub(crate) fn private_folder(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Removes temporary files and folders that nothing has touched for `age`, of ours and of git's own.
+pub(crate) fn sweep(dir: &Path, age: Duration) -> std::io::Result<()> {
+    for entry in listed(dir)? {
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with("tmp-") {
+            remove_if_old(&entry, age)?;
+        } else if path.extension().is_some_and(|extension| extension == "git") {
+            // Pushes that were cut off, and packs that were never finished.
+            for folder in ["objects", "objects/pack"] {
+                let left = listed(&path.join(folder))?.into_iter();
+                left.filter(|entry| entry.file_name().to_string_lossy().starts_with("tmp_"))
+                    .try_for_each(|entry| remove_if_old(&entry, age))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The entries of a folder; none where there is no such folder.
+fn listed(folder: &Path) -> std::io::Result<Vec<DirEntry>> {
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries.collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_if_old(entry: &DirEntry, age: Duration) -> std::io::Result<()> {
+    let metadata = entry.metadata()?;
+    let old = metadata.modified()?.elapsed().is_ok_and(|elapsed| elapsed >= age);
+    match (old, metadata.is_dir()) {
+        (false, _) => Ok(()),
+        (true, true) => std::fs::remove_dir_all(entry.path()),
+        (true, false) => std::fs::remove_file(entry.path()),
+    }
 }
 
 /// Adds up what a folder takes on disk; what vanishes while it is read counts nothing.

@@ -274,3 +274,68 @@ async fn quarantines_are_readable_by_this_user_only() {
     let left: Vec<_> = std::fs::read_dir(world.path("quarantine")).unwrap().collect();
     assert_eq!(left.len(), 1, "no temporary folder stays: {left:?}");
 }
+
+#[tokio::test]
+async fn a_second_working_tree_can_be_mirrored() {
+    let world = World::new().await;
+    world.git("source", &["worktree", "add", "-q", "-b", "side", "../tree"]).await;
+    let base = world.broker.mirror(world.request, &world.remote_at("tree"), Some("side")).await.unwrap();
+    assert_eq!(base.branch, "side");
+}
+
+/// Answers each connection with one HTTP response, and returns what was asked.
+async fn http_server(responses: Vec<String>) -> (u16, tokio::task::JoinHandle<Vec<String>>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for response in responses {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            asked.push(String::from_utf8(request).unwrap());
+            stream.write_all(response.as_bytes()).await.unwrap();
+        }
+        asked
+    });
+    (port, serving)
+}
+
+async fn mirror_over_http(world: &World, port: u16) -> GitError {
+    let token = Some(astraforge_core::repository::Secret::new("hunter2"));
+    let remote = Remote { url: format!("http://127.0.0.1:{port}/team/demo.git"), publish_url: None, token };
+    world.broker.mirror(world.request, &remote, None).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_token_goes_to_the_host_and_a_refusal_is_told() {
+    let world = World::new().await;
+    let refusal = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let (port, serving) = http_server(vec![refusal.into()]).await;
+    let error = mirror_over_http(&world, port).await;
+    assert!(
+        matches!(error, GitError::NoRepository { .. }) && error.to_string().contains("refused the credential"),
+        "{error:?}"
+    );
+    let asked = serving.await.unwrap().remove(0);
+    assert!(asked.starts_with("GET /team/demo.git/info/refs?service=git-upload-pack "), "{asked}");
+    // `x-access-token:hunter2`
+    assert!(asked.contains("Authorization: Basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==\r\n"), "{asked}");
+    assert!(!format!("{error:?}").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_token_does_not_follow_a_redirect() {
+    let world = World::new().await;
+    let (elsewhere, mut thief) = http_server(vec![String::new()]).await;
+    let redirect = format!(
+        "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{elsewhere}/team/demo.git/info/refs\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    let (port, _serving) = http_server(vec![redirect]).await;
+    mirror_over_http(&world, port).await;
+    let asked = tokio::time::timeout(std::time::Duration::from_millis(200), &mut thief).await;
+    assert!(asked.is_err(), "nobody was asked elsewhere: {asked:?}");
+}

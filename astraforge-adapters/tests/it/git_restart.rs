@@ -89,3 +89,39 @@ async fn a_discarded_request_starts_from_nothing() {
     world.broker.discard(world.request).await.unwrap();
     assert_eq!(world.mirror().await.work_head, None);
 }
+
+#[tokio::test]
+async fn the_approved_commit_is_kept_when_the_agent_rewrites_it_afterwards() {
+    let (mut world, head) = pushed().await;
+    let _server = world.serve().await;
+    world.git("work", &["commit", "-q", "--amend", "-m", "rewritten"]).await;
+    world.git("work", &["push", "-q", "--force", &_server.url(), WORK]).await;
+    world.publish(&head).await.unwrap();
+    std::fs::remove_dir_all(world.path("published.git")).unwrap();
+    world.published().await;
+    lose_the_quarantine(&mut world);
+    world.publish(&head).await.unwrap();
+    assert_eq!(world.git("published.git", &["rev-parse", WORK]).await, head);
+}
+
+#[tokio::test]
+async fn what_a_killed_server_left_half_done_is_swept() {
+    let (mut world, head) = pushed().await;
+    let bare = format!("quarantine/{}.git", world.request);
+    let left = ["quarantine/tmp-bundle-1", "quarantine/tmp-repository-1/HEAD"].map(str::to_owned);
+    let left = [
+        left.to_vec(),
+        vec![format!("{bare}/objects/tmp_objdir-incoming-x/a"), format!("{bare}/objects/pack/tmp_pack_x")],
+    ]
+    .concat();
+    for name in &left {
+        world.write(name, "x");
+    }
+    world.broker.sweep().await.unwrap();
+    assert!(left.iter().all(|name| world.path(name).exists()), "what is young may be in use");
+    world.restart(|config| config.with_timeout(std::time::Duration::ZERO));
+    world.broker.sweep().await.unwrap();
+    assert!(!left.iter().any(|name| world.path(name).exists()));
+    world.restart(|config| config);
+    assert_eq!(world.mirror().await.work_head, Some(head));
+}
