@@ -1,0 +1,147 @@
+//! The axum server: a router over the request facade.
+
+use std::{fmt, time::Duration};
+
+use astraforge_core::{cancel::Cancellation, forge::Forge, ports::store::Store};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware::{from_fn, from_fn_with_state},
+};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+mod api_keys;
+pub mod auth;
+mod body;
+mod caller;
+mod chat;
+mod docs;
+mod error;
+mod fields;
+mod health;
+mod layers;
+mod merge_requests;
+mod openapi;
+mod path;
+mod plans;
+mod repository_links;
+mod requests;
+mod run_log;
+mod runs;
+
+pub use self::openapi::openapi;
+
+/// What the server's handlers share. Clones share it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use astraforge_http::server::{AppState, router};
+///
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// # use astraforge_core::{forge::{Forge, Settings}, testing::Spine};
+/// # let forge = Forge::new(Spine::new().await.ports(Settings::default()));
+/// let state = AppState::builder(forge).with_timeout(Duration::from_secs(30)).build();
+/// let app: axum::Router = router(state);
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct AppState {
+    forge: Forge,
+    limits: Limits,
+    shutdown: Cancellation,
+}
+
+/// Bounds that keep one caller from taking everything.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    body_bytes: usize,
+    timeout: Duration,
+    keep_alive: Duration,
+}
+
+impl AppState {
+    /// Begins to set up a server for `forge`.
+    pub fn builder(forge: Forge) -> AppStateBuilder {
+        let limits = Limits {
+            body_bytes: 16 * 1024 * 1024,
+            timeout: Duration::from_secs(120),
+            keep_alive: Duration::from_secs(15),
+        };
+        AppStateBuilder(Self { forge, limits, shutdown: Cancellation::never() })
+    }
+
+    fn forge(&self) -> &Forge {
+        &self.forge
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.forge.store()
+    }
+}
+
+impl fmt::Debug for AppState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppState").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Builds an [`AppState`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct AppStateBuilder(AppState);
+
+impl AppStateBuilder {
+    /// Sets the largest body that is read, in bytes; 16 MiB unless set.
+    pub fn with_body_limit(mut self, bytes: usize) -> Self {
+        self.0.limits.body_bytes = bytes;
+        self
+    }
+
+    /// Sets how long a call may take before it is answered with 503; 120 s unless set. Run logs are not bound by it.
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.0.limits.timeout = timeout;
+        self
+    }
+
+    /// Sets how often a silent run log sends a comment; every 15 s unless set.
+    pub fn with_keep_alive(mut self, interval: Duration) -> Self {
+        self.0.limits.keep_alive = interval;
+        self
+    }
+
+    /// Ends all run logs when `shutdown` is called, so that a graceful shutdown need not wait for their readers.
+    pub fn with_shutdown(mut self, shutdown: Cancellation) -> Self {
+        self.0.shutdown = shutdown;
+        self
+    }
+
+    /// Builds the state.
+    #[must_use]
+    pub fn build(self) -> AppState {
+        self.0
+    }
+}
+
+/// The server: everything under `/api`, `/healthz` and `/readyz`.
+///
+/// It has no fallback, so that it can be merged into a router that has more to serve.
+pub fn router(state: AppState) -> Router {
+    let (routes, _document) = openapi::routes().split_for_parts();
+    let routes = routes
+        .fallback(layers::unknown_path)
+        .method_not_allowed_fallback(layers::wrong_method)
+        // `body::JsonBody` has its own limit, which answers in JSON.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(state.clone());
+    let api = ServiceBuilder::new()
+        .layer(from_fn(path::canonical)) // first: what follows knows each route by one path only
+        .layer(from_fn(layers::observe)) // sees every answer, those of the layers below too
+        .layer(from_fn(layers::security_headers))
+        .layer(CatchPanicLayer::custom(layers::panicked)) // inside the observer, so that a panic is logged with its path
+        .layer(from_fn_with_state(state.clone(), layers::deadline)) // innermost: bounds the handlers
+        .service(routes);
+    health::routes().with_state(state).nest_service("/api", api)
+}

@@ -1,0 +1,101 @@
+//! `/api/api-keys/`: make and revoke API keys.
+
+use astraforge_core::{
+    access::{Action, ApiKey, Role},
+    error::ForgeError,
+    id::{ApiKeyId, UserId},
+};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header::LOCATION},
+};
+
+use super::{
+    AppState,
+    auth::mint_api_key,
+    body::JsonBody,
+    caller::Authenticated,
+    error::{ApiError, chain},
+    fields::{self, Fields, FromFields},
+    openapi::{Conflict, Invalid, Missing, Refused},
+    path::{Named, PathId},
+};
+use crate::wire::api_key::{ApiKeyView, MintedApiKey, NewApiKey};
+
+/// List API keys, the newest first, revoked ones too.
+#[utoipa::path(
+    get, path = "/api/api-keys/", tag = "api-keys", operation_id = "list_api_keys",
+    responses((status = 200, description = "All keys of the tenant.", body = Vec<ApiKeyView>), Refused),
+)]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<Vec<ApiKeyView>>, ApiError> {
+    caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
+    let keys = state.store().api_keys(&caller.tenant).await?;
+    Ok(Json(keys.into_iter().rev().map(ApiKeyView::from).collect()))
+}
+
+/// Make an API key.
+///
+/// The key itself is shown in this answer and never again: only its hash is stored.
+#[utoipa::path(
+    post, path = "/api/api-keys/", tag = "api-keys", operation_id = "make_api_key", request_body = NewApiKey,
+    responses((status = 201, description = "The key.", body = MintedApiKey), Invalid, Refused),
+)]
+pub(super) async fn make(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    JsonBody(body): JsonBody<NewApiKey>,
+) -> Result<(StatusCode, [(axum::http::HeaderName, String); 1], Json<MintedApiKey>), ApiError> {
+    caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
+    let (key, hash) = mint_api_key().map_err(|error| {
+        tracing::error!(error = chain(&error), "cannot make an API key");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    })?;
+    let row = ApiKey {
+        id: ApiKeyId::random(),
+        tenant: caller.tenant,
+        user: body.user.map_or(caller.user, UserId::new),
+        name: body.name,
+        hash,
+        role: body.role,
+        is_active: true,
+        created_at: state.forge().journal().clock().now(),
+        last_used_at: None,
+    };
+    state.store().add_api_key(row.clone()).await?;
+    let location = [(LOCATION, format!("/api/api-keys/{}/", row.id))];
+    Ok((StatusCode::CREATED, location, Json(MintedApiKey { view: row.into(), key })))
+}
+
+/// Revoke an API key. It opens nothing from the next call on.
+#[utoipa::path(
+    delete, path = "/api/api-keys/{id}/", tag = "api-keys", operation_id = "revoke_api_key",
+    params(("id" = uuid::Uuid, Path, description = "The key's id.")),
+    responses((status = 204, description = "Revoked."), Refused, Missing, Conflict),
+)]
+pub(super) async fn revoke(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    PathId(id): PathId<ApiKeyId>,
+) -> Result<StatusCode, ApiError> {
+    caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
+    let keys = state.store().api_keys(&caller.tenant).await?;
+    let mut admins = keys.iter().filter(|key| key.is_active && key.role == Role::Admin);
+    if admins.next().is_some_and(|key| key.id == id) && admins.next().is_none() {
+        return Err(ForgeError::conflict("this is the last active admin key; make another one first").into());
+    }
+    let was_there = state.store().revoke_api_key(&caller.tenant, id).await?;
+    if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::not_found(ApiKeyId::not_found(""))) }
+}
+
+impl FromFields for NewApiKey {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        let name = fields.required("name", fields::name(255));
+        let role = fields.optional("role", fields::choice(|text| text.parse().ok())).unwrap_or(Role::Maintainer);
+        let user = fields.optional("user", fields::name(150));
+        Some(Self { name: name?, role, user })
+    }
+}

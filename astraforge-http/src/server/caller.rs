@@ -1,0 +1,89 @@
+//! Who calls: found by an API key.
+
+use astraforge_core::access::{ApiKey, Caller};
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use tracing::{Span, warn};
+
+use super::{
+    AppState,
+    auth::hash_api_key,
+    error::{ApiError, chain},
+};
+
+/// A caller whose key is known. The first argument of every handler that needs one, so that nothing is told to others.
+#[derive(Debug, Clone)]
+pub(super) struct Authenticated(pub(super) Caller);
+
+impl FromRequestParts<AppState> for Authenticated {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let presented = presented_key(&parts.headers)
+            .ok_or_else(|| ApiError::unauthorized("Authentication credentials were not provided."))?;
+        let key = state.store().api_key_by_hash(&hash_api_key(presented)).await?;
+        let key = key.ok_or_else(|| ApiError::unauthorized("Invalid API key"))?;
+        note_use(state, &key).await;
+        Span::current().record("user", key.user.as_str());
+        Ok(Self(Caller { tenant: key.tenant, user: key.user, role: key.role }))
+    }
+}
+
+/// The key that a request brings. `X-Api-Key` decides alone when it is there.
+fn presented_key(headers: &HeaderMap) -> Option<&str> {
+    if let Some(key) = headers.get("x-api-key") {
+        // A key that is not ASCII is no key; the empty text is unknown like any other wrong one.
+        return Some(key.to_str().unwrap_or_default());
+    }
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Notes that a key was used. Not being able to is no reason to turn its bearer away.
+async fn note_use(state: &AppState, key: &ApiKey) {
+    let now = state.forge().journal().clock().now();
+    if !is_due(key.last_used_at, now) {
+        return;
+    }
+    if let Err(error) = state.store().touch_api_key(key.id, now).await {
+        warn!(key.id = %key.id, error = chain(&error), "cannot note that an API key was used");
+    }
+}
+
+/// The time of the last use is written at most once a minute.
+fn is_due(last_used_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    last_used_at.is_none_or(|last| now - last >= TimeDelta::minutes(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(headers: &[(&'static str, &'static str)], key: Option<&str>) {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        assert_eq!(presented_key(&headers), key);
+    }
+
+    #[test]
+    fn a_key_comes_in_either_of_two_headers() {
+        check(&[], None);
+        check(&[("x-api-key", "k")], Some("k"));
+        check(&[("authorization", "Bearer k")], Some("k"));
+        check(&[("authorization", "bearer  k")], Some("k"));
+        check(&[("authorization", "Basic k")], None);
+        check(&[("authorization", "Bearer b"), ("x-api-key", "k")], Some("k"));
+        check(&[("authorization", "Bearer b"), ("x-api-key", "")], Some(""));
+    }
+
+    #[test]
+    fn uses_are_noted_once_a_minute() {
+        let now = Utc::now();
+        assert!(is_due(None, now));
+        assert!(!is_due(Some(now - TimeDelta::seconds(59)), now));
+        assert!(is_due(Some(now - TimeDelta::seconds(60)), now));
+    }
+}

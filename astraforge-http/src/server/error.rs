@@ -1,0 +1,160 @@
+//! Errors as answers: the one place where an error gets its status.
+
+use std::error::Error;
+
+use astraforge_core::{
+    error::ForgeError,
+    ports::{git::GitError, store::StoreError},
+    registry::RegistryError,
+};
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+use tracing::error;
+
+/// A refusal: a status and a JSON body, `{"detail": …}` or `{"field": ["…"]}`.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    body: Value,
+}
+
+impl ApiError {
+    /// A refusal in a sentence.
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, body: json!({ "detail": detail.into() }) }
+    }
+
+    /// There is no such thing.
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// The caller is not known.
+    pub(super) fn unauthorized(detail: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
+    }
+
+    /// Fields that cannot be taken, each with what is wrong with it.
+    pub(super) fn fields(errors: Map<String, Value>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, body: Value::Object(errors) }
+    }
+
+    /// One field that cannot be taken.
+    pub(super) fn field(name: &str, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, body: json!({ name: [message.into()] }) }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer realm=\"astraforge\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}
+
+impl From<ForgeError> for ApiError {
+    fn from(error: ForgeError) -> Self {
+        if let ForgeError::Invalid { field, message } = error {
+            return Self::field(field, message);
+        }
+        let status = status_of(&error);
+        if status.is_server_error() {
+            error!(error = chain(&error), "a call failed");
+        }
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        ForgeError::from(error).into()
+    }
+}
+
+/// The status of each error.
+fn status_of(error: &ForgeError) -> StatusCode {
+    match error {
+        ForgeError::NotFound { .. } => StatusCode::NOT_FOUND,
+        ForgeError::Invalid { .. } => StatusCode::BAD_REQUEST,
+        ForgeError::Forbidden(_) => StatusCode::FORBIDDEN,
+        ForgeError::Conflict { .. }
+        | ForgeError::Registry(RegistryError::Unknown { .. })
+        | ForgeError::Store(StoreError::Conflict { .. } | StoreError::AlreadyExists { .. })
+        | ForgeError::Git(
+            GitError::NoRepository { .. }
+            | GitError::NoBranch { .. }
+            | GitError::Empty { .. }
+            | GitError::Diverged { .. }
+            | GitError::Refused { .. },
+        ) => StatusCode::CONFLICT,
+        ForgeError::Run(_) | ForgeError::Git(_) => StatusCode::BAD_GATEWAY,
+        ForgeError::Store(_) | ForgeError::Artifact(_) | ForgeError::Layer(_) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// An error with all that caused it, for the log.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use astraforge_core::{
+        access::{Action, Forbidden, Role},
+        id::RequestId,
+        run::{FailureCause, RunFailure},
+    };
+
+    use super::*;
+
+    #[track_caller]
+    fn check(error: impl Into<ForgeError>, status: u16, body: &Value) {
+        let error = ApiError::from(error.into());
+        assert_eq!((error.status.as_u16(), &error.body), (status, body));
+    }
+
+    #[test]
+    fn each_error_has_its_status() {
+        check(ForgeError::not_found("Run"), 404, &json!({"detail": "Run not found"}));
+        let invalid = ForgeError::Invalid { field: "prompt", message: "No.".into() };
+        check(invalid, 400, &json!({"prompt": ["No."]}));
+        check(ForgeError::conflict("busy"), 409, &json!({"detail": "busy"}));
+        let forbidden = Forbidden { role: Role::Observer, action: Action::Submit };
+        check(forbidden, 403, &json!({"detail": forbidden.to_string()}));
+        let id = RequestId::random();
+        let conflict = StoreError::Conflict { id };
+        let text = conflict.to_string();
+        check(conflict, 409, &json!({ "detail": text }));
+        let failure = RunFailure::new(FailureCause::Model, "the model refused");
+        check(failure, 502, &json!({"detail": "the model refused"}));
+    }
+
+    #[test]
+    fn what_caused_a_failure_of_ours_is_not_told() {
+        let backend = StoreError::Backend { operation: "read", source: "password=hunter2".into() };
+        check(backend, 503, &json!({"detail": "the store failed to read"}));
+        let layer = ForgeError::Layer("internal address".into());
+        check(layer, 503, &json!({"detail": "the command was stopped by a layer around it"}));
+    }
+
+    #[test]
+    fn the_log_gets_the_whole_chain() {
+        let backend = StoreError::Backend { operation: "read", source: "disk full".into() };
+        assert_eq!(chain(&backend), "the store failed to read: disk full");
+    }
+}

@@ -1,0 +1,152 @@
+//! The OpenAPI document: made from the routes themselves, so that neither can lack what the other has.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use utoipa::{
+    IntoResponses, Modify, OpenApi,
+    openapi::{
+        self, Ref, RefOr,
+        response::{Response, ResponseBuilder},
+        schema::{AdditionalProperties, ObjectBuilder},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{AppState, api_keys, chat, docs, health, merge_requests, plans, repository_links, requests, run_log, runs};
+use crate::wire::outcome::Problem;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "AstraForge API",
+        description = "Turn a request in plain language into a reviewed merge request.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    servers((url = "/", description = "This server.")),
+    security(("api_key" = []), ("bearer" = [])),
+    components(schemas(Problem)),
+    tags(
+        (name = "requests", description = "What people ask for, and what came of it."),
+        (name = "chat", description = "The conversation about a request, and approvals."),
+        (name = "runs", description = "Times that an agent worked on a request, and their logs."),
+        (name = "merge-requests", description = "Approved changes on their way into a repository."),
+        (name = "repository-links", description = "Repositories that requests may work on."),
+        (name = "api-keys", description = "Who may call, and what they may do."),
+        (name = "server", description = "The server itself."),
+    ),
+    modifiers(&Security),
+)]
+struct Document;
+
+/// The ways in which a caller shows its key.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let header = ApiKeyValue::with_description("X-Api-Key", "An API key, such as `afk_…`.");
+        components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(header)));
+        let bearer =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The same key as a bearer token."));
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+    }
+}
+
+/// All routes below `/api`.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(requests::list, requests::submit))
+        .routes(routes!(plans::plan))
+        .routes(routes!(plans::execute))
+        .routes(routes!(requests::show))
+        .routes(routes!(requests::execute))
+        .routes(routes!(requests::cancel))
+        .routes(routes!(requests::approve))
+        .routes(routes!(requests::diff))
+        .routes(routes!(chat::say))
+        .routes(routes!(chat::approve))
+        .routes(routes!(runs::list))
+        .routes(routes!(runs::show))
+        .routes(routes!(runs::cancel))
+        .routes(routes!(run_log::stream))
+        .routes(routes!(merge_requests::list))
+        .routes(routes!(merge_requests::show))
+        .routes(routes!(repository_links::list, repository_links::link))
+        .routes(routes!(repository_links::show, repository_links::change, repository_links::unlink))
+        .routes(routes!(api_keys::list, api_keys::make))
+        .routes(routes!(api_keys::revoke))
+        .routes(routes!(schema))
+        .routes(routes!(docs::page))
+}
+
+/// The OpenAPI document of the server: every route, with its parameters, bodies and answers.
+///
+/// ```
+/// let document = astraforge_http::server::openapi();
+/// assert!(document.paths.paths.contains_key("/api/requests/"));
+/// ```
+#[must_use]
+pub fn openapi() -> openapi::OpenApi {
+    // The health routes lie outside `/api`, where another router serves them.
+    let health = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz));
+    routes().merge(health).into_openapi()
+}
+
+/// Show the OpenAPI document.
+#[utoipa::path(
+    get, path = "/api/schema/", tag = "server", security(()),
+    responses((status = 200, description = "This document.", body = Object)),
+)]
+pub(super) async fn schema() -> impl IntoResponse {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| serde_json::to_vec(&openapi()).unwrap_or_default().into());
+    ([(CONTENT_TYPE, "application/json")], DOCUMENT.clone())
+}
+
+macro_rules! answers {
+    ($($(#[$doc:meta])* $name:ident = $(($status:literal, $description:literal, $body:expr)),*;)*) => { $(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                BTreeMap::from([$(($status.to_owned(), answer($description, $body)),)*])
+            }
+        }
+    )* };
+}
+
+answers! {
+    /// The body cannot be taken.
+    Invalid =
+        ("400", "The body cannot be taken: `{\"field\": [\"…\"]}`, or `{\"detail\": \"…\"}` when it is no JSON.", mistakes()),
+        ("415", "The body is not `application/json`.", problem());
+    /// The caller is refused.
+    Refused =
+        ("401", "No key, or a wrong one.", problem()),
+        ("403", "The key's role does not allow it.", problem()),
+        ("503", "The server cannot serve this now; try again.", problem());
+    /// There is no such thing.
+    Missing = ("404", "No such thing in the caller's tenant.", problem());
+    /// It does not fit with how things stand.
+    Conflict = ("409", "It does not fit with how things stand now. Nothing was changed.", problem());
+}
+
+fn answer(description: &str, schema: RefOr<openapi::Schema>) -> RefOr<Response> {
+    let content = openapi::content::ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new().description(description).content("application/json", content).build().into()
+}
+
+fn problem() -> RefOr<openapi::Schema> {
+    Ref::from_schema_name("Problem").into()
+}
+
+fn mistakes() -> RefOr<openapi::Schema> {
+    let mistakes = ObjectBuilder::new()
+        .description(Some("What is wrong, by field: a list of messages, or an object for what is within the field."))
+        .additional_properties(Some(AdditionalProperties::FreeForm(true)));
+    RefOr::T(openapi::Schema::Object(mistakes.build()))
+}

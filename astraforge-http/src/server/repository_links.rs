@@ -1,0 +1,265 @@
+//! `/api/repository-links/`: link repositories, change how runs on them are set up, unlink them.
+
+use std::collections::BTreeMap;
+
+use astraforge_core::{
+    access::Action,
+    error::ForgeError,
+    id::RepositoryLinkId,
+    ports::{git::GitError, store::StoreError},
+    registry::RegistryError,
+    repository::{RepositoryLink, Secret},
+};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, Uri},
+};
+use serde_json::{Map, Value};
+
+use super::{
+    AppState,
+    body::JsonBody,
+    caller::Authenticated,
+    error::ApiError,
+    fields::{self, Fields, FromFields, Mistake, mistake},
+    openapi::{Invalid, Missing, Refused},
+    path::{Named, PathId},
+};
+use crate::wire::repository_link::{EnvironmentBody, NewRepositoryLink, RepositoryLinkPatch, RepositoryLinkView};
+
+/// The provider that needs no credential: repositories on the server's own disk.
+const LOCAL: &str = "local";
+/// The provider that has several addresses.
+const GITLAB: &str = "gitlab";
+
+/// List repository links, the oldest first.
+#[utoipa::path(
+    get, path = "/api/repository-links/", tag = "repository-links", operation_id = "list_repository_links",
+    responses((status = 200, description = "All links of the tenant.", body = Vec<RepositoryLinkView>), Refused),
+)]
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<Vec<RepositoryLinkView>>, ApiError> {
+    caller.may(Action::Read).map_err(ForgeError::from)?;
+    let links = state.store().links(&caller.tenant).await?;
+    Ok(Json(links.into_iter().map(RepositoryLinkView::from).collect()))
+}
+
+/// Link a repository.
+#[utoipa::path(
+    post, path = "/api/repository-links/", tag = "repository-links", operation_id = "link_repository",
+    request_body = NewRepositoryLink,
+    responses((status = 201, description = "Linked.", body = RepositoryLinkView), Invalid, Refused),
+)]
+pub(super) async fn link(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    JsonBody(body): JsonBody<NewRepositoryLink>,
+) -> Result<(StatusCode, Json<RepositoryLinkView>), ApiError> {
+    caller.may(Action::LinkRepositories).map_err(ForgeError::from)?;
+    let now = state.forge().journal().clock().now();
+    let link = RepositoryLink {
+        id: RepositoryLinkId::random(),
+        tenant: caller.tenant,
+        owner: caller.user,
+        base_url: body.base_url.unwrap_or_else(|| default_base_url(&body.provider).to_owned()),
+        provider: body.provider,
+        repository: body.repository,
+        access_token: body.access_token,
+        environment: body.environment.unwrap_or_default().into(),
+        created_at: now,
+        updated_at: now,
+    };
+    check_usable(&state, &link).await?;
+    match state.store().add_link(link.clone()).await {
+        Ok(()) => Ok((StatusCode::CREATED, Json(link.into()))),
+        Err(StoreError::AlreadyExists { .. }) => {
+            let message = format!("{} repository \"{}\" is linked already.", link.provider, link.repository);
+            Err(ApiError::field("repository", message))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks the provider whether it can use the link, so that a mistake shows here and not in the first run.
+async fn check_usable(state: &AppState, link: &RepositoryLink) -> Result<(), ApiError> {
+    let provider = match state.forge().ports().providers.resolve(&link.provider) {
+        Ok(provider) => provider,
+        Err(RegistryError::Unknown { name, known, .. }) => {
+            let works = known.join(", ");
+            let message = format!("\"{name}\" is not a valid choice. What works today: {works}.");
+            return Err(ApiError::field("provider", message));
+        }
+        Err(error) => return Err(ForgeError::from(error).into()),
+    };
+    match provider.remote(link).await {
+        Ok(_) => Ok(()),
+        Err(error @ GitError::Backend { .. }) => Err(ForgeError::from(error).into()),
+        Err(error) => Err(ApiError::field("repository", error.to_string())),
+    }
+}
+
+/// Show a repository link.
+#[utoipa::path(
+    get, path = "/api/repository-links/{id}/", tag = "repository-links", operation_id = "show_repository_link",
+    params(("id" = uuid::Uuid, Path, description = "The link.")),
+    responses((status = 200, description = "The link.", body = RepositoryLinkView), Refused, Missing),
+)]
+pub(super) async fn show(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    PathId(id): PathId<RepositoryLinkId>,
+) -> Result<Json<RepositoryLinkView>, ApiError> {
+    caller.may(Action::Read).map_err(ForgeError::from)?;
+    let link = state.store().link(&caller.tenant, id).await?;
+    Ok(Json(link.ok_or_else(not_found)?.into()))
+}
+
+/// Change the credential of a link, or how runs on it are set up.
+#[utoipa::path(
+    patch, path = "/api/repository-links/{id}/", tag = "repository-links", operation_id = "change_repository_link",
+    params(("id" = uuid::Uuid, Path, description = "The link.")), request_body = RepositoryLinkPatch,
+    responses((status = 200, description = "Changed.", body = RepositoryLinkView), Invalid, Refused, Missing),
+)]
+pub(super) async fn change(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    PathId(id): PathId<RepositoryLinkId>,
+    JsonBody(body): JsonBody<RepositoryLinkPatch>,
+) -> Result<Json<RepositoryLinkView>, ApiError> {
+    caller.may(Action::LinkRepositories).map_err(ForgeError::from)?;
+    let mut link = state.store().link(&caller.tenant, id).await?.ok_or_else(not_found)?;
+    if let Some(token) = body.access_token {
+        if token.is_none() && link.provider != LOCAL {
+            return Err(ApiError::field("access_token", "This field may not be null."));
+        }
+        link.access_token = token;
+    }
+    if let Some(environment) = body.environment {
+        link.environment = environment.into();
+    }
+    link.updated_at = state.forge().journal().clock().now();
+    if !state.store().update_link(link.clone()).await? {
+        return Err(not_found());
+    }
+    Ok(Json(link.into()))
+}
+
+/// Unlink a repository. Requests that worked on it stay; they cannot run again.
+#[utoipa::path(
+    delete, path = "/api/repository-links/{id}/", tag = "repository-links", operation_id = "unlink_repository",
+    params(("id" = uuid::Uuid, Path, description = "The link.")),
+    responses((status = 204, description = "Unlinked."), Refused, Missing),
+)]
+pub(super) async fn unlink(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    PathId(id): PathId<RepositoryLinkId>,
+) -> Result<StatusCode, ApiError> {
+    caller.may(Action::LinkRepositories).map_err(ForgeError::from)?;
+    let was_there = state.store().remove_link(&caller.tenant, id).await?;
+    if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }
+}
+
+fn not_found() -> ApiError {
+    ApiError::not_found(RepositoryLinkId::not_found(""))
+}
+
+fn default_base_url(provider: &str) -> &'static str {
+    if provider == GITLAB { "https://gitlab.com" } else { "" }
+}
+
+impl FromFields for NewRepositoryLink {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        let provider = fields.required("provider", fields::name(20));
+        let repository = fields.required("repository", fields::name(255));
+        let access_token: Option<Secret> = if provider.as_deref() == Some(LOCAL) {
+            fields.nullable("access_token", fields::secret).flatten()
+        } else {
+            fields.required("access_token", fields::secret)
+        };
+        let base_url = fields.optional("base_url", base_url).filter(|url| !url.is_empty());
+        if base_url.is_some() && provider.as_deref().is_some_and(|provider| provider != GITLAB) {
+            fields.reject("base_url", "Only GitLab links support custom base URLs.");
+        }
+        let environment = fields.optional("environment", fields::object);
+        Some(Self { provider: provider?, repository: repository?, access_token, base_url, environment })
+    }
+}
+
+impl FromFields for RepositoryLinkPatch {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        let access_token = fields.nullable("access_token", fields::secret);
+        Some(Self { access_token, environment: fields.optional("environment", fields::object) })
+    }
+}
+
+impl FromFields for EnvironmentBody {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        const LONGEST: usize = 16 * 1024;
+        let base_branch = fields.nullable("base_branch", branch).flatten();
+        let setup = fields.nullable("setup", fields::name(LONGEST)).flatten();
+        let test = fields.nullable("test", fields::name(LONGEST)).flatten();
+        let env = fields.optional("env", variables).unwrap_or_default();
+        let timeout_seconds = fields.nullable("timeout_seconds", timeout).flatten();
+        Some(Self { base_branch, setup, test, env, timeout_seconds })
+    }
+}
+
+fn base_url(value: Value) -> Result<String, Mistake> {
+    let url = fields::text(200)(value)?;
+    let parsed: Option<Uri> = url.parse().ok();
+    let usable = parsed.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    });
+    if url.is_empty() || usable { Ok(url) } else { Err(mistake("Enter a valid URL.")) }
+}
+
+/// A branch name that git can't take for an option or a range.
+fn branch(value: Value) -> Result<String, Mistake> {
+    let name = fields::name(255)(value)?;
+    let odd = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
+    if name.starts_with(['-', '/']) || name.ends_with(['/', '.']) || name.contains("..") || name.contains(odd) {
+        return Err(mistake("Enter a valid branch name."));
+    }
+    Ok(name)
+}
+
+fn variables(value: Value) -> Result<BTreeMap<String, String>, Mistake> {
+    let Value::Object(entries) = value else {
+        return Err(mistake("Expected a dictionary of names and texts."));
+    };
+    let mut mistakes = Map::new();
+    let mut variables = BTreeMap::new();
+    for (name, value) in entries {
+        match variable(&name, value) {
+            Ok(value) => _ = variables.insert(name, value),
+            Err(mistake) => _ = mistakes.insert(name, mistake),
+        }
+    }
+    if mistakes.is_empty() { Ok(variables) } else { Err(Value::Object(mistakes)) }
+}
+
+fn variable(name: &str, value: Value) -> Result<String, Mistake> {
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    if !name.starts_with(letter) || !name.chars().all(|c| letter(c) || c.is_ascii_digit()) {
+        return Err(mistake("A name has letters, digits and underscores, and does not begin with a digit."));
+    }
+    match value {
+        Value::String(text) if !text.contains('\0') => Ok(text),
+        _ => Err(mistake("Not a valid string.")),
+    }
+}
+
+fn timeout(value: Value) -> Result<u64, Mistake> {
+    const LONGEST: u64 = 24 * 3600;
+    let seconds = value.as_u64().ok_or_else(|| mistake("A valid integer is required."))?;
+    if (1..=LONGEST).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(mistake(format!("Ensure this value is between 1 and {LONGEST}.")))
+}

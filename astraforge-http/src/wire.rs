@@ -1,0 +1,16 @@
+//! The bodies of requests and responses, shared by server and client.
+//!
+//! Names of fields are the contract's. Fields that the contract does not have are additive and say so.
+
+pub mod api_key;
+pub mod change_set;
+pub mod chat;
+pub mod merge_request;
+pub mod outcome;
+pub mod plan;
+pub mod repository_link;
+pub mod request;
+pub mod run;
+mod schema;
+mod text;
+mod timestamp;

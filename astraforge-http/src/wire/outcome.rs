@@ -1,0 +1,47 @@
+//! Short answers to commands.
+
+use astraforge_core::id::RunId;
+use astraforge_core::request::RequestState;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{schema, text};
+
+/// A run was queued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Queued {
+    /// `queued`; `received` for a chat message.
+    #[schema(example = "queued")]
+    pub status: String,
+    /// The run; additive.
+    #[schema(value_type = uuid::Uuid)]
+    pub run_id: RunId,
+}
+
+/// Runs were told to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cancelled {
+    /// `cancelled` when nothing was at work any more, else `cancelling`: the log tells when it has stopped.
+    #[schema(example = "cancelling")]
+    pub status: String,
+    /// Where the request stands now.
+    #[serde(with = "text")]
+    #[schema(schema_with = schema::request_state)]
+    pub state: RequestState,
+}
+
+/// How the server is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`, else what is wrong.
+    #[schema(example = "ok")]
+    pub status: String,
+}
+
+/// Why a call was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// What is wrong and what to do about it.
+    #[schema(example = "Authentication credentials were not provided.")]
+    pub detail: String,
+}
