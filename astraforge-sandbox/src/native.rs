@@ -15,7 +15,7 @@ use std::{
 use astraforge_core::{
     id::SandboxId,
     ports::guest_service::GuestStream,
-    session::{Limit, ReadOnlyFolder, SandboxSpec, Strictness, Workspace},
+    session::{ByteSize, Limit, ReadOnlyFolder, SandboxSpec, Strictness, Workspace},
 };
 use async_trait::async_trait;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -29,7 +29,7 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 use self::{
     cgroups::{Cgroups, Controller},
     launch_spec::{Failure, LaunchSpec, Payload, Report, WorkspacePlan},
-    record::Folder,
+    record::{Folder, Lock},
     rootfs::RootPlan,
 };
 use crate::{
@@ -145,11 +145,12 @@ impl NativeDriver {
         let trial = || -> Result<Report, Box<dyn std::error::Error>> {
             let spec = self.launch_spec(id, &SandboxSpec::default(), Payload::Trial)?;
             folder.create()?;
+            let _lock = folder.share()?;
             let mut launcher = std::process::Command::new(&self.guest)
                 .arg0(guest_binary::NAME)
                 .arg("launch")
                 .env_clear()
-                .current_dir(folder.path())
+                .current_dir("/")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -203,11 +204,14 @@ impl NativeDriver {
             }
             root.show(source, target);
         }
+        let memory = self.cgroups.enforcement(Controller::Memory) == Enforcement::Hard;
+        let room = if memory { in_memory(spec.limits.memory.max) } else { u64::MAX };
         Ok(LaunchSpec {
+            folder: self.folder(id).path().to_owned(),
             host_id: (self.ids == Ids::Private).then(|| private_id(id)),
             root,
-            workspace: workspace(&spec.workspace)?,
-            tmp_size: spec.tmp_size.as_bytes(),
+            workspace: workspace(&spec.workspace, room)?,
+            tmp_size: spec.tmp_size.as_bytes().min(room),
             processes: spec.limits.processes.max,
             open_files: spec.limits.open_files,
             cgroups: self.cgroups.plan(&format!("astraforge-{id}"), &spec.limits)?,
@@ -232,7 +236,7 @@ impl NativeDriver {
     }
 
     /// Makes the folder of `id`, in the place of one that a dead sandbox left.
-    async fn claim(&self, id: SandboxId) -> Result<Folder, DriverError> {
+    async fn claim(&self, id: SandboxId) -> Result<Lock, DriverError> {
         let folder = self.folder(id);
         let claimed = match folder.create() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -248,18 +252,18 @@ impl NativeDriver {
         };
         match claimed {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(DriverError::AlreadyExists { id }),
-            claimed => claimed.map(|()| folder).map_err(|source| backend("make the folder of", id, source)),
+            claimed => claimed.and_then(|()| folder.share()).map_err(|source| backend("make the folder of", id, source)),
         }
     }
 
     /// Starts the launcher and hears from it.
-    async fn launch(&self, folder: &Folder, spec: &LaunchSpec) -> io::Result<Report> {
+    async fn launch(&self, spec: &LaunchSpec) -> io::Result<Report> {
         let spec = serde_json::to_vec(spec)?;
         let mut launcher = Command::new(&self.guest)
             .arg0(guest_binary::NAME)
             .arg("launch")
             .env_clear()
-            .current_dir(folder.path())
+            .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -293,8 +297,9 @@ impl SandboxDriver for NativeDriver {
 
     async fn create(&self, id: SandboxId, spec: &SandboxSpec, service_ports: &[u16]) -> Result<(), DriverError> {
         let spec = self.launch_spec(id, spec, Payload::Daemon(self.guest_config(spec, service_ports)))?;
-        let folder = self.claim(id).await?;
-        let report = tokio::time::timeout(LAUNCH, self.launch(&folder, &spec)).await;
+        let lock = self.claim(id).await?;
+        let report = tokio::time::timeout(LAUNCH, self.launch(&spec)).await;
+        drop(lock);
         let source: astraforge_core::BoxError = match report {
             Ok(Ok(Report::Ready)) => return Ok(()),
             Ok(Ok(Report::Failed(failure))) => failure.into(),
@@ -343,9 +348,15 @@ fn make_private(path: &Path) -> io::Result<PathBuf> {
     path.canonicalize()
 }
 
-fn workspace(workspace: &Workspace) -> Result<WorkspacePlan, DriverError> {
+/// Returns how many bytes of the memory one file system may take: files count as memory, and a sandbox whose files took
+/// all of it could only be killed.
+fn in_memory(limit: ByteSize) -> u64 {
+    limit.as_bytes() - limit.as_bytes() / 8
+}
+
+fn workspace(workspace: &Workspace, room: u64) -> Result<WorkspacePlan, DriverError> {
     match workspace {
-        Workspace::Tmpfs { size } => Ok(WorkspacePlan::Memory(size.as_bytes())),
+        Workspace::Tmpfs { size } => Ok(WorkspacePlan::Memory(size.as_bytes().min(room))),
         Workspace::Disk { size: Limit { strictness: Strictness::BestEffort, .. } } => Ok(WorkspacePlan::Disk),
         Workspace::Disk { .. } => Err(unsupported(
             "a required limit on a workspace on disk",

@@ -7,7 +7,6 @@ use std::{
         fd::{AsRawFd, RawFd},
         unix::net::{UnixListener, UnixStream},
     },
-    path::Path,
 };
 
 use rustix::{
@@ -30,8 +29,6 @@ use crate::guest;
 /// What the launcher prepared while it still was a process of the host.
 pub(super) struct Prepared<'a> {
     pub(super) spec: &'a LaunchSpec,
-    /// The sandbox's folder on the host.
-    pub(super) folder: &'a Path,
     pub(super) filters: [BpfProgram; 2],
     /// The name spaces that must be left behind.
     pub(super) host: Vec<String>,
@@ -42,9 +39,9 @@ pub(super) struct Prepared<'a> {
 
 /// Runs the sandbox to its end. The caller is its first process and has done nothing yet.
 pub(super) fn run(prepared: Prepared<'_>) -> ! {
-    let Prepared { spec, folder, filters, host, listener, mut launcher } = prepared;
+    let Prepared { spec, filters, host, listener, mut launcher } = prepared;
     let closed = wait_for_release(&mut launcher)
-        .and_then(|()| close_in(spec, folder, &filters, &host, [listener.as_raw_fd(), launcher.as_raw_fd()]))
+        .and_then(|()| close_in(spec, &filters, &host, [listener.as_raw_fd(), launcher.as_raw_fd()]))
         .and_then(|()| tie_to(&launcher));
     let failed = closed.is_err();
     let report = closed.map_or_else(Report::Failed, |()| Report::Ready);
@@ -67,7 +64,6 @@ fn wait_for_release(launcher: &mut UnixStream) -> Result<(), Failure> {
 /// Shuts this process in. Each step may need what a later one takes away.
 fn close_in(
     spec: &LaunchSpec,
-    folder: &Path,
     filters: &[BpfProgram],
     host: &[String],
     kept: [RawFd; 2],
@@ -75,7 +71,7 @@ fn close_in(
     rustix::process::umask(Mode::empty());
     // Only now, so that the sandbox's own control group is the root of what it sees.
     namespaces::leave(UnshareFlags::NEWCGROUP).at("make a control group name space")?;
-    let sources = Sources::open(spec, folder)?;
+    let sources = Sources::open(spec)?;
     confine::become_agent(spec.host_id.is_some())?;
     sources.into_root(spec)?;
     rustix::system::sethostname(b"sandbox").at("set the host name")?;

@@ -1,6 +1,6 @@
 //! What the driver tells the launcher, and what the launcher answers.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,8 @@ use crate::guest::GuestConfig;
 /// Everything the launcher needs to make one sandbox; read from its standard input as JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LaunchSpec {
+    /// The sandbox's folder on the host.
+    pub(crate) folder: PathBuf,
     /// The host's id behind the sandbox's agent; `None` keeps the launcher's own.
     pub(crate) host_id: Option<u32>,
     /// What the sandbox sees as its file system.

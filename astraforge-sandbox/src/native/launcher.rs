@@ -30,8 +30,7 @@ use super::{
 /// Name of the guest's socket in a sandbox's folder.
 pub(super) const SOCKET: &str = "guest.sock";
 
-/// Makes the sandbox whose folder is the working directory, as the specification on standard input says, and returns
-/// once it has ended.
+/// Makes the sandbox that the specification on standard input asks for, and returns once it has ended.
 ///
 /// The first line on standard output says whether it came to be.
 ///
@@ -39,42 +38,53 @@ pub(super) const SOCKET: &str = "guest.sock";
 /// When the answer can't be given, or something of the sandbox can't be removed.
 pub fn launch() -> io::Result<()> {
     let _ = rustix::process::setsid();
-    // Not an argument: the sandbox's first process keeps the launcher's, and everyone inside can read them.
-    let folder = Folder::new(std::env::current_dir()?);
-    let mut record = None;
-    let outcome = start(&folder, &mut record).and_then(|child| {
+    match serde_json::from_reader(io::stdin().lock()).at("read the specification") {
+        // Not even the folder is known; the server removes it.
+        Err(failure) => answer(&Report::Failed(failure)),
+        Ok(spec) => keep(&spec),
+    }
+}
+
+/// Makes the sandbox, waits for its end, and removes what is left of it.
+fn keep(spec: &LaunchSpec) -> io::Result<()> {
+    let folder = Folder::new(&spec.folder);
+    let lock = match folder.share().at("use the sandbox's folder") {
+        // It was destroyed before it was made: what has its place now, if anything, is another's.
+        Err(failure) => return answer(&Report::Failed(failure)),
+        Ok(lock) => lock,
+    };
+    let outcome = start(&folder, spec).and_then(|child| {
         answer(&Report::Ready).at("answer the server").inspect_err(|_| child.kill())?;
-        let _ = child.wait();
+        child.wait();
         Ok(())
     });
-    if let Err(failure) = &outcome {
+    if let Err(failure) = outcome {
         // Nobody may be listening any more; what is left is removed all the same.
-        let _ = answer(&Report::Failed(failure.clone()));
+        let _ = answer(&Report::Failed(failure));
     }
-    let cgroups = record.map_or(Ok(()), |record: Record| record::remove_cgroups(&record.cgroups));
-    folder.remove().and(cgroups)
+    let cgroups = record::remove_cgroups(&spec.cgroups.iter().map(|it| it.folder.clone()).collect::<Vec<_>>());
+    let removed = folder.remove().and(cgroups);
+    drop(lock);
+    removed
 }
 
 /// Makes the sandbox, up to where its first process has shut itself in.
-fn start(folder: &Folder, record: &mut Option<Record>) -> Result<Child, Failure> {
-    let spec: LaunchSpec = serde_json::from_reader(io::stdin().lock()).at("read the specification")?;
+fn start(folder: &Folder, spec: &LaunchSpec) -> Result<Child, Failure> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    rustix::process::chdir("/").at("leave the working directory")?;
-    let record = record.insert(Record {
+    let mut record = Record {
         boot: record::boot(),
         keeper: Process::current().at("find out who this process is")?,
         init: None,
         cgroups: spec.cgroups.iter().map(|it| it.folder.clone()).collect(),
-    });
-    folder.write_record(record).at("write the sandbox's record")?;
+    };
+    folder.write_record(&record).at("write the sandbox's record")?;
     if let WorkspacePlan::Disk = spec.workspace {
         make_workspace(folder.path(), spec.host_id).at("make the workspace folder")?;
     }
     let listener = listen(folder.path()).at("listen for the server")?;
     let (mut gate, launcher) = UnixStream::pair().at("make a socket pair")?;
     let prepared = Prepared {
-        spec: &spec,
-        folder: folder.path(),
+        spec,
         filters: seccomp::filters()?,
         host: namespaces::own().at("read the host's name spaces")?,
         listener,
@@ -89,7 +99,7 @@ fn start(folder: &Folder, record: &mut Option<Record>) -> Result<Child, Failure>
         Some(pid) => Child { pid },
     };
     drop(prepared);
-    release(&child, &spec, folder, record, &mut gate).inspect_err(|_| child.kill())?;
+    release(&child, spec, folder, &mut record, &mut gate).inspect_err(|_| child.kill())?;
     Ok(child)
 }
 

@@ -7,12 +7,12 @@ use std::{
         unix::fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
-    fs::{AtFlags, Mode, OFlags},
+    fs::{AtFlags, FlockOperation, Mode, OFlags},
     io::Errno,
     process::{Pid, PidfdFlags, Signal},
 };
@@ -23,12 +23,19 @@ use super::cgroups;
 /// How long a killed process may take to leave the kernel's tables.
 const DEATH: Duration = Duration::from_secs(30);
 
-/// How long a launcher may take from its start to its first record.
-const BIRTH: Duration = Duration::from_secs(60);
+/// How often is looked whether a launcher has let go of its folder.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// One sandbox's folder on the host.
+///
+/// Its lock is shared by all that use it, from the moment that it is made: the server until the launcher has answered,
+/// and the launcher as long as it lives. Who wants to remove it has to have it alone.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder(PathBuf);
+
+/// A hold on a sandbox's folder.
+#[derive(Debug)]
+pub(crate) struct Lock(OwnedFd);
 
 /// Which processes and control groups belong to a sandbox. Written before each of them exists, so that a crash at any
 /// moment leaves nothing that can't be found.
@@ -79,25 +86,59 @@ impl Folder {
         fs::rename(new, self.0.join("record.json"))
     }
 
-    /// Tells whether processes of the sandbox live, or may be about to.
+    /// Takes part in the folder's use: while the lock is held, nobody removes the folder.
+    ///
+    /// # Errors
+    /// When the folder is gone or about to go.
+    pub(crate) fn share(&self) -> io::Result<Lock> {
+        let lock = self.lock(FlockOperation::NonBlockingLockShared)?.ok_or(io::ErrorKind::ResourceBusy)?;
+        // It may have been removed, and even made anew, between opening and locking.
+        let (locked, named) = (rustix::fs::fstat(&lock.0)?, rustix::fs::stat(&self.0)?);
+        if (locked.st_dev, locked.st_ino) == (named.st_dev, named.st_ino) {
+            Ok(lock)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// Tells whether the sandbox lives or is being made: then its launcher or its server holds the lock.
     pub(crate) fn is_live(&self) -> bool {
-        match self.record() {
-            Some(record) => record.keeper.open().is_some() || record.init.is_some_and(|it| it.open().is_some()),
-            None => fs::metadata(&self.0)
-                .and_then(|it| it.modified())
-                .is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < BIRTH)),
+        matches!(self.lock(FlockOperation::NonBlockingLockExclusive), Ok(None))
+    }
+
+    /// Locks the folder; `None` when others use it in a way that does not go together.
+    fn lock(&self, operation: FlockOperation) -> io::Result<Option<Lock>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(&self.0, flags, Mode::empty())?;
+        match rustix::fs::flock(&folder, operation) {
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            locked => Ok(locked.map(|()| Some(Lock(folder)))?),
         }
     }
 
     /// Ends the sandbox's processes and removes all that it owns. What is not there is fine.
     pub(crate) fn destroy(&self) -> io::Result<()> {
-        if let Some(record) = self.record() {
-            self.end(&record)?;
-            // Killed in the middle of a start, the launcher may have written who its child is only now.
-            let record = self.record().unwrap_or(record);
-            if let Some(init) = record.init {
-                init.kill()?;
+        let start = Instant::now();
+        loop {
+            if let Some(record) = self.record() {
+                self.end(&record)?;
             }
+            match self.lock(FlockOperation::NonBlockingLockExclusive) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+                Ok(Some(lock)) => return self.clear(&lock),
+                // A launcher that has not written its record yet, or is cleaning up.
+                Ok(None) if start.elapsed() < DEATH => std::thread::sleep(GLANCE),
+                Ok(None) => return Err(io::Error::new(io::ErrorKind::TimedOut, "its launcher does not let go of it")),
+            }
+        }
+    }
+
+    /// Removes what nobody uses any more.
+    fn clear(&self, _lock: &Lock) -> io::Result<()> {
+        if let Some(record) = self.record() {
+            // A launcher that was killed may have left its child on its way to notice.
+            record.init.map_or(Ok(()), Process::kill)?;
             remove_cgroups(&record.cgroups)?;
         }
         self.remove()
@@ -134,9 +175,8 @@ impl Process {
     /// The process that has this id now.
     pub(crate) fn of(pid: Pid) -> io::Result<Self> {
         let pid = pid.as_raw_nonzero().get();
-        match stat(pid)? {
-            (_, start_time) => Ok(Self { pid, start_time }),
-        }
+        let (_, start_time) = stat(pid)?;
+        Ok(Self { pid, start_time })
     }
 
     /// Opens the process, if it still runs.

@@ -95,9 +95,9 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Copies what `spec` names. `folder` is the sandbox's own folder on the host.
-    pub(super) fn open(spec: &LaunchSpec, folder: &Path) -> Result<Self, Failure> {
-        let at = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    /// Copies what `spec` names.
+    pub(super) fn open(spec: &LaunchSpec) -> Result<Self, Failure> {
+        let at = rustix::fs::open(&spec.folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .at("open the sandbox's folder")?;
         let shown = spec.root.shown.iter().map(|Shown { source, target }| {
             let tree = mounts::copy_with(source, mounts::READ_ONLY).at(format_args!("show {}", source.display()))?;
@@ -110,7 +110,7 @@ impl Sources {
         let workspace = match spec.workspace {
             WorkspacePlan::Memory(_) => None,
             WorkspacePlan::Disk => {
-                Some(mounts::copy_with(&folder.join("workspace"), mounts::WRITABLE).at("mount the workspace")?)
+                Some(mounts::copy_with(&spec.folder.join("workspace"), mounts::WRITABLE).at("mount the workspace")?)
             }
         };
         Ok(Self {
