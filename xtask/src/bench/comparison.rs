@@ -43,14 +43,20 @@ fn row(measurement: &Measurement, subject: Option<f64>) -> String {
         return format!("{name:<14} left out: no sample was taken");
     };
     let slow = percentile(&measurement.samples_us, 95).unwrap_or(middle);
-    let ratio = subject.filter(|_| middle > 0.0).map(|subject| format!("{:.2}×", subject / middle)).unwrap_or_default();
+    let ratio = subject.filter(|_| middle > 0.0).map(|subject| compared(subject, middle)).unwrap_or_default();
     let n = measurement.samples_us.len();
     format!(
-        "{name:<14} median {:>10}  p95 {:>10}  n={n:<4} {ratio:<8} {}",
+        "{name:<14} median {:>10}  p95 {:>10}  n={n:<4} {ratio:<20} {}",
         time(middle),
         time(slow),
         measurement.command
     )
+}
+
+/// How many times longer the subject takes than the baseline, and by how much.
+fn compared(subject: f64, baseline: f64) -> String {
+    let sign = if subject < baseline { '-' } else { '+' };
+    format!("{:.2}× ({sign}{})", subject / baseline, time((subject - baseline).abs()))
 }
 
 fn time(microseconds: f64) -> String {
@@ -88,7 +94,7 @@ mod tests {
     fn a_baseline_shows_how_many_times_longer_the_subject_takes() {
         let bwrap = measurement(r#"{"section":"create","name":"bwrap","command":"bwrap true","samples_us":[4000]}"#);
         let line = row(&bwrap, Some(6000.0));
-        assert!(line.contains("4.00 ms") && line.contains("1.50×") && line.contains("bwrap true"), "{line}");
+        assert!(line.contains("4.00 ms") && line.contains("1.50× (+2.00 ms)") && line.contains("bwrap true"), "{line}");
     }
 
     #[test]
