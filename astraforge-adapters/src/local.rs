@@ -37,6 +37,9 @@ pub struct LocalConfig {
     pub repositories: PathBuf,
     /// Clones of people that may be linked by their path. They are read and never written.
     pub registered: Vec<PathBuf>,
+    /// A file that lists more of them, one absolute path a line. It is read at each use, so that whoever may write it
+    /// can register a clone while the server runs. A file that is not there lists none.
+    pub registry: Option<PathBuf>,
     /// The folder where branches for registered clones are published, one bare repository each.
     pub published: PathBuf,
     /// The git program; `git` is looked for in `/usr/local/bin`, `/usr/bin` and `/bin`.
@@ -49,6 +52,7 @@ impl LocalConfig {
         Self {
             repositories: repositories.into(),
             registered: Vec::new(),
+            registry: None,
             published: published.into(),
             git: PathBuf::from("git"),
         }
@@ -58,6 +62,13 @@ impl LocalConfig {
     #[must_use]
     pub fn with_registered(mut self, path: impl Into<PathBuf>) -> Self {
         self.registered.push(path.into());
+        self
+    }
+
+    /// Sets the file that lists registered clones.
+    #[must_use]
+    pub fn with_registry(mut self, file: impl Into<PathBuf>) -> Self {
+        self.registry = Some(file.into());
         self
     }
 
@@ -123,11 +134,22 @@ impl LocalProvider {
         found.map_err(|reason| no_repository(repository, reason))
     }
 
+    /// The clones that the registry file lists.
+    fn listed(&self) -> Result<Vec<PathBuf>, String> {
+        let Some(file) = &self.config.registry else { return Ok(Vec::new()) };
+        match std::fs::read_to_string(file) {
+            Ok(text) => Ok(text.lines().filter(|line| line.starts_with('/')).map(PathBuf::from).collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(format!("the list of registered clones, {}, cannot be read: {error}", file.display())),
+        }
+    }
+
     fn registered(&self, repository: &str) -> Result<Located, String> {
         let asked = Path::new(repository);
         let real = asked.canonicalize().map_err(|error| format!("its folder cannot be found: {error}"))?;
-        let known = self.config.registered.iter().any(|path| path.canonicalize().is_ok_and(|path| path == real));
-        if !known {
+        let same = |path: &Path| path.canonicalize().is_ok_and(|path| path == real);
+        let listed = self.listed()?;
+        if !self.config.registered.iter().chain(&listed).any(|path| same(path)) {
             return Err(format!("this path is not registered; {WHAT_WORKS}"));
         }
         Ok(Located { published: Some(self.published_repository(&real)), source: real })

@@ -129,3 +129,16 @@ async fn a_registered_clone_is_read_and_never_written() {
     world.git("source", &["fetch", "-q", url, branch]).await;
     assert_eq!(world.git("source", &["rev-parse", "FETCH_HEAD"]).await, change.head_commit, "as the docs say");
 }
+
+#[tokio::test]
+async fn a_clone_can_be_registered_while_the_provider_runs() {
+    let world = World::new().await;
+    let registry = world.path("registered-clones");
+    let config = LocalConfig::new(world.path("repositories"), world.path("published")).with_registry(&registry);
+    let provider = LocalProvider::new(config);
+    let clone = world.path("source");
+    let clone = clone.to_str().unwrap();
+    assert!(provider.remote(&link(clone)).await.is_err(), "nothing is registered yet");
+    std::fs::write(&registry, format!("{clone}\n")).unwrap();
+    provider.remote(&link(clone)).await.unwrap();
+}
