@@ -1,5 +1,7 @@
 //! The SQLite store keeps the rules of every store, and those of a file.
 
+#![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
+
 use std::path::{Path, PathBuf};
 
 use astraforge_adapters::{secret_box::SecretKey, sqlite::SqliteStore};

@@ -1,7 +1,7 @@
 //! What was committed stays, what was not is not there, and several may write.
 
 use std::{
-    path::PathBuf,
+    path::Path,
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -99,7 +99,7 @@ async fn a_killed_process_leaves_whole_commits() {
     }
 }
 
-async fn wait_for(path: &PathBuf) {
+async fn wait_for(path: &Path) {
     for _ in 0..1000 {
         if path.exists() {
             return;
