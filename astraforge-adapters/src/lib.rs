@@ -8,6 +8,8 @@ pub mod git;
 pub mod local;
 #[cfg(feature = "models")]
 pub mod models;
+#[cfg(feature = "rego")]
+pub mod rego;
 #[cfg(feature = "sqlite")]
 pub mod secret_box;
 #[cfg(feature = "sqlite")]

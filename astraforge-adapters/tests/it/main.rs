@@ -24,5 +24,7 @@ mod models_openai;
 mod models_scripted;
 #[cfg(feature = "models")]
 mod models_server;
+#[cfg(feature = "rego")]
+mod rego;
 #[cfg(feature = "sqlite")]
 mod sqlite;
