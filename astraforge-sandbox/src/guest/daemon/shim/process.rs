@@ -15,12 +15,12 @@ use std::{
 use astraforge_core::session::Exit;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process_group, wait},
+    process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, wait},
 };
 
 use super::{Job, Order, Report};
 use crate::guest::{
-    daemon::{process_table::kill_descendants, spawn},
+    daemon::{process_table::{kill_descendants, signal_group}, spawn},
     header::MAX_OPERATION,
 };
 
@@ -142,14 +142,14 @@ impl Tree {
         }
     }
 
-    /// Signals the command's process group; it leads one as long as it was not reaped.
+    /// Signals the command's process group. Its number stays taken as long as it has a member.
     fn signal(&self, signal: Signal) {
-        if let Some(group) = Pid::from_raw(self.command) {
-            let _ = kill_process_group(group, signal);
-        }
+        signal_group(self.command, signal);
     }
 
     fn kill(&mut self, deaths: &OwnedFd) {
+        // Most trees are one group, and gone before the table is read.
+        self.signal(Signal::KILL);
         let me = getpid().as_raw_nonzero().get();
         let mut pause = Duration::from_millis(1);
         for round in 0.. {
