@@ -60,7 +60,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &DemoArguments) -> anyhow::R
     let answered = asked.elapsed();
 
     step("Testing the published branch in a fresh sandbox");
-    let outcome = Outcome::read(&server, workspace)?;
+    let outcome = Outcome::read(&server)?;
     outcome.check(&repository)?;
     let tested = Instant::now();
     let test_passed = fresh_sandbox::passes(&scratch, &guest, &repository.bare, &outcome.commit(), TEST)?;
@@ -84,11 +84,9 @@ fn step(text: &str) {
 
 /// Looks for what the demonstration may not install by itself.
 fn check_programs() -> anyhow::Result<()> {
-    for (program, remedy) in [
-        ("git", "apt-get install git"),
-        ("npm", "apt-get install npm"),
-        ("node", "apt-get install nodejs"),
-    ] {
+    for (program, remedy) in
+        [("git", "apt-get install git"), ("npm", "apt-get install npm"), ("node", "apt-get install nodejs")]
+    {
         ensure!(process::is_installed(program), "the demonstration needs {program}; install it with: {remedy}");
     }
     Ok(())
@@ -160,7 +158,11 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() { copy(&entry.path(), &target)? } else { fs::copy(entry.path(), target).map(drop)? }
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?
+        } else {
+            fs::copy(entry.path(), target).map(drop)?
+        }
     }
     Ok(())
 }
@@ -255,13 +257,12 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn read(server: &Server, workspace: &Workspace) -> anyhow::Result<Self> {
+    fn read(server: &Server) -> anyhow::Result<Self> {
         let requests = server.json(&["requests"])?;
         let id = requests[0]["id"].as_str().context("there is no request")?.to_owned();
         let merge_request = server
             .json(&["mr", &id])
             .with_context(|| "the change was not approved; run `cargo xtask demo --yes`, or answer y")?;
-        drop(workspace);
         Ok(Self { request: server.json(&["requests", &id])?, change: server.json(&["diff", &id])?, merge_request })
     }
 
@@ -289,7 +290,10 @@ impl Outcome {
         };
         let published = rev_parse(&self.branch())?;
         ensure!(published == self.commit(), "branch {} is {published}, not the approved commit", self.branch());
-        ensure!(self.change["head_commit"] == self.merge_request["commit"], "another commit was published than approved");
+        ensure!(
+            self.change["head_commit"] == self.merge_request["commit"],
+            "another commit was published than approved"
+        );
         ensure!(rev_parse("main")? == repository.base, "main has moved");
         let files = self.change["files"].as_array().map_or(0, Vec::len);
         ensure!(files > 0, "the change is empty");

@@ -1,8 +1,10 @@
 //! Developer tasks: `cargo xtask test`, `guest`, `tidy`, `bench`.
-#![expect(clippy::print_stdout, reason = "a developer tool talks to the terminal")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer tool talks to the terminal")]
 
 mod bench;
 mod checks;
+mod codex;
+mod demo;
 mod elf;
 mod guest;
 mod process;
@@ -28,6 +30,8 @@ struct Arguments {
 enum Task {
     /// Run every check that this machine can run.
     Test(checks::TestArguments),
+    /// Watch an agent fix a bug in a sandbox, from prompt to merge request.
+    Demo(demo::DemoArguments),
     /// Build the static guest binary that every sandbox starts with.
     Guest,
     /// Measure the parts beside their baselines.
@@ -36,11 +40,19 @@ enum Task {
     Tidy,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     let Arguments { task } = Arguments::parse();
+    run(task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
     match task {
         Task::Test(arguments) => checks::run(&workspace, &arguments),
+        Task::Demo(arguments) => demo::run(&workspace, &arguments),
         Task::Guest => {
             let guest = guest::build(&workspace)?;
             println!("{}", guest.display());
