@@ -21,6 +21,8 @@ mod models_codex;
 #[cfg(feature = "models")]
 mod models_openai;
 #[cfg(feature = "models")]
+mod models_review;
+#[cfg(feature = "models")]
 mod models_scripted;
 #[cfg(feature = "models")]
 mod models_server;
