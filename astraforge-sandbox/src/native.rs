@@ -37,6 +37,8 @@ use crate::{
     guest::GuestConfig,
 };
 
+pub(crate) use self::remedy::Machine;
+
 mod cgroups;
 mod confine;
 pub mod guest_binary;
@@ -47,6 +49,7 @@ mod mounts;
 mod namespaces;
 mod posture;
 mod record;
+mod remedy;
 mod rootfs;
 mod seccomp;
 
@@ -100,6 +103,21 @@ enum Ids {
     Own,
 }
 
+impl Ids {
+    /// Root gives private ids, unless it is the root of a container that has none to give: then it is an ordinary user
+    /// of the host itself.
+    fn here(is_root: bool, id_maps: &[String]) -> Self {
+        let covers_private = |map: &String| {
+            map.lines().any(|line| {
+                let numbers: Vec<u64> = line.split_whitespace().filter_map(|it| it.parse().ok()).collect();
+                let (first, end) = (u64::from(PRIVATE_IDS.start), u64::from(PRIVATE_IDS.end));
+                matches!(numbers[..], [inside, _, n] if inside <= first && end <= inside + n)
+            })
+        };
+        if is_root && id_maps.iter().all(covers_private) { Self::Private } else { Self::Own }
+    }
+}
+
 impl NativeDriver {
     /// Prepares the driver: finds out what this machine allows by making a sandbox, and removes what sandboxes of dead
     /// servers left.
@@ -110,13 +128,13 @@ impl NativeDriver {
     /// [`DriverError::Unsupported`] when this machine does not allow sandboxes; the text says what would change that.
     pub fn new(config: NativeConfig) -> Result<Self, DriverError> {
         let driver = Self::unprobed(config)?;
-        driver.try_out().map_err(|failure| unsupported("native sandboxes", remedy(&failure)))?;
+        driver.try_out().map_err(|failure| unsupported("native sandboxes", Machine::read().explain(&failure)))?;
         driver.sweep();
         Ok(driver)
     }
 
     /// Prepares the driver without making a sandbox.
-    fn unprobed(config: NativeConfig) -> Result<Self, DriverError> {
+    pub(crate) fn unprobed(config: NativeConfig) -> Result<Self, DriverError> {
         let state_dir = make_private(&config.state_dir).map_err(|error| {
             unsupported(
                 "native sandboxes",
@@ -134,12 +152,13 @@ impl NativeDriver {
             path.push_str(&format!("{}:", folder.join("bin").display()));
         }
         path.push_str("/usr/local/bin:/usr/bin:/bin");
-        let ids = if rustix::process::geteuid().is_root() { Ids::Private } else { Ids::Own };
+        let id_maps = ["uid_map", "gid_map"].map(|it| std::fs::read_to_string(Path::new("/proc/self").join(it)).unwrap_or_default());
+        let ids = Ids::here(rustix::process::geteuid().is_root(), &id_maps);
         Ok(Self { state_dir, guest: config.guest, root, path, cgroups: Cgroups::probe(), ids })
     }
 
     /// Makes a sandbox that ends as soon as it has passed its self-test.
-    fn try_out(&self) -> Result<(), Failure> {
+    pub(crate) fn try_out(&self) -> Result<(), Failure> {
         let id = SandboxId::random();
         let folder = self.folder(id);
         let trial = || -> Result<Report, Box<dyn std::error::Error>> {
@@ -365,14 +384,16 @@ fn workspace(workspace: &Workspace, room: u64) -> Result<WorkspacePlan, DriverEr
     }
 }
 
-/// The host's id behind a sandbox's agent: from a range above those that systemd gives to containers and below its
-/// foreign ids, so that it is nobody's.
+/// Ids of the host that stand behind agents: above those that systemd gives to containers and below its foreign ids, so
+/// that they are nobody's.
+const PRIVATE_IDS: std::ops::Range<u32> = 0x7000_0000..0x7ffd_0000;
+
+/// Picks the host's id behind a sandbox's agent.
 fn private_id(id: SandboxId) -> u32 {
-    const FIRST: u32 = 0x7000_0000;
-    const COUNT: u32 = 0x0ffd_0000;
-    let bits = id.as_uuid().as_u128();
     // The low half of a time-ordered id is random.
-    FIRST + (((bits >> 64) ^ bits) as u64 % u64::from(COUNT)) as u32
+    let (high, low) = id.as_uuid().as_u64_pair();
+    let offset = (high ^ low) % u64::from(PRIVATE_IDS.end - PRIVATE_IDS.start);
+    PRIVATE_IDS.start + u32::try_from(offset).unwrap_or_default()
 }
 
 /// Reads the launcher's answer.
@@ -383,15 +404,42 @@ fn read_report(stdout: &[u8], stderr: &[u8]) -> Report {
     })
 }
 
-/// Says what would let a failed step succeed.
-fn remedy(failure: &Failure) -> String {
-    failure.to_string()
-}
-
 fn unsupported(what: &str, reason: impl Into<String>) -> DriverError {
     DriverError::Unsupported { what: what.to_owned(), reason: reason.into() }
 }
 
 fn backend(operation: &'static str, id: SandboxId, source: io::Error) -> DriverError {
     DriverError::Backend { operation, id, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(is_root: bool, map: &str, expected: Ids) {
+        assert_eq!(Ids::here(is_root, &[map.to_owned(), map.to_owned()]), expected);
+    }
+
+    #[test]
+    fn only_a_root_that_has_private_ids_gives_them() {
+        check(true, "         0          0 4294967295\n", Ids::Private);
+        check(false, "0 0 4294967295", Ids::Own);
+        check(true, "0 100000 65536", Ids::Own);
+        check(true, "0 1000 1\n1 100000 65536", Ids::Own);
+        check(true, "", Ids::Own);
+    }
+
+    #[test]
+    fn private_ids_stay_in_their_range() {
+        for _ in 0..1000 {
+            assert!(PRIVATE_IDS.contains(&private_id(SandboxId::random())));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_none_carries_what_the_launcher_wrote() {
+        let report = read_report(b"", b"thread main panicked\n");
+        assert!(matches!(report, Report::Failed(failure) if failure.error == "thread main panicked"));
+    }
 }

@@ -188,3 +188,97 @@ fn plain_nodes(arg: u8) -> Vec<Vec<Condition>> {
         .map(|kind| vec![(arg, SeccompCmpOp::MaskedEq(u64::from(libc::S_IFMT)), u64::from(kind))])
         .to_vec()
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const X86_64: u32 = 0xc000_003e;
+    const I386: u32 = 0x4000_0003;
+    const ALLOW: u32 = 0x7fff_0000;
+    const KILL: u32 = 0x8000_0000;
+    const EPERM: u32 = 0x0005_0000 | libc::EPERM.unsigned_abs();
+    const ENOSYS: u32 = 0x0005_0000 | libc::ENOSYS.unsigned_abs();
+
+    /// Runs one filter as the kernel does; of classic BPF only what such filters are made of.
+    fn run(filter: &BpfProgram, data: &[u8; 64]) -> u32 {
+        let (mut at, mut value) = (0, 0_u32);
+        loop {
+            let it = &filter[at];
+            at += 1;
+            let jump = |taken: bool| usize::from(if taken { it.jt } else { it.jf });
+            match it.code {
+                0x20 => value = u32::from_le_bytes(data[it.k as usize..][..4].try_into().unwrap()),
+                0x54 => value &= it.k,
+                0x05 => at += it.k as usize,
+                0x15 => at += jump(value == it.k),
+                0x25 => at += jump(value > it.k),
+                0x35 => at += jump(value >= it.k),
+                0x06 => return it.k,
+                code => panic!("an instruction that this test does not know: {code:#x}"),
+            }
+        }
+    }
+
+    /// What the kernel does with a call: of two answers that refuse, the one of the filter that was loaded last counts.
+    fn verdict(filters: &[BpfProgram], arch: u32, call: u32, args: [u64; 6]) -> u32 {
+        let mut data = [0; 64];
+        data[..4].copy_from_slice(&call.to_le_bytes());
+        data[4..8].copy_from_slice(&arch.to_le_bytes());
+        for (place, arg) in data[16..].chunks_mut(8).zip(args) {
+            place.copy_from_slice(&arg.to_le_bytes());
+        }
+        let strength = |verdict: u32| (verdict & 0xffff_0000).cast_signed();
+        filters.iter().rev().map(|it| run(it, &data)).reduce(|a, b| if strength(b) < strength(a) { b } else { a }).unwrap()
+    }
+
+    #[track_caller]
+    fn check(call: libc::c_long, args: [u64; 6], expected: u32) {
+        let found = verdict(&filters().unwrap(), X86_64, u32::try_from(call).unwrap(), args);
+        assert_eq!(found, expected, "call {call} {args:x?}: {found:#x}");
+    }
+
+    #[test]
+    fn every_number_is_answered_as_the_list_says() {
+        let filters = filters().unwrap();
+        let allowed: BTreeSet<_> = ALLOWED.iter().chain(ALLOWED_HERE).copied().collect();
+        let conditional: BTreeSet<_> = super::allowed().unwrap().into_keys().filter(|it| !allowed.contains(it)).collect();
+        for call in 0..2048 {
+            let expected = match i64::from(call) {
+                it if allowed.contains(&it) => ALLOW,
+                it if conditional.contains(&it) => continue,
+                libc::SYS_clone3 => ENOSYS,
+                it if UNKNOWN.contains(&it) => ENOSYS,
+                _ => EPERM,
+            };
+            assert_eq!(verdict(&filters, X86_64, call, [0; 6]), expected, "call {call}");
+            assert_eq!(verdict(&filters, X86_64, call | 0x4000_0000, [0; 6]), EPERM, "x32 call {call}");
+            assert_eq!(verdict(&filters, I386, call, [0; 6]), KILL, "32-bit call {call}");
+        }
+    }
+
+    #[test]
+    fn arguments_decide_where_the_call_alone_cannot() {
+        check(libc::SYS_clone, [libc::SIGCHLD as u64, 0, 0, 0, 0, 0], ALLOW);
+        check(libc::SYS_clone, [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0], EPERM);
+        check(libc::SYS_personality, [0; 6], ALLOW);
+        check(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0], ALLOW);
+        check(libc::SYS_personality, [0x0004_0000, 0, 0, 0, 0, 0], EPERM);
+        check(libc::SYS_ioctl, [0, libc::TCGETS, 0, 0, 0, 0], ALLOW);
+        check(libc::SYS_ioctl, [0, libc::TIOCSTI, 0, 0, 0, 0], EPERM);
+        check(libc::SYS_ioctl, [0, libc::TIOCLINUX, 0, 0, 0, 0], EPERM);
+        check(libc::SYS_ioctl, [0, libc::TIOCSTI | 1 << 32, 0, 0, 0, 0], EPERM);
+        check(libc::SYS_mknod, [0, u64::from(libc::S_IFIFO), 0, 0, 0, 0], ALLOW);
+        check(libc::SYS_mknod, [0, u64::from(libc::S_IFBLK), 0, 0, 0, 0], EPERM);
+        check(libc::SYS_mknodat, [0, 0, u64::from(libc::S_IFCHR), 0, 0, 0], EPERM);
+        let socket = |family: i32, kind: i32, protocol: i32| [family as u64, kind as u64, protocol as u64, 0, 0, 0];
+        check(libc::SYS_socket, socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0), ALLOW);
+        check(libc::SYS_socket, socket(libc::AF_INET, libc::SOCK_RAW, 0), EPERM);
+        check(libc::SYS_socket, socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP), EPERM);
+        check(libc::SYS_socket, socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_AUDIT), EPERM);
+        check(libc::SYS_socketpair, socket(libc::AF_UNIX, libc::SOCK_STREAM, 0), ALLOW);
+        check(libc::SYS_socketpair, socket(libc::AF_TIPC, libc::SOCK_STREAM, 0), EPERM);
+    }
+}

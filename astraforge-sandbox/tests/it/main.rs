@@ -3,5 +3,5 @@
 mod guest;
 mod guest_process;
 #[cfg(feature = "native")]
-mod native_driver;
+mod native;
 mod process_driver;

@@ -1,12 +1,13 @@
-//! The native driver on this machine, with the guest program that `cargo xtask guest` builds.
+//! The native driver on this machine: the rules of every driver, and what only this one has to promise.
 //!
-//! As root the whole of it runs a second time as an ordinary user.
+//! As root all of it runs a second time, as an ordinary user.
 
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    process::Command as Process,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -32,10 +33,18 @@ mod inside;
 mod leftovers;
 mod limits;
 
+/// Names the guest program to test with.
+const GUEST_VARIABLE: &str = "ASTRAFORGE_GUEST";
+
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-driver_conformance!(async { Arc::new(Native::new()) as DynSandboxDriver });
+driver_conformance!(async { native() });
+
+/// The native driver, for any test.
+pub(crate) fn native() -> DynSandboxDriver {
+    Arc::new(Native::new())
+}
 
 /// The native driver with a state folder of its own, which must be empty in the end.
 #[derive(Debug)]
@@ -182,11 +191,22 @@ fn config(state: &Path) -> NativeConfig {
     NativeConfig::new(state, guest())
 }
 
-/// Finds the guest program in the folder that this test was built into.
-fn guest() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let found = test.ancestors().map(|it| it.join("guest/astraforge-guest")).find(|it| it.is_file());
-    found.expect("the guest program is not built: run `cargo xtask guest`")
+/// The guest program that `cargo xtask test` has built for all tests, else one built now: what is tested is never an old
+/// one.
+fn guest() -> &'static Path {
+    static GUEST: OnceLock<PathBuf> = OnceLock::new();
+    GUEST.get_or_init(|| {
+        if let Some(built) = std::env::var_os(GUEST_VARIABLE) {
+            return built.into();
+        }
+        let build = Process::new(env!("CARGO"))
+            .args(["xtask", "guest"])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+            .output()
+            .unwrap();
+        assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+        String::from_utf8(build.stdout).unwrap().lines().last().unwrap().into()
+    })
 }
 
 fn is_root() -> bool {
@@ -201,15 +221,15 @@ fn all_of_it_holds_for_an_ordinary_user_too() {
     }
     let home = tempfile::tempdir().unwrap();
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::create_dir(home.path().join("guest")).unwrap();
     let test = home.path().join("it");
     fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
-    fs::copy(guest(), home.path().join("guest/astraforge-guest")).unwrap();
-    for path in ["", "guest", "guest/astraforge-guest", "it"] {
+    fs::copy(guest(), home.path().join("guest")).unwrap();
+    for path in ["", "guest", "it"] {
         open(&home.path().join(path));
     }
-    let output = std::process::Command::new(test)
+    let output = Process::new(test)
         .args(["native::", "--test-threads=2"])
+        .env(GUEST_VARIABLE, home.path().join("guest"))
         .current_dir("/")
         .uid(NOBODY)
         .gid(NOBODY)
