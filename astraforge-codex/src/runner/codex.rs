@@ -22,8 +22,6 @@ use crate::proxy::LlmProxy;
 
 /// Where a workspace sees the program's folder.
 const FOLDER: &str = "/opt/codex";
-/// The program, as a workspace sees it.
-const PROGRAM: &str = "/opt/codex/codex";
 /// The largest conversation that is kept, in bytes.
 const LARGEST_ROLLOUT: u64 = 64 * 1024 * 1024;
 /// The longest answer that is kept, in bytes.
@@ -46,7 +44,7 @@ impl Agent for Codex {
     }
 
     async fn check(&self, bench: &Bench) -> Result<(), RunFailure> {
-        let printed = bench.run(Command::new([PROGRAM, "--version"]).with_cwd("/"), Output::Kept).await?;
+        let printed = bench.run(Command::new([self.path().as_str(), "--version"]).with_cwd("/"), Output::Kept).await?;
         if !printed.exit.success() {
             let message = format!("The Codex CLI does not start in the sandbox ({}): {}", printed.exit, printed.tail);
             return Err(RunFailure::new(FailureCause::MissingProgram, message));
@@ -67,7 +65,7 @@ impl Agent for Codex {
 
         bench.log.status("proxy", format!("LLM proxy available at {PROXY_URL}")).await;
         bench.log.status("codex", "Starting Codex CLI session").await;
-        let command = command(&home, resumed, prompt, token.secret().reveal(), assignment);
+        let command = command(&self.path(), &home, resumed, prompt, token.secret().reveal(), assignment);
         let mut transcript = Transcript::new();
         let exit = bench.drive(command, &mut transcript).await?;
         bench.log.status("codex", spent(token.usage())).await;
@@ -94,6 +92,11 @@ impl Default for Home {
 }
 
 impl Codex {
+    /// The program, as a workspace sees it.
+    fn path(&self) -> String {
+        format!("{FOLDER}/{}", self.program.program())
+    }
+
     async fn configure(&self, bench: &Bench, assignment: &Assignment, home: &Home) -> Result<(), RunFailure> {
         let unwritable =
             |error: String| RunFailure::new(FailureCause::Internal, format!("Codex could not be configured: {error}"));
@@ -121,9 +124,16 @@ async fn restore<'a>(bench: &Bench, assignment: &'a Assignment, home: &Home) -> 
     Ok(Some(id))
 }
 
-fn command(home: &Home, resumed: Option<&str>, prompt: &str, token: &str, assignment: &Assignment) -> Command {
+fn command(
+    program: &str,
+    home: &Home,
+    resumed: Option<&str>,
+    prompt: &str,
+    token: &str,
+    assignment: &Assignment,
+) -> Command {
     let mut argv = vec![
-        PROGRAM,
+        program,
         "exec",
         "--json",
         "-C",

@@ -18,7 +18,7 @@ const PLATFORM: (&str, &str) = if cfg!(target_arch = "aarch64") {
     ("codex-linux-x64", "x86_64-unknown-linux-musl")
 };
 
-/// The folder that holds the native `codex` program. Sandboxes see it, read-only, at `/opt/codex`.
+/// The folder that holds the native `codex` program, and what comes with it. Sandboxes see it, read-only, at `/opt/codex`.
 ///
 /// ```
 /// use astraforge_codex::CodexProgram;
@@ -31,6 +31,7 @@ const PLATFORM: (&str, &str) = if cfg!(target_arch = "aarch64") {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodexProgram {
     folder: PathBuf,
+    program: &'static str,
 }
 
 impl CodexProgram {
@@ -59,9 +60,21 @@ impl CodexProgram {
         &self.folder
     }
 
+    /// The program's path within the folder.
+    pub(super) fn program(&self) -> &str {
+        self.program
+    }
+
     fn at(path: &Path) -> Option<Self> {
         let native = native(path)?;
-        Some(Self { folder: native.parent()?.to_owned() })
+        let beside = native.parent()?;
+        // npm's layout: Codex puts the tools of this folder, such as `rg`, on the PATH of the model's commands.
+        match beside.parent() {
+            Some(above) if beside.ends_with("bin") && above.join("codex-path").is_dir() => {
+                Some(Self { folder: above.to_owned(), program: "bin/codex" })
+            }
+            _ => Some(Self { folder: beside.to_owned(), program: "codex" }),
+        }
     }
 }
 
@@ -187,8 +200,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         program(&dir.path().join("codex"), b"\x7fELF....");
         let found = CodexProgram::find(None, [dir.path()]).unwrap();
-        assert_eq!(found.folder(), dir.path().canonicalize().unwrap());
+        assert_eq!((found.folder(), found.program()), (dir.path().canonicalize().unwrap().as_path(), "codex"));
         assert_eq!(CodexProgram::find(Some(dir.path()), [""; 0]), Ok(found));
+    }
+
+    #[test]
+    fn the_tools_that_come_with_it_are_shown_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        program(&root.join("bin/codex"), b"\x7fELF....");
+        std::fs::create_dir_all(root.join("codex-path")).unwrap();
+        let found = CodexProgram::find(Some(&root.join("bin")), [""; 0]).unwrap();
+        assert_eq!((found.folder(), found.program()), (root.as_path(), "bin/codex"));
     }
 
     #[test]
