@@ -49,6 +49,8 @@ pub struct QuarantineConfig {
     pub max_diff: ByteSize,
     /// How long one git call or connection may take; an hour unless set.
     pub timeout: Duration,
+    /// How much memory one git process may allocate, on Linux; 2 GiB unless set.
+    pub max_memory: ByteSize,
 }
 
 impl QuarantineConfig {
@@ -62,6 +64,7 @@ impl QuarantineConfig {
             max_growth: ByteSize::gib(2),
             max_diff: ByteSize::mib(20),
             timeout: Duration::from_secs(3600),
+            max_memory: ByteSize::gib(2),
         }
     }
 
@@ -97,6 +100,13 @@ impl QuarantineConfig {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sets how much memory one git process may allocate.
+    #[must_use]
+    pub fn with_max_memory(mut self, size: ByteSize) -> Self {
+        self.max_memory = size;
         self
     }
 }
@@ -137,7 +147,8 @@ impl Quarantine {
     /// A broker over `config.dir`; nothing is touched before the first call.
     #[must_use]
     pub fn new(config: QuarantineConfig) -> Self {
-        let git = Git { program: config.git.clone(), timeout: config.timeout };
+        let max_memory = config.max_memory.as_bytes();
+        let git = Git { program: config.git.clone(), timeout: config.timeout, max_memory };
         Self { config: Arc::new(config), git }
     }
 

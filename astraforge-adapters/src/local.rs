@@ -11,6 +11,7 @@ use astraforge_core::{
     ports::git::{GitError, Remote, VcsProvider},
     repository::RepositoryLink,
     review::Finding,
+    session::ByteSize,
 };
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
@@ -110,7 +111,8 @@ impl LocalProvider {
     /// A provider over the folders of `config`.
     #[must_use]
     pub fn new(config: LocalConfig) -> Self {
-        let git = Git { program: config.git.clone(), timeout: Duration::from_secs(60) };
+        let (timeout, max_memory) = (Duration::from_secs(60), ByteSize::gib(1).as_bytes());
+        let git = Git { program: config.git.clone(), timeout, max_memory };
         Self { config, git }
     }
 

@@ -1,5 +1,7 @@
 //! Tells what a work branch changes: the whole diff, and each file by itself.
 
+use std::time::Duration;
+
 use astraforge_core::{
     ports::git::{Base, GitError},
     request::change_set::{Change, FileChange},
@@ -16,9 +18,11 @@ use super::{
 };
 
 const COMPARE: &str = "compare the work branch with its base";
-/// The largest list of changed files, in bytes of git's own form; some hundred thousand files.
+/// The largest list of files, in bytes of git's own form; some hundred thousand files.
 const MAX_LIST: usize = 64 << 20;
 
+/// How long one comparison may take.
+const MAX_TIME: Duration = Duration::from_secs(300);
 /// The mode of a submodule.
 const SUBMODULE: &str = "160000";
 
@@ -55,8 +59,10 @@ impl Quarantine {
         if self.tree(bare, &base_commit).await? == head_tree {
             return Ok(None);
         }
-        let files = self.files(bare, &base_commit, &head_commit).await?;
+        self.check_extent(bare, &head_tree).await?;
+        // The diff first: it is the stricter limit, so that what is too much ends soon.
         let diff = self.diff(bare, &base_commit, &head_commit).await?;
+        let files = self.files(bare, &base_commit, &head_commit).await?;
         Ok(Some(Change {
             target_branch: base.branch.clone(),
             branch: work_branch.to_owned(),
@@ -84,6 +90,13 @@ impl Quarantine {
         let name = format!("{commit}^{{tree}}");
         let call = bare.call(&self.git, ["rev-parse", "--verify", "--end-of-options", &name]);
         self.git.ask(call, COMPARE).await?.line(COMPARE)
+    }
+
+    /// Refuses a tree whose list of files has no end: ten small objects can stand for ten thousand million files, and
+    /// comparing them would hold them all in memory. Listing them does not.
+    async fn check_extent(&self, bare: &Bare, tree: &str) -> Result<(), GitError> {
+        let args = ["ls-tree", "-r", "--name-only", "-z", tree, "--"];
+        self.bounded(bare, args, MAX_LIST, "list of files").await.map(drop)
     }
 
     async fn files(&self, bare: &Bare, base: &str, head: &str) -> Result<Vec<FileChange>, GitError> {
@@ -115,8 +128,12 @@ impl Quarantine {
         max: usize,
         what: &str,
     ) -> Result<Vec<u8>, GitError> {
-        match self.git.run(bare.call(&self.git, args), Bytes::new(), max).await {
+        match self.git.within(MAX_TIME).run(bare.call(&self.git, args), Bytes::new(), max).await {
             Ok(output) => output.printed(COMPARE),
+            Err(RunError::TimedOut { after }) => Err(refused(format!(
+                "the {what} could not be made within {} seconds; ask for a smaller change",
+                after.as_secs()
+            ))),
             Err(RunError::TooMuch { max }) => Err(refused(format!(
                 "the {what} is larger than {max} bytes, too much for a person to approve; ask for a smaller change, \
                  and keep generated files and dependencies out of it"

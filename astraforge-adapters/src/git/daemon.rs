@@ -6,7 +6,7 @@ use astraforge_core::ports::guest_service::{GuestService, GuestStream};
 use async_trait::async_trait;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    sync::Semaphore,
+    sync::{Mutex, Semaphore},
 };
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 use tracing::{debug, warn};
@@ -32,11 +32,14 @@ pub(crate) struct Daemon {
     bare: Bare,
     work_branch: String,
     connections: Semaphore,
+    /// Held by the push that is being taken, so that what a request may add is not counted twice.
+    pushing: Mutex<()>,
 }
 
 impl Daemon {
     pub(crate) fn new(git: Git, bare: Bare, work_branch: &str) -> Arc<Self> {
-        Arc::new(Self { git, bare, work_branch: work_branch.to_owned(), connections: Semaphore::new(MAX_CONNECTIONS) })
+        let (connections, pushing) = (Semaphore::new(MAX_CONNECTIONS), Mutex::new(()));
+        Arc::new(Self { git, bare, work_branch: work_branch.to_owned(), connections, pushing })
     }
 
     async fn answer(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
@@ -46,8 +49,13 @@ impl Daemon {
             debug!("a git client said nothing that git clients say");
             return Ok(());
         };
-        let call = match Wanted::parse(&packet) {
-            Some(wanted) => self.call(&wanted).await,
+        let wanted = Wanted::parse(&packet);
+        let _pushing = match wanted {
+            Some(Wanted { verb: Verb::Receive, .. }) => Some(self.pushing.lock().await),
+            _ => None,
+        };
+        let call = match &wanted {
+            Some(wanted) => self.call(wanted).await,
             None => Err("only /repository is served, for clone, fetch and push".to_owned()),
         };
         match call {

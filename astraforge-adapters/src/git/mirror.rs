@@ -43,6 +43,9 @@ impl Quarantine {
     ) -> Result<Base, GitError> {
         let offered = self.offered(bare, repository, transport).await?;
         let branch = choose(repository, offered, branch)?;
+        if bare.work_branch(&self.git).await?.as_deref() == Some(branch.as_str()) {
+            return Err(refused(format!("`{branch}` holds the work of this request and cannot be its base as well")));
+        }
         self.drop_other_bases(bare, &branch).await?;
         self.fetch_base(bare, repository, transport, &branch).await?;
         let fetched = bare.commit(&self.git, &format!("refs/base/{branch}")).await?;

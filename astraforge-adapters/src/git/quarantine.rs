@@ -132,6 +132,13 @@ impl Bare {
         git.ask(call, NAME).await?.printed(NAME).map(drop)
     }
 
+    /// The branch that holds the work, where one is named.
+    pub(crate) async fn work_branch(&self, git: &Git) -> Result<Option<String>, GitError> {
+        let output = git.ask(self.call(git, ["symbolic-ref", "--quiet", WORK_REF]), "look up the work branch").await?;
+        let name = String::from_utf8_lossy(&output.stdout);
+        Ok(name.trim().strip_prefix("refs/heads/").map(str::to_owned))
+    }
+
     /// The head of the work branch, where one is named and there.
     pub(crate) async fn work_head(&self, git: &Git) -> Result<Option<String>, GitError> {
         self.commit(git, WORK_REF).await

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn only_whole_commit_ids_are_taken() {
-        assert_eq!(check_commit(&"0123456789abcdef0123456789abcdef01234567"), Ok(()));
+        assert_eq!(check_commit("0123456789abcdef0123456789abcdef01234567"), Ok(()));
         for id in ["", "HEAD", "abc", "--all", &"A".repeat(40), &"g".repeat(40), &"a".repeat(41)] {
             assert!(check_commit(id).is_err(), "{id}");
         }

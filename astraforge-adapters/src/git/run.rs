@@ -25,6 +25,8 @@ pub(crate) struct Git {
     pub(crate) program: PathBuf,
     /// How long one call may take.
     pub(crate) timeout: Duration,
+    /// How much memory one process of git may allocate, in bytes.
+    pub(crate) max_memory: u64,
 }
 
 /// How a call ended.
@@ -90,6 +92,11 @@ impl Git {
         self.run(call, Bytes::new(), 16 << 20).await.map_err(|error| backend(operation, error))
     }
 
+    /// The same git with less time.
+    pub(crate) fn within(&self, timeout: Duration) -> Self {
+        Self { timeout: self.timeout.min(timeout), ..self.clone() }
+    }
+
     async fn run_unbounded(&self, call: Call, input: Bytes, max_stdout: usize) -> Result<Output, RunError> {
         let mut running = self.start(call)?;
         let stdin = running.child.stdin.take();
@@ -123,7 +130,9 @@ impl Git {
                 std::io::ErrorKind::NotFound => RunError::Missing { program: self.program.clone() },
                 _ => RunError::Io(error),
             })?;
-        Ok(Running { child })
+        let running = Running { child };
+        running.limit_memory(self.max_memory)?;
+        Ok(running)
     }
 
     /// The program's path.
@@ -145,11 +154,34 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Its process id; `None` once it was waited for, so a reused number is never hit.
+    fn pid(&self) -> Option<Pid> {
+        self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+    }
+
+    /// Limits what it and all that it starts from now on may allocate. A few bytes of a pack can stand for gigabytes,
+    /// and git has read nothing yet: its input comes from us.
+    #[cfg(target_os = "linux")]
+    fn limit_memory(&self, bytes: u64) -> std::io::Result<()> {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        match self.pid().map(|pid| prlimit(Some(pid), Resource::Data, limit)) {
+            Some(Err(error)) if error != rustix::io::Errno::SRCH => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Other systems have no way to limit a process from outside.
+    #[cfg(not(target_os = "linux"))]
+    fn limit_memory(&self, _: u64) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        // `id` is `None` once the child was waited for, so a reused number is never hit.
-        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(pid) = pid {
+        if let Some(pid) = self.pid() {
             // It may have ended by itself a moment ago.
             let _ = kill_process_group(pid, Signal::KILL);
         }
@@ -173,4 +205,69 @@ pub(crate) async fn drained(source: Option<impl AsyncRead + Unpin>) -> std::io::
     tokio::io::copy(&mut source, &mut tokio::io::sink()).await?;
     let printable = |c: &char| *c == '\n' || !c.is_control();
     Ok(String::from_utf8_lossy(&kept).chars().filter(printable).collect::<String>().trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shell in the place of git, to see what becomes of any program.
+    async fn shell(line: &str, timeout: Duration, max_stdout: usize) -> Result<Output, RunError> {
+        let git = Git { program: "/bin/sh".into(), timeout, max_memory: 64 << 20 };
+        let call = Call { args: vec!["-c".into(), line.into()], env: vec![("PATH".into(), "/usr/bin:/bin".into())] };
+        git.run(call, Bytes::from_static(b"input"), max_stdout).await
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn output_complaints_and_the_exit_code_are_returned() {
+        let output = shell("cat; echo 'bad\tthing' >&2; exit 3", LONG, 100).await.unwrap();
+        assert_eq!(
+            (output.success, output.stdout.as_slice(), output.stderr.as_str()),
+            (false, &b"input"[..], "badthing")
+        );
+        let error = output.printed("try").unwrap_err();
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "git said: badthing");
+    }
+
+    #[tokio::test]
+    async fn output_without_end_is_cut_off() {
+        assert!(matches!(shell("yes", LONG, 1000).await, Err(RunError::TooMuch { max: 1000 })));
+        let output = shell("head -c 1000 /dev/zero", LONG, 1000).await.unwrap();
+        assert_eq!(output.stdout.len(), 1000);
+        let output = shell("head -c 3000000 /dev/zero | tr '\\0' x >&2", LONG, 1000).await.unwrap();
+        assert_eq!(output.stderr.len(), MAX_STDERR);
+    }
+
+    #[tokio::test]
+    async fn a_timeout_ends_the_whole_process_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let pids = dir.path().join("pids");
+        let line = format!("sleep 300 & echo $! $$ > '{}'; wait", pids.display());
+        let result = shell(&line, Duration::from_millis(500), 1000).await;
+        assert!(matches!(result, Err(RunError::TimedOut { .. })));
+        let pids = std::fs::read_to_string(pids).unwrap();
+        assert_eq!(pids.split_whitespace().count(), 2);
+        let alive = |pid: &str| {
+            // A killed child that nobody has waited for yet is a zombie, which runs nothing.
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
+        };
+        for _ in 0..100 {
+            if !pids.split_whitespace().any(alive) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("some of {pids:?} still run");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn memory_is_limited_for_children_too() {
+        // The input arrives after the limit is set.
+        let output = shell("cat > /dev/null; ulimit -d; sh -c 'ulimit -d'", LONG, 1000).await.unwrap();
+        assert_eq!(output.stdout, b"65536\n65536\n");
+    }
 }

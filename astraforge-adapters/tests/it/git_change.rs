@@ -185,10 +185,34 @@ async fn a_diff_beyond_the_limit_is_refused_in_words() {
 async fn a_huge_file_costs_no_memory_and_is_told_by_its_size() {
     let world = World::new().await;
     let (base, _server) = world.workspace().await;
-    let huge = std::fs::File::create(world.path("work/zeros")).unwrap();
-    huge.set_len(200 << 20).unwrap();
+    world.write("work/long", "a line of a file that is text\n".repeat(2 << 20));
     let change = world.pushed_change(&base).await;
-    let zeros = file(&change, "zeros");
-    assert_eq!((zeros.size, zeros.added), (200 << 20, None));
-    assert!(change.diff.len() < 1000 && change.diff.contains("b/zeros differ"));
+    let long = file(&change, "long");
+    assert_eq!((long.size, long.added), (30 * (2 << 20), None));
+    assert!(change.diff.len() < 1000 && change.diff.contains("b/long differ"));
+}
+
+/// Ten trees of ten entries each, every one the same: a file list of ten thousand million names in a few objects.
+#[tokio::test]
+async fn a_tree_without_end_is_refused_soon() {
+    let world = World::new().await;
+    let (base, _server) = world.workspace().await;
+    world.write("work/leaf", "x");
+    world.git("work", &["add", "leaf"]).await;
+    let mut tree = world.git("work", &["write-tree"]).await;
+    for _ in 0..10 {
+        world.git("work", &["read-tree", "--empty"]).await;
+        let entries: String = (0..10).map(|n| format!("040000 tree {tree}\tt{n}\n")).collect();
+        world.write("entries", entries);
+        let line = format!("git mktree < '{}'", world.path("entries").display());
+        tree = world.git("work", &["-c", &format!("alias.make=!{line}"), "make"]).await;
+    }
+    let commit = world.git("work", &["commit-tree", "-p", &base.commit, "-m", "bomb", &tree]).await;
+    world.git("work", &["push", "-q", "origin", &format!("{commit}:refs/heads/{WORK}")]).await;
+    let started = std::time::Instant::now();
+    match world.change(&base).await {
+        Err(GitError::Refused { reason }) => assert!(reason.contains("list of files is larger"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
 }

@@ -1,5 +1,7 @@
 //! Real repositories of every condition, and those that try to run something.
 
+#![expect(clippy::unwrap_used, reason = "a failing test is what these are for")]
+
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use astraforge_core::ports::git::{GitBroker as _, GitError, Remote};

@@ -249,3 +249,86 @@ async fn a_client_that_goes_away_leaves_no_process() {
     }
     panic!("{} processes are left", running());
 }
+
+/// A pack of two objects: a mebibyte, and a delta of ten kilobytes that repeats it two thousand times.
+fn delta_bomb() -> Vec<u8> {
+    const COPIES: usize = 2048;
+    let size_bytes = |mut size: usize| {
+        let mut bytes = Vec::new();
+        while size >= 0x80 {
+            bytes.push((size & 0x7f) as u8 | 0x80);
+            size >>= 7;
+        }
+        bytes.push(size as u8);
+        bytes
+    };
+    let object = |kind: u8, size: usize| {
+        let mut head = vec![kind << 4 | (size & 0xf) as u8];
+        if size > 0xf {
+            head[0] |= 0x80;
+            head.extend(size_bytes(size >> 4));
+        }
+        head
+    };
+    let mut delta = [size_bytes(1 << 20), size_bytes(COPIES << 20)].concat();
+    // Copy from offset 0 the size whose third byte is 0x10.
+    delta.extend([0x80 | 0x40, 0x10].repeat(COPIES));
+    let base = object(3, 1 << 20);
+    let base = [base, stored(&vec![b'x'; 1 << 20])].concat();
+    let offset = base.len();
+    let mut back = vec![(offset & 0x7f) as u8];
+    let mut rest = offset >> 7;
+    while rest > 0 {
+        rest -= 1;
+        back.insert(0, 0x80 | (rest & 0x7f) as u8);
+        rest >>= 7;
+    }
+    [b"PACK\0\0\0\x02\0\0\0\x02".to_vec(), base, object(6, delta.len()), back, stored(&delta)].concat()
+}
+
+/// Wraps bytes as zlib does, without compressing them.
+fn stored(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x78, 0x01];
+    let chunks: Vec<_> = bytes.chunks(0xffff).collect();
+    for (n, chunk) in chunks.iter().enumerate() {
+        let length = chunk.len() as u16;
+        out.push(u8::from(n + 1 == chunks.len()));
+        out.extend(length.to_le_bytes());
+        out.extend((!length).to_le_bytes());
+        out.extend_from_slice(chunk);
+    }
+    let (mut a, mut b) = (1_u32, 0_u32);
+    for byte in bytes {
+        a = (a + u32::from(*byte)) % 65521;
+        b = (b + a) % 65521;
+    }
+    out.extend((b << 16 | a).to_be_bytes());
+    out
+}
+
+#[tokio::test]
+async fn a_pack_that_stands_for_gigabytes_is_refused_before_it_takes_them() {
+    let mut world = World::new().await;
+    world.restart(|config| config.with_max_memory(ByteSize::mib(256)));
+    let (_, server) = world.workspace().await;
+    let before = refs(&world).await;
+    let packet = |text: String| format!("{:04x}{text}", text.len() + 4).into_bytes();
+    let (zero, new) = ("0".repeat(40), "1".repeat(40));
+    let head = [
+        packet("git-receive-pack /repository\0host=x\0".into()),
+        packet(format!("{zero} {new} refs/heads/{WORK}\0report-status")),
+        b"0000".to_vec(),
+        delta_bomb(),
+        vec![0; 20],
+    ];
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+    // The server may hang up before it has read everything.
+    let _ = stream.write_all(&head.concat()).await;
+    let _ = stream.shutdown().await;
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "the connection ends");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("unpack ") && !answer.contains("unpack ok"), "{answer}");
+    assert!(!refs(&world).await.contains(&new), "before: {before}");
+}

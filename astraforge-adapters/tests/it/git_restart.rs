@@ -1,5 +1,7 @@
 //! A server that restarts, and one that starts on another machine with the bundle only.
 
+#![expect(clippy::unwrap_used, reason = "a failing test is what these are for")]
+
 use astraforge_core::ports::git::{GitBroker as _, GitError};
 
 use crate::git_world::{WORK, World};
@@ -124,4 +126,15 @@ async fn what_a_killed_server_left_half_done_is_swept() {
     assert!(!left.iter().any(|name| world.path(name).exists()));
     world.restart(|config| config);
     assert_eq!(world.mirror().await.work_head, Some(head));
+}
+
+#[tokio::test]
+async fn the_work_branch_is_never_taken_for_a_base() {
+    let (world, head) = pushed().await;
+    world.git("source", &["branch", WORK]).await;
+    match world.broker.mirror(world.request, &world.remote(), Some(WORK)).await {
+        Err(GitError::Refused { reason }) => assert!(reason.contains("holds the work"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.mirror().await.work_head, Some(head), "the work is untouched");
 }

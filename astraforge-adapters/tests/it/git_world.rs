@@ -1,5 +1,7 @@
 //! A real repository, a broker, and a workspace that reaches the broker over TCP.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failing test is what these are for")]
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
