@@ -43,6 +43,7 @@ use self::{
     bench::{Bench, LAST_MOMENT, session_failure},
     checkout::REPOSITORY_PORT,
     codex::Codex,
+    collect::Leftovers,
     log::Log,
     sandbox::Teardown,
     stop::Stop,
@@ -388,13 +389,21 @@ impl Steps {
     ) -> Result<AgentOutcome, RunFailure> {
         let bench = self.prepare(assignment, sandbox, log, stop).await?;
         let prompt = attachments::deliver(&bench, assignment).await?;
-        setup::set_up(&bench, &assignment.environment, self.settings.setup_timeout).await?;
+        let leftovers = self.set_up(&bench, assignment).await?;
         let answer = self.agent.work(&bench, assignment, &prompt).await?;
-        let head_commit = collect::collect(&bench, assignment, &self.settings.author).await?;
+        let head_commit = collect::collect(&bench, assignment, &self.settings.author, &leftovers).await?;
         let tests = setup::test(&bench, &assignment.environment, self.settings.test_timeout).await?;
         log.flush().await;
         let Answer { final_message, thread, exit_code } = answer;
         Ok(AgentOutcome { final_message, thread, head_commit, exit_code, tests })
+    }
+
+    /// Runs the setup command, and notes what it leaves in the workspace: that is no part of the agent's change.
+    async fn set_up(&self, bench: &Bench, assignment: &Assignment) -> Result<Leftovers, RunFailure> {
+        if !setup::set_up(bench, &assignment.environment, self.settings.setup_timeout).await? {
+            return Ok(Leftovers::default());
+        }
+        collect::leftovers(bench, assignment, &self.settings.author).await
     }
 
     /// Makes the sandbox, with the repository in it.

@@ -25,7 +25,7 @@ const AFTER_KILL: Duration = Duration::from_secs(2);
 /// How long a step may go on after the run must stop.
 pub(super) const LAST_MOMENT: Duration = Duration::from_secs(9);
 /// What is kept of a command's standard output for the runner itself.
-const MAX_STDOUT: usize = 256 * 1024;
+const MAX_STDOUT: usize = 16 * 1024 * 1024;
 /// What is kept of the end of a command's output for a person.
 const MAX_TAIL: usize = 8 * 1024;
 /// The longest line of output that is looked at.

@@ -4,6 +4,8 @@
 //! history, or planted hooks and settings. So the commit is made with a git folder of its own, fetched anew from the
 //! quarantine, of which the workspace is only the work tree; and it is made with plumbing, which runs no hook.
 
+use std::collections::HashSet;
+
 use astraforge_core::{
     id::RunId,
     ports::executor::Assignment,
@@ -20,15 +22,43 @@ use super::{
 /// How many of the agent's own repositories are named in the log.
 const NAMED: usize = 5;
 
-/// Commits and pushes what the workspace holds; returns the commit, or `None` when nothing changed.
+/// What the workspace held beyond its commit before the agent began: what the setup command left there.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers(HashSet<Entry>);
+
+/// What one path became: its mode, its object and its name, as git writes them.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Entry {
+    mode_and_id: Vec<u8>,
+    path: Vec<u8>,
+}
+
+/// Notes what the setup command left, so that it does not end in the agent's change.
+pub(super) async fn leftovers(
+    bench: &Bench,
+    assignment: &Assignment,
+    author: &Author,
+) -> Result<Leftovers, RunFailure> {
+    let collector = Collector { bench, assignment, author, git_dir: git_dir(assignment.run) };
+    collector.fetch().await?;
+    let tree = collector.tree().await?;
+    let changes = collector.changes(&tree).await?;
+    let remove = Command::new(["rm", "-rf", "--", &collector.git_dir]).with_cwd("/");
+    bench.run(remove, Output::Kept).await?;
+    Ok(Leftovers(changes.into_iter().map(|change| change.new).collect()))
+}
+
+/// Commits and pushes what the agent made of the workspace; returns the commit, or `None` when it changed nothing.
 pub(super) async fn collect(
     bench: &Bench,
     assignment: &Assignment,
     author: &Author,
+    leftovers: &Leftovers,
 ) -> Result<Option<String>, RunFailure> {
     let collector = Collector { bench, assignment, author, git_dir: git_dir(assignment.run) };
     collector.fetch().await?;
     let tree = collector.tree().await?;
+    let tree = collector.without(leftovers, tree).await?;
     let before = collector.ask(["rev-parse", "--verify", &format!("{}^{{tree}}", assignment.start_commit)]).await?;
     if tree == before {
         bench.log.status("git", "Working tree clean; skipping commit and push").await;
@@ -43,6 +73,38 @@ pub(super) async fn collect(
 /// A folder that the agent can't have made before: its name holds a part of chance that was never in the sandbox.
 fn git_dir(run: RunId) -> String {
     format!("{HOME}/.collect-{run}-{}", RunId::random())
+}
+
+/// One path that differs.
+struct Change {
+    old_mode_and_id: Vec<u8>,
+    new: Entry,
+}
+
+impl Change {
+    /// The line by which `git update-index --index-info` puts the path back to what it was.
+    fn undoing(&self) -> Vec<u8> {
+        let absent = self.old_mode_and_id.starts_with(b"000000");
+        let mode_and_id = if absent { &self.old_mode_and_id[5..] } else { &self.old_mode_and_id[..] };
+        [mode_and_id, b"\t", &self.new.path, b"\0"].concat()
+    }
+}
+
+/// Reads what `git diff-tree -z --raw` prints: `:oldmode newmode oldid newid status`, then the path. What was cut off
+/// at the end is left out: its path then counts as the agent's.
+fn changes(raw: &[u8]) -> Vec<Change> {
+    let end = raw.iter().rposition(|byte| *byte == 0).unwrap_or(0);
+    let mut parts = raw[..end].split(|byte| *byte == 0);
+    let mut found = Vec::new();
+    while let (Some(head), Some(path)) = (parts.next(), parts.next()) {
+        let fields: Vec<&[u8]> = head.strip_prefix(b":").unwrap_or(head).split(|byte| *byte == b' ').collect();
+        if let [old_mode, new_mode, old_id, new_id, _] = fields[..] {
+            let joined = |mode: &[u8], id: &[u8]| [mode, b" ", id].concat();
+            let new = Entry { mode_and_id: joined(new_mode, new_id), path: path.to_vec() };
+            found.push(Change { old_mode_and_id: joined(old_mode, old_id), new });
+        }
+    }
+    found
 }
 
 struct Collector<'a> {
@@ -81,6 +143,38 @@ impl Collector<'_> {
             self.in_work_tree(["add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul"]).with_stdin(paths);
         self.bench.must(add, FailureCause::Push, "The change could not be collected").await?;
         self.ask(["write-tree"]).await
+    }
+
+    /// Takes out of a tree what was in the workspace before the agent began, and is there unchanged.
+    async fn without(&self, leftovers: &Leftovers, tree: String) -> Result<String, RunFailure> {
+        if leftovers.0.is_empty() {
+            return Ok(tree);
+        }
+        let changes = self.changes(&tree).await?;
+        let undone: Vec<u8> =
+            changes.iter().filter(|change| leftovers.0.contains(&change.new)).flat_map(Change::undoing).collect();
+        if undone.is_empty() {
+            return Ok(tree);
+        }
+        let undo = self.git(["update-index", "-z", "--index-info"]).with_stdin(undone);
+        self.bench.must(undo, FailureCause::Push, "The change could not be collected").await?;
+        self.ask(["write-tree"]).await
+    }
+
+    /// Lists how a tree differs from the commit that the work began at.
+    async fn changes(&self, tree: &str) -> Result<Vec<Change>, RunFailure> {
+        let diff = self.git([
+            "diff-tree",
+            "-r",
+            "-z",
+            "--raw",
+            "--no-renames",
+            "--no-abbrev",
+            &self.assignment.start_commit,
+            tree,
+        ]);
+        let raw = self.bench.must(diff, FailureCause::Push, "The change could not be collected").await?;
+        Ok(changes(&raw.stdout))
     }
 
     /// Finds repositories within the workspace: a commit can't hold their files, and a link to them leads nowhere.
@@ -185,5 +279,18 @@ impl Collector<'_> {
         ]
         .map(str::to_owned);
         git(own.into_iter().chain(args.into_iter().map(Into::into))).with_cwd(WORKSPACE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_read_and_undone() {
+        let raw = b":000000 100644 0000 aaaa A\0new file\0:100644 000000 bbbb 0000 D\0gone\0:100644 100755 cccc dddd M\0cut o";
+        let undoing: Vec<u8> = changes(raw).iter().flat_map(Change::undoing).collect();
+        assert_eq!(String::from_utf8(undoing).unwrap(), "0 0000\tnew file\0100644 bbbb\tgone\0");
+        assert!(changes(b"").is_empty());
     }
 }

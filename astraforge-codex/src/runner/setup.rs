@@ -10,17 +10,17 @@ use astraforge_core::{
 
 use super::bench::{Bench, Output, failed_command};
 
-/// Runs the setup command, if there is one.
+/// Runs the setup command; tells whether there is one.
 pub(super) async fn set_up(
     bench: &Bench,
     environment: &RepositoryEnvironment,
     timeout: Duration,
-) -> Result<(), RunFailure> {
-    let Some(line) = &environment.setup else { return Ok(()) };
+) -> Result<bool, RunFailure> {
+    let Some(line) = &environment.setup else { return Ok(false) };
     bench.log.status("workspace", "Running the repository's setup command").await;
     let finished = bench.run(shell(line, environment, timeout), Output::Shown).await?;
     if finished.exit.success() {
-        return Ok(());
+        return Ok(true);
     }
     bench.log.emit(failed_command(line, finished.exit, &finished.tail)).await;
     let how = match finished.exit {

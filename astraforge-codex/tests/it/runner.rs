@@ -143,7 +143,7 @@ impl World {
         self
     }
 
-    /// Runs the stub agent: with a setup command that does what a bad agent would.
+    /// Runs the stub agent.
     async fn stub(&self) -> Result<AgentOutcome, RunFailure> {
         self.execute(&StubExecutor::new(self.sessions.clone(), RunSettings::default())).await
     }
@@ -376,14 +376,17 @@ async fn a_run_that_is_dropped_leaves_no_sandbox() {
     panic!("the sandbox is still there");
 }
 
-/// Runs the stub after a setup line that did something bad; the stub's own file is always part of the change.
+/// Runs an agent that does what `line` says and then writes a file; that file is always part of the change.
+async fn work_of(line: &str) -> (World, AgentOutcome) {
+    let world = World::new();
+    let outcome = world.codex(&format!("({line}) >&2; echo z > zz; say Done.")).await;
+    let outcome = outcome.unwrap_or_else(|failure| panic!("{line}: {failure}"));
+    (world, outcome)
+}
+
 async fn check_hostile(line: &str, expected: &[&str]) {
-    let world = World::new().with_setup(line);
-    let outcome = world.stub().await.unwrap_or_else(|failure| panic!("{line}: {failure}"));
-    let mut expected: Vec<String> = expected.iter().map(|s| (*s).to_owned()).collect();
-    expected.push("A astraforge-stub.txt".to_owned());
-    expected.sort_by_key(|s| s[2..].to_owned());
-    assert_eq!(world.changes(&outcome), expected, "{line}");
+    let (world, outcome) = work_of(line).await;
+    assert_eq!(world.changes(&outcome), [expected, &["A zz"]].concat(), "{line}");
 }
 
 #[tokio::test]
@@ -414,17 +417,15 @@ async fn whatever_an_agent_does_to_its_git_the_change_is_the_same() {
 async fn repositories_within_the_workspace_are_left_out_and_named() {
     check_hostile("mkdir sub && cd sub && git init -q && echo z > z", &[]).await;
     let line = "mkdir -p 'a b/c' && cd 'a b/c' && git init -q && echo z > z && git add z && git -c user.name=x -c user.email=x commit -qm z; cd ../..; echo k > 'a b/kept'";
-    let world = World::new().with_setup(line);
-    let outcome = world.stub().await.unwrap();
-    assert_eq!(world.changes(&outcome), ["A a b/kept", "A astraforge-stub.txt"]);
+    let (world, outcome) = work_of(line).await;
+    assert_eq!(world.changes(&outcome), ["A a b/kept", "A zz"]);
     assert!(world.log().await.contains("git: Left out folders that are git repositories of their own: `a b/c`"));
 }
 
 #[tokio::test]
 async fn every_kind_of_file_is_brought_out_as_it_is() {
     let line = r"printf 'a\r\nb\r\n' > crlf.txt; printf '\000\001' > bin; ln -s /etc/passwd link; echo '#!/bin/sh' > run.sh; chmod +x run.sh; mkfifo pipe; echo x > $(printf 'new\nline')";
-    let world = World::new().with_setup(line);
-    let outcome = world.stub().await.unwrap();
+    let (world, outcome) = work_of(line).await;
     let head = outcome.head_commit.unwrap();
     let tree = git(&world.quarantine(), &["ls-tree", "-r", "--format=%(objectmode) %(objectsize) %(path)", &head]);
     for expected in
@@ -433,6 +434,27 @@ async fn every_kind_of_file_is_brought_out_as_it_is() {
         assert!(tree.contains(expected), "`{expected}` is missing in:\n{tree}");
     }
     assert!(!tree.contains("pipe"), "{tree}");
+}
+
+#[tokio::test]
+async fn what_the_setup_command_left_is_not_the_agents_change() {
+    let setup = "mkdir -p deps; echo d > deps/lib; echo d > deps/patched; echo s >> README.md; rm src/main.py; echo s > .gitignore";
+    let mut world = World::new().with_setup(setup);
+    world.assignment.environment.test = Some("cat deps/lib".into());
+    let outcome = world.codex("echo a > deps/patched; echo a > mine; echo a >> .gitignore; say Done.").await.unwrap();
+    assert_eq!(world.changes(&outcome), ["M .gitignore", "A deps/patched", "A mine"]);
+    assert_eq!(outcome.tests.unwrap().output_tail, "d", "it is there for the tests all the same");
+    let outcome = World::new().with_setup(setup).codex("say 'Nothing to do.'").await.unwrap();
+    assert_eq!(outcome.head_commit, None);
+}
+
+#[tokio::test]
+async fn the_stub_agent_changes_a_file_and_says_that_it_asked_no_model() {
+    let world = World::new();
+    let outcome = world.stub().await.unwrap();
+    assert_eq!(world.changes(&outcome), ["A astraforge-stub.txt"]);
+    assert!(outcome.final_message.unwrap().starts_with("stub agent: no model was asked"));
+    assert!(world.log().await.contains("stub: stub agent: no model was asked"));
 }
 
 #[tokio::test]
