@@ -87,31 +87,10 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use astraforge_core::id::RequestId;
-    use futures::FutureExt;
 
     use super::*;
 
-    #[tokio::test]
-    async fn many_hints_are_folded_into_one() {
-        let wakeups = InProcessWakeups::default();
-        let mut jobs = wakeups.watch(Topic::Jobs);
-        for _ in 0..1000 {
-            wakeups.wake(Topic::Jobs);
-        }
-        assert_eq!(jobs.next().now_or_never(), Some(Some(())));
-        assert_eq!(jobs.next().now_or_never(), None);
-    }
-
-    #[tokio::test]
-    async fn hints_before_the_watch_and_of_other_topics_wake_nobody() {
-        let wakeups = InProcessWakeups::default();
-        let (one, other) = (Topic::Log(RequestId::random()), Topic::Log(RequestId::random()));
-        let _keeps_the_topic = wakeups.watch(one);
-        wakeups.wake(one);
-        let mut late = wakeups.watch(one);
-        wakeups.wake(other);
-        assert_eq!(late.next().now_or_never(), None);
-    }
+    astraforge_core::wakeups_conformance!(InProcessWakeups::default());
 
     #[tokio::test]
     async fn a_reader_on_another_task_is_woken() {
@@ -121,17 +100,6 @@ mod tests {
         tokio::task::yield_now().await;
         wakeups.wake(Topic::Jobs);
         assert_eq!(reader.await.unwrap(), Some(()));
-    }
-
-    #[tokio::test]
-    async fn every_reader_of_a_topic_is_woken() {
-        let wakeups = InProcessWakeups::default();
-        let mut readers: Vec<_> = (0..3).map(|_| wakeups.watch(Topic::Jobs)).collect();
-        drop(readers.pop());
-        wakeups.wake(Topic::Jobs);
-        for reader in &mut readers {
-            assert_eq!(reader.next().now_or_never(), Some(Some(())));
-        }
     }
 
     #[tokio::test]

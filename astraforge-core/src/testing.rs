@@ -1,4 +1,4 @@
-//! In-memory ports, the conformance suite of the store, and samples. Public, but outside semver.
+//! In-memory ports, conformance suites, and samples. Public, but outside semver.
 
 #![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
 
@@ -9,6 +9,7 @@ pub mod samples;
 pub mod store;
 pub mod store_conformance;
 pub mod wakeups;
+pub mod wakeups_conformance;
 
 pub use self::{
     artifacts::MemoryArtifacts, clock::TestClock, ports::Spine, store::MemoryStore, wakeups::MemoryWakeups,

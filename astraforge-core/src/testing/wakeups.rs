@@ -54,21 +54,9 @@ impl Wakeups for MemoryWakeups {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
-
     use super::*;
-    use crate::id::RequestId;
 
-    #[test]
-    fn only_watchers_of_the_topic_are_woken() {
-        let wakeups = MemoryWakeups::default();
-        let (one, other) = (Topic::Log(RequestId::random()), Topic::Log(RequestId::random()));
-        let mut stream = wakeups.watch(one);
-        wakeups.wake(other);
-        assert_eq!(stream.next().now_or_never(), None);
-        wakeups.wake(one);
-        assert_eq!(stream.next().now_or_never(), Some(Some(())));
-    }
+    crate::wakeups_conformance!(MemoryWakeups::default());
 
     #[test]
     fn dropped_watchers_are_forgotten() {
