@@ -12,8 +12,11 @@
 use std::{fs, path::Path, process::Command, time::Instant};
 
 use crate::{
-    driver::Enforcement,
-    native::{Machine, NativeConfig, NativeDriver, guest_binary},
+    driver::{Enforcement, SandboxDriver},
+    native::{
+        NativeConfig, NativeDriver, guest_binary,
+        remedy::{self, Machine},
+    },
 };
 
 /// One thing that was looked at.
@@ -53,19 +56,23 @@ pub fn examine(config: &NativeConfig) -> Vec<Check> {
             checks.extend(limits(&driver));
             checks.push(sandbox(&driver));
         }
-        Err(error) => checks.push(Check::new("sandbox", Status::Fail, error.to_string())),
+        Err(error) => checks.push(Check::new("sandbox", Status::Fail, error.to_string(), None)),
     }
     checks
 }
 
 impl Check {
-    fn new(name: &'static str, status: Status, detail: impl Into<String>) -> Self {
-        Self { name, status, detail: detail.into(), remedy: None }
+    /// One thing that was looked at, what came of it, and what would change it.
+    pub fn new(name: &'static str, status: Status, detail: impl Into<String>, remedy: Option<String>) -> Self {
+        Self { name, status, detail: detail.into(), remedy }
     }
 
-    fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
-        self
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(name, Status::Ok, detail, None)
+    }
+
+    fn failed(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(name, Status::Fail, detail, Some(remedy.into()))
     }
 }
 
@@ -74,40 +81,36 @@ fn user_namespaces() -> Check {
     let machine = Machine::read();
     let sysctl = |setting: &str| format!("sudo sysctl -w {setting}");
     if machine.max_user_namespaces == Some(0) {
-        return Check::new(name, Status::Fail, "user.max_user_namespaces is 0")
-            .with_remedy(sysctl("user.max_user_namespaces=65536"));
-    }
-    if rustix::process::geteuid().is_root() {
-        return Check::new(name, Status::Ok, "allowed, and root may give each sandbox a user of its own");
-    }
-    if machine.user_namespaces_allowed == Some(0) {
-        return Check::new(name, Status::Fail, "kernel.unprivileged_userns_clone is 0")
-            .with_remedy(sysctl("kernel.unprivileged_userns_clone=1"));
-    }
-    if machine.apparmor_restricts == Some(1) {
+        Check::failed(name, "user.max_user_namespaces is 0", sysctl("user.max_user_namespaces=65536"))
+    } else if rustix::process::geteuid().is_root() {
+        Check::ok(name, "allowed, and root may give each sandbox a user of its own")
+    } else if machine.user_namespaces_allowed == Some(0) {
+        let remedy = sysctl("kernel.unprivileged_userns_clone=1");
+        Check::failed(name, "kernel.unprivileged_userns_clone is 0", remedy)
+    } else if machine.apparmor_restricts == Some(1) {
         // Not for everyone: a profile may make an exception for the guest program.
-        return Check::new(name, Status::Warn, "AppArmor restricts them for programs without a profile")
-            .with_remedy(sysctl("kernel.apparmor_restrict_unprivileged_userns=0"));
+        let remedy = sysctl("kernel.apparmor_restrict_unprivileged_userns=0");
+        Check::new(name, Status::Warn, "AppArmor restricts them for programs without a profile", Some(remedy))
+    } else {
+        Check::ok(name, "allowed for ordinary users")
     }
-    Check::new(name, Status::Ok, "allowed for ordinary users")
 }
 
 fn name_spaces() -> Check {
     let kinds = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
     let missing: Vec<_> = kinds.iter().filter(|it| !Path::new("/proc/self/ns").join(it).exists()).copied().collect();
     if missing.is_empty() {
-        Check::new("name spaces", Status::Ok, kinds.join(", "))
+        Check::ok("name spaces", kinds.join(", "))
     } else {
         let detail = format!("this kernel has none for: {}", missing.join(", "));
-        Check::new("name spaces", Status::Fail, detail).with_remedy("boot a kernel built with CONFIG_NAMESPACES and all below it")
+        Check::failed("name spaces", detail, "boot a kernel built with CONFIG_NAMESPACES and all below it")
     }
 }
 
 fn landlock() -> Check {
     match landlock_abi() {
-        Some(abi) => Check::new("Landlock", Status::Ok, format!("interface {abi}")),
-        None => Check::new("Landlock", Status::Fail, "this kernel has none, or it is not switched on")
-            .with_remedy("boot Linux 5.13 or newer with `landlock` among the names of the `lsm=` boot parameter"),
+        Some(abi) => Check::ok("Landlock", format!("interface {abi}")),
+        None => Check::failed("Landlock", "this kernel has none, or it is not switched on", remedy::LANDLOCK),
     }
 }
 
@@ -123,21 +126,20 @@ fn landlock_abi() -> Option<i64> {
 fn seccomp() -> Check {
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     if ["errno", "kill_process"].iter().all(|wanted| actions.split_whitespace().any(|it| it == *wanted)) {
-        Check::new("seccomp", Status::Ok, "filters")
+        Check::ok("seccomp", "filters")
     } else {
-        Check::new("seccomp", Status::Fail, "this kernel loads no filters")
-            .with_remedy("boot a kernel built with CONFIG_SECCOMP_FILTER")
+        Check::failed("seccomp", "this kernel loads no filters", "boot a kernel built with CONFIG_SECCOMP_FILTER")
     }
 }
 
 fn guest(path: &Path) -> Check {
-    let failed = |detail: String| Check::new("guest program", Status::Fail, detail).with_remedy("cargo xtask guest");
+    let failed = |detail: String| Check::failed("guest program", detail, "cargo xtask guest");
     match Command::new(path).arg("--version").output() {
         Err(error) => failed(format!("{} does not start: {error}", path.display())),
         Ok(output) => {
             let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             if version == format!("{} {}", guest_binary::NAME, env!("CARGO_PKG_VERSION")) {
-                Check::new("guest program", Status::Ok, format!("{version} at {}", path.display()))
+                Check::ok("guest program", format!("{version} at {}", path.display()))
             } else {
                 failed(format!("{} is of another version: {version:?}", path.display()))
             }
@@ -146,17 +148,21 @@ fn guest(path: &Path) -> Check {
 }
 
 fn limits(driver: &NativeDriver) -> Vec<Check> {
-    let capabilities = crate::driver::SandboxDriver::capabilities(driver);
-    let limit = |name, enforcement, remedy: &str| match enforcement {
-        Enforcement::Hard => Check::new(name, Status::Ok, "enforced"),
-        Enforcement::None => Check::new(name, Status::Warn, "cannot be enforced here").with_remedy(remedy),
-    };
     const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes astraforge up, or start the server as root";
+    let capabilities = driver.capabilities();
+    let limit = |name, enforcement, remedy: &str| match enforcement {
+        Enforcement::Hard => Check::ok(name, "enforced"),
+        Enforcement::None => Check::new(name, Status::Warn, "cannot be enforced here", Some(remedy.to_owned())),
+    };
     vec![
         limit("memory limit", capabilities.memory, DELEGATE),
         limit("processor limit", capabilities.cpu, DELEGATE),
         limit("process limit", capabilities.processes, DELEGATE),
-        limit("limit of workspaces on disk", capabilities.disk, "ask for workspaces in memory, whose size always holds"),
+        limit(
+            "limit of workspaces on disk",
+            capabilities.disk,
+            "ask for workspaces in memory, whose size always holds",
+        ),
     ]
 }
 
@@ -164,15 +170,29 @@ fn sandbox(driver: &NativeDriver) -> Check {
     let start = Instant::now();
     match driver.try_out() {
         Ok(()) => {
-            let detail = format!("made one, tested it from inside and removed it in {:.1?}", start.elapsed());
-            Check::new("sandbox", Status::Ok, detail)
+            Check::ok("sandbox", format!("made one, tested it from inside and removed it in {:.1?}", start.elapsed()))
         }
         Err(failure) => {
-            let check = Check::new("sandbox", Status::Fail, failure.to_string());
-            match Machine::read().remedy(&failure) {
-                Some(remedy) => check.with_remedy(remedy),
-                None => check,
-            }
+            let remedy = Machine::read().remedy(&failure).map(str::to_owned);
+            Check::new("sandbox", Status::Fail, failure.to_string(), remedy)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_guest_program_is_named_with_the_command_that_builds_it() {
+        let state = tempfile::tempdir().unwrap();
+        let checks = examine(&NativeConfig::new(state.path(), "/nowhere/astraforge-guest"));
+        let of = |name: &str| checks.iter().find(|it| it.name == name).unwrap();
+        for name in ["guest program", "sandbox"] {
+            assert_eq!(of(name).status, Status::Fail, "{checks:?}");
+            assert!(of(name).detail.contains("/nowhere/astraforge-guest"), "{checks:?}");
+            assert!(of(name).remedy.as_deref().unwrap_or_default().contains("cargo xtask guest"), "{checks:?}");
+        }
+        assert_eq!(state.path().read_dir().unwrap().count(), 0, "nothing is left");
     }
 }

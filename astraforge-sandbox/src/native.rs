@@ -30,14 +30,13 @@ use self::{
     cgroups::{Cgroups, Controller},
     launch_spec::{Failure, LaunchSpec, Payload, Report, WorkspacePlan},
     record::{Folder, Lock},
+    remedy::Machine,
     rootfs::RootPlan,
 };
 use crate::{
     driver::{Capabilities, DriverError, Enforcement, IsolationTier, SandboxDriver},
     guest::GuestConfig,
 };
-
-pub(crate) use self::remedy::Machine;
 
 mod cgroups;
 mod confine;
@@ -49,7 +48,7 @@ mod mounts;
 mod namespaces;
 mod posture;
 mod record;
-mod remedy;
+pub(crate) mod remedy;
 mod rootfs;
 mod seccomp;
 
@@ -152,7 +151,8 @@ impl NativeDriver {
             path.push_str(&format!("{}:", folder.join("bin").display()));
         }
         path.push_str("/usr/local/bin:/usr/bin:/bin");
-        let id_maps = ["uid_map", "gid_map"].map(|it| std::fs::read_to_string(Path::new("/proc/self").join(it)).unwrap_or_default());
+        let id_maps = ["uid_map", "gid_map"]
+            .map(|it| std::fs::read_to_string(Path::new("/proc/self").join(it)).unwrap_or_default());
         let ids = Ids::here(rustix::process::geteuid().is_root(), &id_maps);
         Ok(Self { state_dir, guest: config.guest, root, path, cgroups: Cgroups::probe(), ids })
     }
@@ -185,9 +185,7 @@ impl NativeDriver {
         match report {
             Ok(Report::Ready) => Ok(()),
             Ok(Report::Failed(failure)) => Err(failure),
-            Err(error) => {
-                Err(Failure { step: format!("start {}", self.guest.display()), error: error.to_string() })
-            }
+            Err(error) => Err(Failure { step: format!("start {}", self.guest.display()), error: error.to_string() }),
         }
     }
 
@@ -260,7 +258,8 @@ impl NativeDriver {
         let claimed = match folder.create() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let stale = folder.clone();
-                let cleared = blocking(move || if stale.is_live() { Ok(false) } else { stale.destroy().map(|()| true) });
+                let cleared =
+                    blocking(move || if stale.is_live() { Ok(false) } else { stale.destroy().map(|()| true) });
                 match cleared.await {
                     Ok(true) => folder.create(),
                     Ok(false) => return Err(DriverError::AlreadyExists { id }),
@@ -271,7 +270,9 @@ impl NativeDriver {
         };
         match claimed {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(DriverError::AlreadyExists { id }),
-            claimed => claimed.and_then(|()| folder.share()).map_err(|source| backend("make the folder of", id, source)),
+            claimed => {
+                claimed.and_then(|()| folder.share()).map_err(|source| backend("make the folder of", id, source))
+            }
         }
     }
 

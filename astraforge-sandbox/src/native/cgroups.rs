@@ -140,10 +140,9 @@ impl Parent {
         }
         let probe = self.folder.join(format!("astraforge-probe-{}-{}", std::process::id(), controller.name()));
         let works = fs::create_dir(&probe).is_ok()
-            && self
-                .settings(controller, 1 << 30)
-                .iter()
-                .all(|(file, _, optional)| *optional || fs::OpenOptions::new().write(true).open(probe.join(file)).is_ok());
+            && self.settings(controller, 1 << 30).iter().all(|(file, _, optional)| {
+                *optional || fs::OpenOptions::new().write(true).open(probe.join(file)).is_ok()
+            });
         let _ = fs::remove_dir(&probe);
         works
     }
@@ -225,11 +224,14 @@ fn folder(mountinfo: &str, version: Version, controller: Controller, path: &str)
 
 fn unsupported(controller: Controller) -> DriverError {
     DriverError::Unsupported {
-        what: format!("a required limit on {}", match controller {
-            Controller::Memory => "memory",
-            Controller::Pids => "processes",
-            Controller::Cpu => "processor time",
-        }),
+        what: format!(
+            "a required limit on {}",
+            match controller {
+                Controller::Memory => "memory",
+                Controller::Pids => "processes",
+                Controller::Cpu => "processor time",
+            }
+        ),
         reason: format!(
             "this server may not make control groups with the `{}` controller; start it as root, or with a delegated \
              subtree: systemd-run --user --scope -p Delegate=yes astraforge up",

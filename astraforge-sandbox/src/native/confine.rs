@@ -54,8 +54,7 @@ pub(super) fn limit(spec: &LaunchSpec) -> Result<(), Failure> {
     ] {
         let known = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
         let max = Some(max.min(known));
-        rustix::process::setrlimit(resource, Rlimit { current: max, maximum: max })
-            .at(format_args!("limit {name}"))?;
+        rustix::process::setrlimit(resource, Rlimit { current: max, maximum: max }).at(format_args!("limit {name}"))?;
     }
     Ok(())
 }

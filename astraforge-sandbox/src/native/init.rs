@@ -62,12 +62,7 @@ fn wait_for_release(launcher: &mut UnixStream) -> Result<(), Failure> {
 }
 
 /// Shuts this process in. Each step may need what a later one takes away.
-fn close_in(
-    spec: &LaunchSpec,
-    filters: &[BpfProgram],
-    host: &[String],
-    kept: [RawFd; 2],
-) -> Result<(), Failure> {
+fn close_in(spec: &LaunchSpec, filters: &[BpfProgram], host: &[String], kept: [RawFd; 2]) -> Result<(), Failure> {
     rustix::process::umask(Mode::empty());
     // Only now, so that the sandbox's own control group is the root of what it sees.
     namespaces::leave(UnshareFlags::NEWCGROUP).at("make a control group name space")?;

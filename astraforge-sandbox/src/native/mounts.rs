@@ -1,6 +1,10 @@
 //! The kernel's file-descriptor based mount calls, named by what we do with them.
 
-use std::{io, os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd}, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
 
 use rustix::{
     fs::CWD,
@@ -9,17 +13,14 @@ use rustix::{
 };
 
 /// Attributes of everything that is shown read-only.
-pub(super) const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
-    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV);
+pub(super) const READ_ONLY: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_RDONLY.union(MountAttrFlags::MOUNT_ATTR_NOSUID).union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Attributes of everything that may be written.
-pub(super) const WRITABLE: MountAttrFlags =
-    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+pub(super) const WRITABLE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Attributes of a single device node.
-pub(super) const DEVICE: MountAttrFlags =
-    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+pub(super) const DEVICE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// Makes a fresh file system that is attached nowhere yet.
 pub(super) fn fresh(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd> {
@@ -62,12 +63,8 @@ fn set_attributes(mount: BorrowedFd<'_>, attributes: MountAttrFlags, recursive: 
         propagation: u64,
         user_namespace: u64,
     }
-    let wanted = MountAttr {
-        set: u64::from(attributes.bits()),
-        clear: 0,
-        propagation: libc::MS_PRIVATE,
-        user_namespace: 0,
-    };
+    let wanted =
+        MountAttr { set: u64::from(attributes.bits()), clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 };
     #[expect(unsafe_code, reason = "neither rustix nor libc wraps mount_setattr")]
     // SAFETY: the descriptor is open, the path is a NUL-terminated literal, and the kernel reads exactly the given
     // number of bytes of a struct that outlives the call.

@@ -11,8 +11,19 @@ use super::{
 
 /// Mount points that are not read-only: the agent's own folders, and what the kernel or a device answers for.
 const WRITABLE: [&str; 13] = [
-    "/workspace", "/tmp", "/run", "/home/agent", "/dev/shm", "/dev/pts", "/proc", "/dev/null", "/dev/zero",
-    "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty",
+    "/workspace",
+    "/tmp",
+    "/run",
+    "/home/agent",
+    "/dev/shm",
+    "/dev/pts",
+    "/proc",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
 ];
 
 /// Checks that this process is closed in; `host` are the name spaces it must have left.

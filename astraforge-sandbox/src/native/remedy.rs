@@ -4,6 +4,10 @@ use std::{fs, path::Path};
 
 use super::launch_spec::Failure;
 
+/// What a machine without Landlock needs.
+pub(crate) const LANDLOCK: &str =
+    "boot Linux 5.13 or newer with `landlock` among the names of the `lsm=` boot parameter";
+
 /// What of this machine decides whether sandboxes can be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Machine {
@@ -33,7 +37,7 @@ impl Machine {
     pub(crate) fn remedy(&self, failure: &Failure) -> Option<&'static str> {
         let step = failure.step.as_str();
         if step.starts_with("restrict file access with Landlock") {
-            return Some("boot Linux 5.13 or newer with `landlock` among the names of the `lsm=` boot parameter");
+            return Some(LANDLOCK);
         }
         if step.starts_with("start ") || step == "hear from the launcher" {
             return Some("cargo xtask guest, and make sure that this user may run the program it builds");

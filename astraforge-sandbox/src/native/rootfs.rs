@@ -25,8 +25,20 @@ const SYSTEM_FOLDERS: [&str; 8] = ["usr", "bin", "sbin", "lib", "lib32", "lib64"
 
 /// What programs read below `/etc` and that holds no secret. Everything else there is left out.
 const ETC: [&str; 15] = [
-    "alternatives", "ca-certificates", "ca-certificates.conf", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime",
-    "mime.types", "pki/ca-trust/extracted", "pki/tls/certs", "protocols", "services", "ssl/cert.pem", "ssl/certs",
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "pki/ca-trust/extracted",
+    "pki/tls/certs",
+    "protocols",
+    "services",
+    "ssl/cert.pem",
+    "ssl/certs",
     "ssl/openssl.cnf",
 ];
 
@@ -34,8 +46,20 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Parts of `/proc` that say more about the host than a sandbox should know.
 const HIDDEN_PROC: [&str; 14] = [
-    "acpi", "asound", "bus", "config.gz", "interrupts", "kallsyms", "kcore", "keys", "kmsg", "latency_stats", "modules",
-    "sched_debug", "scsi", "timer_list",
+    "acpi",
+    "asound",
+    "bus",
+    "config.gz",
+    "interrupts",
+    "kallsyms",
+    "kcore",
+    "keys",
+    "kmsg",
+    "latency_stats",
+    "modules",
+    "sched_debug",
+    "scsi",
+    "timer_list",
 ];
 
 /// Parts of `/proc` that steer the host.
@@ -104,7 +128,8 @@ impl Sources {
             Ok((tree, target.clone()))
         });
         let devices = DEVICES.into_iter().map(|name| {
-            let tree = mounts::copy_with(&Path::new("/dev").join(name), mounts::DEVICE).at(format_args!("show /dev/{name}"))?;
+            let tree = mounts::copy_with(&Path::new("/dev").join(name), mounts::DEVICE)
+                .at(format_args!("show /dev/{name}"))?;
             Ok((tree, name))
         });
         let workspace = match spec.workspace {
@@ -152,7 +177,9 @@ impl Root {
 
     /// Makes the folders, links and small files that every sandbox has.
     fn layout(&self, plan: &RootPlan) -> Result<(), Failure> {
-        for folder in ["dev", "dev/pts", "dev/shm", "etc", "home", "home/agent", "proc", "run", "sys", "tmp", "var", "workspace"] {
+        for folder in
+            ["dev", "dev/pts", "dev/shm", "etc", "home", "home/agent", "proc", "run", "sys", "tmp", "var", "workspace"]
+        {
             self.folder(folder)?;
         }
         for (link, target) in &plan.links {
@@ -229,7 +256,13 @@ impl Root {
         self.mount(target, "tmpfs", &options, mounts::WRITABLE)
     }
 
-    fn mount(&self, target: &str, kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<(), Failure> {
+    fn mount(
+        &self,
+        target: &str,
+        kind: &str,
+        options: &[(&str, &str)],
+        attributes: MountAttrFlags,
+    ) -> Result<(), Failure> {
         let step = || format!("mount /{target}");
         let tree = mounts::fresh(kind, options, attributes).at(step())?;
         mounts::attach(tree, &self.0, target).at(step())
@@ -238,7 +271,8 @@ impl Root {
     /// Attaches a folder or file of the host at the absolute path `target`, making the folders above it.
     fn show(&self, tree: OwnedFd, target: &Path) -> Result<(), Failure> {
         let step = || format!("mount {}", target.display());
-        let is_folder = rustix::fs::fstat(&tree).map(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir()).at(step())?;
+        let is_folder =
+            rustix::fs::fstat(&tree).map(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir()).at(step())?;
         let place = self.place(target, is_folder).at(step())?;
         mounts::attach_over(tree, place).at(step())
     }

@@ -1,6 +1,7 @@
 //! The native driver on this machine: the rules of every driver, and what only this one has to promise.
 //!
 //! As root all of it runs a second time, as an ordinary user.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failing test is what these are for")]
 
 use std::{
     fs,
@@ -161,10 +162,7 @@ impl Footprint {
     }
 
     fn is_gone(&self) -> bool {
-        !alive(self.keeper)
-            && !alive(self.init)
-            && !self.folder.exists()
-            && self.cgroups.iter().all(|it| !it.exists())
+        !alive(self.keeper) && !alive(self.init) && !self.folder.exists() && self.cgroups.iter().all(|it| !it.exists())
     }
 
     #[track_caller]

@@ -1,6 +1,12 @@
 //! What an agent may try, and must not achieve.
 
-use std::{net::TcpListener, os::{linux::net::SocketAddrExt, unix::net::{SocketAddr, UnixListener}}};
+use std::{
+    net::TcpListener,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
+};
 
 use astraforge_core::session::{Command, Exit, SandboxSpec};
 
@@ -57,7 +63,8 @@ async fn nothing_of_the_host_can_be_reached() {
     let _socket = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let file = file.path().to_str().unwrap();
-    holds("nothing_of_the_host_can_be_reached", &[("HOST_PORT", &port), ("HOST_SOCKET", &name), ("HOST_FILE", file)]).await;
+    holds("nothing_of_the_host_can_be_reached", &[("HOST_PORT", &port), ("HOST_SOCKET", &name), ("HOST_FILE", file)])
+        .await;
 }
 
 #[cfg(target_arch = "x86_64")]

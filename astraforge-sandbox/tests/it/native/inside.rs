@@ -5,7 +5,10 @@ use std::{
     collections::BTreeSet,
     fs, io,
     net::TcpStream,
-    os::{linux::net::SocketAddrExt, unix::net::{SocketAddr, UnixStream}},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixStream},
+    },
 };
 
 fn call(number: libc::c_long, args: [libc::c_long; 6]) -> Result<libc::c_long, i32> {
@@ -81,7 +84,8 @@ fn calls_that_reach_beyond_the_sandbox_are_refused() {
     ] {
         refused(name, number, none);
     }
-    for flag in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWPID, libc::CLONE_NEWNET, libc::CLONE_NEWCGROUP] {
+    for flag in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWPID, libc::CLONE_NEWNET, libc::CLONE_NEWCGROUP]
+    {
         refused("clone", libc::SYS_clone, [i64::from(flag | libc::SIGCHLD), 0, 0, 0, 0, 0]);
     }
     assert_eq!(call(libc::SYS_clone3, none), Err(libc::ENOSYS), "clone3");
@@ -154,8 +158,15 @@ fn there_is_no_privilege_to_use() {
 #[ignore = "runs inside a sandbox"]
 fn proc_tells_and_steers_nothing_of_the_host() {
     for path in [
-        "/proc/1/environ", "/proc/1/mem", "/proc/1/maps", "/proc/1/root/", "/proc/1/cwd/", "/proc/1/fd", "/proc/1/exe",
-        "/proc/1/task/1/root/", "/proc/self/task/1/root/",
+        "/proc/1/environ",
+        "/proc/1/mem",
+        "/proc/1/maps",
+        "/proc/1/root/",
+        "/proc/1/cwd/",
+        "/proc/1/fd",
+        "/proc/1/exe",
+        "/proc/1/task/1/root/",
+        "/proc/self/task/1/root/",
     ] {
         let read = fs::File::open(path).and_then(|mut it| io::Read::read(&mut it, &mut [0]));
         assert!(read.is_err(), "{path} can be read");
@@ -167,9 +178,18 @@ fn proc_tells_and_steers_nothing_of_the_host() {
         }
     }
     for path in [
-        "/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/drop_caches",
-        "/proc/sys/net/ipv4/ip_forward", "/proc/sys/user/max_user_namespaces", "/proc/self/exe", "/proc/self/uid_map",
-        "/proc/self/setgroups", "/proc/1/oom_score_adj", "/proc/1/comm", "/proc/irq/default_smp_affinity",
+        "/proc/sysrq-trigger",
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/kernel/modprobe",
+        "/proc/sys/vm/drop_caches",
+        "/proc/sys/net/ipv4/ip_forward",
+        "/proc/sys/user/max_user_namespaces",
+        "/proc/self/exe",
+        "/proc/self/uid_map",
+        "/proc/self/setgroups",
+        "/proc/1/oom_score_adj",
+        "/proc/1/comm",
+        "/proc/irq/default_smp_affinity",
         "/proc/self/mem_of_parent",
     ] {
         let written = fs::File::options().write(true).open(path).and_then(|mut it| io::Write::write(&mut it, b"1"));
@@ -186,8 +206,21 @@ fn only_the_agents_own_folders_can_be_written() {
         fs::write(format!("{path}/mine"), "").unwrap_or_else(|error| panic!("{path}: {error}"));
     }
     for path in [
-        "/", "/usr", "/usr/bin", "/usr/local/bin", "/etc", "/etc/ssl/certs", "/home", "/dev", "/proc", "/sys", "/var",
-        "/opt", "/lib", "/bin", "/dev/pts",
+        "/",
+        "/usr",
+        "/usr/bin",
+        "/usr/local/bin",
+        "/etc",
+        "/etc/ssl/certs",
+        "/home",
+        "/dev",
+        "/proc",
+        "/sys",
+        "/var",
+        "/opt",
+        "/lib",
+        "/bin",
+        "/dev/pts",
     ] {
         assert!(fs::write(format!("{path}/theirs"), "").is_err(), "{path} can be written");
         assert!(fs::create_dir(format!("{path}/folder")).is_err(), "{path} can be written");
@@ -207,7 +240,9 @@ fn no_device_but_the_harmless_ones_is_there() {
         .unwrap()
         .map(Result::unwrap)
         // The folder itself knows only the files that the devices are mounted over.
-        .filter(|it| fs::metadata(it.path()).is_ok_and(|it| it.file_type().is_char_device() || it.file_type().is_block_device()))
+        .filter(|it| {
+            fs::metadata(it.path()).is_ok_and(|it| it.file_type().is_char_device() || it.file_type().is_block_device())
+        })
         .map(|it| it.file_name().into_string().unwrap())
         .collect();
     assert_eq!(devices, ["full", "null", "ptmx", "random", "tty", "urandom", "zero"].map(String::from).into());
@@ -253,8 +288,19 @@ fn nothing_of_the_host_can_be_reached() {
     let abstract_name = SocketAddr::from_abstract_name(&name).unwrap();
     assert!(UnixStream::connect_addr(&abstract_name).is_err(), "an abstract socket of the host");
     for path in [
-        std::env::var("HOST_FILE").unwrap().as_str(), "/root", "/etc/shadow", "/etc/machine-id", "/var/lib", "/var/run/docker.sock",
-        "/run/docker.sock", "/run/dbus", "/boot", "/mnt", "/srv", "/etc/ssl/private", "/sys/fs/cgroup",
+        std::env::var("HOST_FILE").unwrap().as_str(),
+        "/root",
+        "/etc/shadow",
+        "/etc/machine-id",
+        "/var/lib",
+        "/var/run/docker.sock",
+        "/run/docker.sock",
+        "/run/dbus",
+        "/boot",
+        "/mnt",
+        "/srv",
+        "/etc/ssl/private",
+        "/sys/fs/cgroup",
     ] {
         assert!(!fs::exists(path).unwrap_or(true), "{path} is there");
     }

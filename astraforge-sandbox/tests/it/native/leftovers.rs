@@ -103,7 +103,10 @@ async fn a_launcher_killed_at_any_moment_leaves_nothing() {
             async move { native.create(id, &SandboxSpec::default(), &[]).await }
         });
         tokio::time::sleep(Duration::from_micros(step * 100)).await;
-        if let Some(record) = fs::read(folder.join("record.json")).ok().and_then(|it| serde_json::from_slice::<serde_json::Value>(&it).ok()) {
+        if let Some(record) = fs::read(folder.join("record.json"))
+            .ok()
+            .and_then(|it| serde_json::from_slice::<serde_json::Value>(&it).ok())
+        {
             kill(i32::try_from(record["keeper"]["pid"].as_i64().unwrap()).unwrap());
         }
         let _ = create.await.unwrap();
