@@ -10,5 +10,6 @@ pub mod server;
 pub mod wire;
 
 #[cfg(feature = "client")]
+pub use self::client::{Client, ClientError};
 #[cfg(feature = "server")]
 pub use self::server::{AppState, auth::mint_api_key, router};

@@ -13,7 +13,7 @@ const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 
 
 /// Show this API's documentation.
 #[utoipa::path(
-    get, path = "/api/docs/", tag = "server", security(()),
+    get, path = "/api/docs/", tag = "server", operation_id = "docs", security(()),
     responses((status = 200, description = "A page for people.", body = String, content_type = "text/html")),
 )]
 pub(super) async fn page() -> impl IntoResponse {

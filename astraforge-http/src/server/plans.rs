@@ -20,7 +20,7 @@ use crate::wire::{
 ///
 /// For a request that was submitted with `start: after_plan`, or has failed.
 #[utoipa::path(
-    post, path = "/api/requests/plan/", tag = "requests", request_body = PlanBody,
+    post, path = "/api/requests/plan/", tag = "requests", operation_id = "make_plan", request_body = PlanBody,
     responses(
         (status = 200, description = "The plan.", body = PlanView), Invalid, Refused, Missing, Conflict,
         (status = 502, description = "The agent could not make one.", body = Problem),

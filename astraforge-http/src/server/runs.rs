@@ -48,7 +48,7 @@ pub(super) async fn list(
     });
     let mut summaries: Vec<_> = stream::iter(summaries).buffered(AT_A_TIME).try_collect().await?;
     // Those that have not begun go last, as the contract has it; the sort keeps the store's order otherwise.
-    summaries.sort_by(|a, b| b.started_at.cmp(&a.started_at));
+    summaries.sort_by_key(|summary| std::cmp::Reverse(summary.started_at));
     Ok(Json(summaries))
 }
 

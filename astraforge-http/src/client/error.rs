@@ -1,0 +1,184 @@
+//! Why a call came to nothing, as its caller can act on it.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use serde_json::Value;
+
+/// Why a call came to nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The program has no TLS implementation.
+    #[error("no rustls crypto provider is installed; call `CryptoProvider::install_default` first, once, in `main`")]
+    NoCryptoProvider,
+    /// The server's address can't be used.
+    #[error("`{text}` is no server address; expected one such as http://127.0.0.1:8001")]
+    BaseUrl {
+        /// The address.
+        text: String,
+    },
+    /// The key fits in no header.
+    #[error("the API key contains characters that no key has")]
+    ApiKey,
+    /// The server refused.
+    #[error("the server answered {status}: {}", describe(.detail.as_deref(), .fields))]
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// Why, in a sentence.
+        detail: Option<String>,
+        /// What is wrong with each field, by its path, such as `attachments.0.name`.
+        fields: BTreeMap<String, Vec<String>>,
+    },
+    /// The server could not be reached, or the connection broke.
+    #[error("failed to {operation} the server")]
+    Transport {
+        /// What was tried.
+        operation: &'static str,
+        /// What came of it.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// A body could not be written or read as JSON: client and server do not fit together.
+    #[error("failed to {operation} a body; are client and server of the same version?")]
+    Body {
+        /// What was tried.
+        operation: &'static str,
+        /// What came of it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A run log went silent, or could not be resumed for a while.
+    #[error("the run log broke off after event {after} and could not be resumed")]
+    LogBrokeOff {
+        /// The last sequence number that was seen.
+        after: u64,
+        /// What came of the last attempt.
+        #[source]
+        source: Option<Box<ClientError>>,
+    },
+}
+
+impl ClientError {
+    /// The status of a refusal.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Why the server refused, in a sentence.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Refused { detail, .. } => detail.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// What the server says is wrong with a field.
+    #[must_use]
+    pub fn field(&self, path: &str) -> &[String] {
+        match self {
+            Self::Refused { fields, .. } => fields.get(path).map_or(&[], Vec::as_slice),
+            _ => &[],
+        }
+    }
+
+    /// Tells whether the same call may succeed when it is simply sent again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Transport { source, .. } => !source.is_builder(),
+            Self::LogBrokeOff { .. } => true,
+            Self::Refused { status, .. } => matches!(
+                *status,
+                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+            ),
+            _ => false,
+        }
+    }
+
+    pub(super) fn transport(operation: &'static str) -> impl FnOnce(reqwest::Error) -> Self {
+        move |source| Self::Transport { operation, source }
+    }
+
+    pub(super) fn encode(source: serde_json::Error) -> Self {
+        Self::Body { operation: "write", source }
+    }
+
+    pub(super) fn decode(source: serde_json::Error) -> Self {
+        Self::Body { operation: "read", source }
+    }
+
+    /// Reads a refusal. One that is no JSON came from something between client and server.
+    pub(super) async fn refused(response: reqwest::Response) -> Self {
+        let status = response.status();
+        let body = response.bytes().await.unwrap_or_default();
+        Self::from_body(status, &body)
+    }
+
+    fn from_body(status: StatusCode, body: &[u8]) -> Self {
+        let mut fields = BTreeMap::new();
+        let mut detail = None;
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(object)) => {
+                for (name, value) in object {
+                    match value {
+                        Value::String(text) if name == "detail" => detail = Some(text),
+                        value => flatten(name, value, &mut fields),
+                    }
+                }
+            }
+            _ => {
+                let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+                detail = Some(text).filter(|text| !text.trim().is_empty());
+            }
+        }
+        Self::Refused { status, detail, fields }
+    }
+}
+
+/// Collects the messages of nested fields under their paths.
+fn flatten(path: String, value: Value, fields: &mut BTreeMap<String, Vec<String>>) {
+    match value {
+        Value::Object(object) => {
+            object.into_iter().for_each(|(name, value)| flatten(format!("{path}.{name}"), value, fields));
+        }
+        Value::Array(messages) => {
+            let texts = messages.iter().map(|m| m.as_str().map_or_else(|| m.to_string(), str::to_owned));
+            fields.entry(path).or_default().extend(texts);
+        }
+        Value::String(text) => fields.entry(path).or_default().push(text),
+        other => fields.entry(path).or_default().push(other.to_string()),
+    }
+}
+
+fn describe(detail: Option<&str>, fields: &BTreeMap<String, Vec<String>>) -> String {
+    let fields = fields.iter().map(|(path, messages)| format!("{path}: {}", messages.join(" ")));
+    let parts: Vec<String> = detail.map(str::to_owned).into_iter().chain(fields).collect();
+    if parts.is_empty() { "no reason given".to_owned() } else { parts.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(body: &str, text: &str) {
+        let error = ClientError::from_body(StatusCode::BAD_REQUEST, body.as_bytes());
+        assert_eq!(error.to_string(), format!("the server answered 400 Bad Request: {text}"));
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        check(r#"{"detail":"No."}"#, "No.");
+        check(r#"{"prompt":["Blank."],"id":["Bad.","Worse."]}"#, "id: Bad. Worse.; prompt: Blank.");
+        check(r#"{"attachments":{"0":{"name":["Blank."]}}}"#, "attachments.0.name: Blank.");
+        check("<html>", "<html>");
+        check("", "no reason given");
+    }
+}

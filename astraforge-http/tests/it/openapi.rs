@@ -1,0 +1,110 @@
+//! The OpenAPI document.
+
+use astraforge_core::event::EventKind;
+use serde_json::{Value, json};
+
+use crate::house::{House, Who};
+
+fn document() -> Value {
+    serde_json::to_value(astraforge_http::server::openapi()).unwrap()
+}
+
+#[test]
+fn the_committed_document_is_the_served_one() {
+    let committed: Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
+    let renew = "cargo run -p astraforge-http --example openapi > astraforge-http/openapi.json";
+    assert!(document() == committed, "the API has changed; look at it, then renew the committed document:\n{renew}");
+}
+
+#[test]
+fn the_document_is_openapi_3_1_and_complete() {
+    let document = document();
+    assert_eq!(document["openapi"], "3.1.0");
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!(schemes["api_key"]["name"], "X-Api-Key");
+    assert_eq!(schemes["bearer"]["scheme"], "bearer");
+    let mut ids = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let here = format!("{method} {path}");
+            assert!(operation["summary"].is_string(), "{here} has no summary");
+            ids.push(operation["operationId"].as_str().unwrap().to_owned());
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                assert!(parameter["description"].is_string(), "{here}: {parameter}");
+            }
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                assert!(answer["description"].as_str().is_some_and(|text| !text.is_empty()), "{here} {status}");
+            }
+        }
+    }
+    assert_eq!(ids.len(), 29, "{ids:?}");
+    let n = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), n, "each operation has an id of its own");
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_every_field_is_explained() {
+    let document = document();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let mut references = Vec::new();
+    collect(&document, &mut references);
+    assert!(references.len() > 30);
+    for reference in references {
+        let name = reference.strip_prefix("#/components/schemas/").unwrap();
+        assert!(schemas.contains_key(name), "{reference}");
+    }
+    for (name, schema) in schemas {
+        for (field, property) in schema["properties"].as_object().into_iter().flatten() {
+            // A field of another schema's type is explained beside the reference, or by that schema.
+            let explained = property.to_string().contains("\"description\":\"") || property.get("$ref").is_some();
+            assert!(explained, "{name}.{field}: {property}");
+        }
+    }
+}
+
+fn collect(value: &Value, references: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            references.extend(object.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            object.values().for_each(|value| collect(value, references));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(item, references)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_event_fits_its_schema() {
+    let document = document();
+    let fields = document["components"]["schemas"]["RunEvent"]["properties"].as_object().unwrap();
+    let text = || "x".to_owned();
+    let error = EventKind::Error { stage: Some(text()), message: text(), output: Some(text()), exit_code: Some(1) };
+    for kind in [
+        EventKind::UserPrompt { message: text() },
+        EventKind::status("clone", "x"),
+        EventKind::Command { command: text(), cwd: Some(text()) },
+        EventKind::log("x"),
+        error,
+        EventKind::assistant_message("x"),
+        EventKind::Completed { message: text() },
+        EventKind::Cancelled { message: text() },
+    ] {
+        for field in serde_json::to_value(kind).unwrap().as_object().unwrap().keys() {
+            assert!(fields.contains_key(field), "{field}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_document_and_its_page_are_open_to_all() {
+    let house = House::new().await;
+    house.get(Who::Nobody, "/api/schema/").await.is(200, document());
+    let page = house.get(Who::Nobody, "/api/docs/").await;
+    page.has_status(200);
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+    house.get(Who::Nobody, "/healthz").await.is(200, json!({"status": "ok"}));
+    house.get(Who::Nobody, "/readyz").await.is(200, json!({"status": "ok"}));
+}

@@ -1,0 +1,239 @@
+//! Run logs as server-sent events.
+
+use std::time::Duration;
+
+use astraforge_core::{
+    cancel::Cancellation,
+    event::EventKind,
+    ports::{executor::AgentOutcome, git::GitError},
+    run::{FailureCause, RunFailure},
+};
+use axum::{body::Body, http::Request};
+use futures::{FutureExt, StreamExt};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::house::{Answer, House, Who};
+
+/// The frames of a stream: id and data.
+fn frames(text: &str) -> Vec<(Option<u64>, Value)> {
+    let frames = text.split("\n\n").filter(|frame| !frame.is_empty() && !frame.starts_with(':'));
+    frames.map(frame).collect()
+}
+
+fn frame(text: &str) -> (Option<u64>, Value) {
+    let mut id = None;
+    let mut data = Value::Null;
+    for line in text.lines() {
+        match line.split_once(": ") {
+            Some(("event", event)) => assert_eq!(event, "message"),
+            Some(("id", text)) => id = Some(text.parse().unwrap()),
+            Some(("data", text)) => data = serde_json::from_str(text).unwrap(),
+            _ => panic!("{line}"),
+        }
+    }
+    (id, data)
+}
+
+async fn read(house: &House, id: &str, after: Option<&str>) -> Answer {
+    let mut request = Request::get(format!("/api/runs/{id}/logs/stream")).header("x-api-key", house.key(Who::Observer));
+    if let Some(after) = after {
+        request = request.header("last-event-id", after);
+    }
+    house.send(request.body(Body::empty()).unwrap()).await
+}
+
+fn last_type(answer: &Answer) -> String {
+    frames(&answer.text).last().unwrap().1["type"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_finished_request_is_replayed_and_the_stream_ends() {
+    let house = House::new().await;
+    let id = house.submit(json!({})).await;
+    house.work().await;
+    let answer = read(&house, &id, None).await;
+    answer.has_status(200);
+    assert_eq!(answer.header("content-type"), "text/event-stream");
+    assert_eq!(answer.header("cache-control"), "no-cache");
+    assert_eq!(answer.header("x-accel-buffering"), "no");
+    assert_eq!(answer.header("x-run-log"), "settled");
+    let frames = frames(&answer.text);
+    assert_eq!(frames[0], (None, json!({"request_id": id, "type": "heartbeat", "message": "stream_ready"})));
+    assert_eq!((frames[1].0, &frames[1].1["type"]), (Some(1), &json!("user_prompt")));
+    for (place, (seq, event)) in frames[1..].iter().enumerate() {
+        assert_eq!(*seq, Some(place as u64 + 1));
+        assert_eq!(event["seq"], place + 1);
+    }
+    assert_eq!(last_type(&answer), "completed");
+}
+
+#[tokio::test]
+async fn a_stream_resumes_after_the_last_event_that_was_seen() {
+    let house = House::new().await;
+    let id = house.submit(json!({})).await;
+    house.work().await;
+    let whole = frames(&read(&house, &id, None).await.text);
+    for seen in [1, whole.len() - 2, whole.len() - 1] {
+        let rest = frames(&read(&house, &id, Some(&seen.to_string())).await.text);
+        assert_eq!(rest[0].1["type"], "heartbeat");
+        assert_eq!(rest[1..], whole[seen + 1..]);
+    }
+    assert_eq!(frames(&read(&house, &id, Some("none")).await.text), whole);
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_a_run_fails_or_is_cancelled() {
+    let house = House::new().await;
+    house.spine.broker.fails_to_mirror(GitError::Empty { repository: "acme/loader".into() });
+    let failed = house.submit(json!({})).await;
+    house.work().await;
+    let answer = read(&house, &failed, None).await;
+    let last = frames(&answer.text).pop().unwrap().1;
+    assert_eq!((&last["type"], &last["stage"]), (&json!("error"), &json!("failed")));
+
+    let cancelled = house.submit(json!({})).await;
+    house.post(Who::Maintainer, &format!("/api/requests/{cancelled}/cancel/"), json!({})).await.has_status(202);
+    assert_eq!(last_type(&read(&house, &cancelled, None).await), "cancelled");
+}
+
+#[tokio::test]
+async fn a_live_stream_follows_the_run_to_its_end() {
+    let house = House::new().await;
+    let (go, gone) = tokio::sync::watch::channel(false);
+    house.spine.agent.play(move |_, reporter, _| {
+        let mut gone = gone.clone();
+        async move {
+            for line in 0..600 {
+                reporter.emit(EventKind::log(format!("line {line}"))).await.unwrap();
+            }
+            gone.wait_for(|go| *go).await.unwrap();
+            Err(RunFailure::new(FailureCause::Agent, "The agent gave up"))
+        }
+        .boxed()
+    });
+    let id = house.submit(json!({})).await;
+    house.hire();
+    let reader = read(&house, &id, None);
+    let (answer, ()) = tokio::join!(reader, async {
+        // Longer than the silence after which a live stream asks whether it is over.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        go.send(true).unwrap();
+    });
+    assert_eq!(answer.header("x-run-log"), "live");
+    let frames = frames(&answer.text);
+    let lines = frames.iter().filter(|(_, event)| event["type"] == "log").count();
+    assert_eq!(lines, 600);
+    let last = &frames.last().unwrap().1;
+    assert_eq!((&last["type"], &last["message"]), (&json!("error"), &json!("The agent gave up")));
+    let seqs: Vec<_> = frames.iter().skip(1).map(|(seq, _)| seq.unwrap()).collect();
+    assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn later_runs_are_part_of_a_requests_stream_and_not_of_an_earlier_runs() {
+    let house = House::new().await;
+    let id = house.submit(json!({})).await;
+    let first = house.get(Who::Observer, "/api/runs/").await.body[0]["id"].as_str().unwrap().to_owned();
+    house.post(Who::Reviewer, "/api/chat/", json!({"request_id": id, "message": "more"})).await.has_status(202);
+    house.hire();
+    let (all, one) = tokio::join!(read(&house, &id, None), read(&house, &first, None));
+    let ends = |text: &str| frames(text).iter().filter(|(_, event)| event["type"] == "completed").count();
+    assert_eq!(ends(&all.text), 2);
+    assert_eq!(ends(&one.text), 1);
+    assert_eq!(last_type(&one), "completed");
+    assert!(frames(&one.text)[1..].iter().all(|(_, event)| event["run_id"] == first));
+    let replayed = read(&house, &first, None).await;
+    assert_eq!(frames(&replayed.text), frames(&one.text));
+    let seq = frames(&one.text).last().unwrap().0.unwrap().to_string();
+    assert_eq!(frames(&read(&house, &first, Some(&seq)).await.text).len(), 1);
+}
+
+#[tokio::test]
+async fn publication_and_review_are_followed_too() {
+    let house = House::new().await;
+    let id = house.submit(json!({})).await;
+    house.work().await;
+    let seen = frames(&read(&house, &id, None).await.text).last().unwrap().0.unwrap().to_string();
+    house.post(Who::Reviewer, &format!("/api/requests/{id}/approve/"), json!({})).await.has_status(202);
+    house.hire();
+    let answer = read(&house, &id, Some(&seen)).await;
+    let messages: Vec<_> = frames(&answer.text).into_iter().map(|(_, event)| event["message"].to_string()).collect();
+    assert!(messages.iter().any(|message| message.contains("Merge request opened")), "{messages:?}");
+    assert_eq!(house.get(Who::Observer, &format!("/api/requests/{id}/")).await.body["state"], "REVIEWED");
+}
+
+#[tokio::test]
+async fn a_follower_stays_until_the_server_shuts_down() {
+    let (stop, stopped) = Cancellation::pair();
+    let keep_alive = Duration::from_millis(50);
+    let house = House::with(|state| state.with_shutdown(stopped).with_keep_alive(keep_alive)).await;
+    let id = house.submit(json!({})).await;
+    house.work().await;
+    let request = Request::get(format!("/api/runs/{id}/logs/stream?follow=1"));
+    let request = request.header("x-api-key", house.key(Who::Observer)).body(Body::empty()).unwrap();
+    let mut body = house.app.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
+    let mut text = String::new();
+    while !text.contains(": keep-alive") {
+        let chunk = tokio::time::timeout(Duration::from_secs(5), body.next()).await.expect("a comment comes");
+        text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap()).unwrap());
+    }
+    assert!(text.contains("\"completed\""));
+    house.submit(json!({})).await;
+    house.post(Who::Reviewer, "/api/chat/", json!({"request_id": id, "message": "one more thing"})).await;
+    while !text.contains("one more thing") {
+        let chunk = tokio::time::timeout(Duration::from_secs(5), body.next()).await.expect("an event comes");
+        text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap()).unwrap());
+    }
+    stop.cancel();
+    let rest = tokio::time::timeout(Duration::from_secs(5), body.collect::<Vec<_>>()).await;
+    rest.expect("the stream ends with the server");
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_its_plan_is_live() {
+    let house = House::with(|state| state.with_keep_alive(Duration::from_millis(50))).await;
+    let id = house.submit(json!({"start": "after_plan"})).await;
+    let reader = read(&house, &id, None);
+    let (answer, ()) = tokio::join!(reader, async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        house.post(Who::Maintainer, "/api/requests/plan/", json!({"request_id": id})).await.has_status(200);
+        house.post(Who::Maintainer, "/api/requests/execute/", json!({"request_id": id})).await.has_status(202);
+        house.work().await;
+    });
+    assert_eq!(last_type(&answer), "completed");
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_no_events_is_told_so() {
+    let house = House::new().await;
+    let id = house.submit(json!({})).await;
+    let request = Request::get(format!("/api/runs/{id}/logs/stream")).header("x-api-key", house.key(Who::Observer));
+    let request = request.header("accept", "application/json").body(Body::empty()).unwrap();
+    house.send(request).await.is(406, json!({"detail": "Could not satisfy the request Accept header."}));
+}
+
+#[tokio::test]
+async fn a_run_at_work_is_cancelled() {
+    let house = House::new().await;
+    house.spine.agent.play(|_, reporter, cancel| {
+        async move {
+            reporter.emit(EventKind::log("at work")).await.unwrap();
+            cancel.cancelled().await;
+            Err::<AgentOutcome, _>(RunFailure::new(FailureCause::Cancelled, "Stopped"))
+        }
+        .boxed()
+    });
+    let id = house.submit(json!({})).await;
+    house.hire();
+    let (answer, ()) = tokio::join!(read(&house, &id, None), async {
+        let path = format!("/api/requests/{id}/");
+        while house.get(Who::Observer, &path).await.body["state"] != "EXECUTING" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let answer = house.post(Who::Maintainer, &format!("{path}cancel/"), json!({})).await;
+        answer.is(202, json!({"status": "cancelling", "state": "EXECUTING"}));
+    });
+    assert_eq!(last_type(&answer), "cancelled");
+    assert_eq!(house.get(Who::Observer, &format!("/api/requests/{id}/")).await.body["state"], "CANCELLED");
+}
