@@ -290,7 +290,7 @@ mod tests {
     fn differences_are_read_and_undone() {
         let raw = b":000000 100644 0000 aaaa A\0new file\0:100644 000000 bbbb 0000 D\0gone\0:100644 100755 cccc dddd M\0cut o";
         let undoing: Vec<u8> = changes(raw).iter().flat_map(Change::undoing).collect();
-        assert_eq!(String::from_utf8(undoing).unwrap(), "0 0000\tnew file\0100644 bbbb\tgone\0");
+        assert_eq!(String::from_utf8(undoing).unwrap(), "0 0000\tnew file\x00100644 bbbb\tgone\0");
         assert!(changes(b"").is_empty());
     }
 }
