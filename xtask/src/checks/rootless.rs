@@ -40,7 +40,7 @@ pub(crate) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<
         let mut command = home.command(program)?;
         println!("{}", process::line(&command));
         let (status, output) = process::run_and_read(&mut command)?;
-        *tally += Tally::read(&output);
+        *tally += Tally::of_libtest(&output);
         if !status.success() {
             failed.push(format!("{} ({status})", program.display()));
         }

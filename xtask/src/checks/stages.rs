@@ -76,7 +76,7 @@ fn tests(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
             let mut command = Command::new(nextest);
             command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
             in_workspace(context, &mut command);
-            count(command.env(guest::VARIABLE, context.workspace.guest()), tally)?;
+            count(command.env(guest::VARIABLE, context.workspace.guest()), Tally::of_nextest, tally)?;
             Ok(Verdict::Passed)
         }
         Err(error) => {
@@ -91,7 +91,8 @@ fn tests(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
 }
 
 fn doctests(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
-    count(&mut context.workspace.cargo(["test", "--workspace", "--locked", "--doc", "--no-fail-fast"]), tally)?;
+    let mut cargo = context.workspace.cargo(["test", "--workspace", "--locked", "--doc", "--no-fail-fast"]);
+    count(&mut cargo, Tally::of_libtest, tally)?;
     Ok(Verdict::Passed)
 }
 
@@ -117,12 +118,13 @@ fn deny(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
     process::run(&mut command).map(|()| Verdict::Passed)
 }
 
-/// Tests that say `#[ignore = "soak: …"]`: hours of fuzzing, many kills.
+/// Tests that are ignored and have `soak` in their names: hours of fuzzing, many kills.
 fn soak(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
-    let arguments = ["test", "--workspace", "--locked", "--tests", "--no-fail-fast", "--", "--ignored"];
-    count(context.workspace.cargo(arguments).env(guest::VARIABLE, context.workspace.guest()), tally)?;
+    let arguments = ["test", "--workspace", "--locked", "--tests", "--no-fail-fast", "--", "--ignored", "soak"];
+    let mut cargo = context.workspace.cargo(arguments);
+    count(cargo.env(guest::VARIABLE, context.workspace.guest()), Tally::of_libtest, tally)?;
     if *tally == Tally::default() {
-        return Ok(Verdict::Skipped("no test is marked as soak".into()));
+        return Ok(Verdict::Skipped("no test is ignored and has `soak` in its name".into()));
     }
     Ok(Verdict::Passed)
 }
@@ -141,8 +143,8 @@ fn in_workspace(context: &Context<'_>, command: &mut Command) {
 }
 
 /// Runs a test runner and adds what it counted to `tally`.
-fn count(command: &mut Command, tally: &mut Tally) -> anyhow::Result<()> {
+fn count(command: &mut Command, read: fn(&str) -> Tally, tally: &mut Tally) -> anyhow::Result<()> {
     let (status, output) = process::run_and_read(command)?;
-    *tally += Tally::read(&output);
+    *tally += read(&output);
     process::ensure_success(command, status)
 }

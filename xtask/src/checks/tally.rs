@@ -12,20 +12,32 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Adds up every closing line of cargo-nextest and of the standard test harness in `output`.
-    pub(crate) fn read(output: &str) -> Self {
+    /// What cargo-nextest counted. Only its own summary counts: it repeats the closing lines of tests that failed.
+    pub(crate) fn of_nextest(output: &str) -> Self {
+        // `Summary [   0.015s] 5/9 tests run: 4 passed (1 slow), 1 failed, 2 skipped`
+        let mut summaries = output.lines().map(without_colours).filter(|line| line.trim().starts_with("Summary ["));
+        let last = summaries.next_back().unwrap_or_default();
+        last.split_once("run:").map(|(_, counts)| Self::of(counts)).unwrap_or_default()
+    }
+
+    /// What the standard test harness counted, all programs together.
+    pub(crate) fn of_libtest(output: &str) -> Self {
+        // `test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; …`
         let mut total = Self::default();
-        for line in output.lines() {
-            let line = without_colours(line);
-            if let Some(counts) = closing_line(&line) {
-                total += Self {
-                    passed: number_before(counts, &["passed"]),
-                    failed: number_before(counts, &["failed", "exec", "timed"]),
-                    skipped: number_before(counts, &["skipped", "ignored"]),
-                };
+        for line in output.lines().map(without_colours) {
+            if let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) {
+                total += Self::of(counts);
             }
         }
         total
+    }
+
+    fn of(counts: &str) -> Self {
+        Self {
+            passed: number_before(counts, &["passed"]),
+            failed: number_before(counts, &["failed", "exec", "timed"]),
+            skipped: number_before(counts, &["skipped", "ignored"]),
+        }
     }
 }
 
@@ -35,17 +47,6 @@ impl AddAssign for Tally {
         self.failed += other.failed;
         self.skipped += other.skipped;
     }
-}
-
-/// The part of a runner's closing line that holds the counts.
-fn closing_line(line: &str) -> Option<&str> {
-    let line = line.trim();
-    // nextest: `Summary [   0.015s] 5/9 tests run: 4 passed (1 slow), 1 failed, 2 skipped`
-    if let Some(rest) = line.strip_prefix("Summary [") {
-        return rest.split_once("run:").map(|(_, counts)| counts);
-    }
-    // libtest: `test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; …`
-    line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")).map(|(_, counts)| counts)
 }
 
 /// The sum of the numbers that stand directly before one of `words`, outside parentheses.
@@ -77,34 +78,36 @@ mod tests {
     use super::Tally;
 
     #[track_caller]
-    fn check(output: &str, passed: u64, failed: u64, skipped: u64) {
-        assert_eq!(Tally::read(output), Tally { passed, failed, skipped });
+    fn check(counted: Tally, passed: u64, failed: u64, skipped: u64) {
+        assert_eq!(counted, Tally { passed, failed, skipped });
     }
 
     #[test]
-    fn counts_come_from_closing_lines_alone() {
-        check("     Summary [   0.015s] 4 tests run: 4 passed, 2 skipped", 4, 0, 2);
+    fn nextest_counts_in_its_summary() {
+        let read = Tally::of_nextest;
+        check(read("     Summary [   0.015s] 4 tests run: 4 passed, 2 skipped"), 4, 0, 2);
         check(
-            "     Summary [   9.1s] 5/9 tests run: 3 passed (1 slow, 1 leaky), 1 failed, 1 timed out, 0 skipped",
+            read(" Summary [ 9s] 5/9 tests run: 3 passed (1 slow, 1 leaky), 1 failed, 1 timed out, 0 skipped"),
             3,
             2,
             0,
         );
-        check("     Summary [   9.1s] 2 tests run: 1 passed, 1 exec failed, 0 skipped", 1, 1, 0);
-        check("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.00s", 3, 0, 1);
-        check("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out", 3, 2, 0);
+        check(read(" Summary [ 9s] 2 tests run: 1 passed, 1 exec failed, 0 skipped"), 1, 1, 0);
         check(
-            "\u{1b}[32;1m     Summary\u{1b}[0m [ 1s] \u{1b}[1m1\u{1b}[0m test run: \u{1b}[1m1\u{1b}[0m passed, 0 skipped",
+            read("\u{1b}[32;1m Summary\u{1b}[0m [ 1s] \u{1b}[1m1\u{1b}[0m test run: \u{1b}[1m1\u{1b}[0m passed"),
             1,
             0,
             0,
         );
-        check("a test prints: 17 passed, 3 failed", 0, 0, 0);
-        check(
-            "test result: ok. 1 passed; 0 failed; 0 ignored\ntest result: ok. 2 passed; 0 failed; 0 ignored",
-            3,
-            0,
-            0,
-        );
+        check(read("test result: FAILED. 0 passed; 1 failed\n Summary [ 1s] 2 tests run: 1 passed, 1 failed"), 1, 1, 0);
+        check(read("error: could not compile"), 0, 0, 0);
+    }
+
+    #[test]
+    fn the_standard_harness_counts_once_a_program() {
+        let read = Tally::of_libtest;
+        check(read("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out"), 3, 0, 1);
+        check(read("test result: FAILED. 3 passed; 2 failed; 0 ignored\ntest result: ok. 2 passed; 0 failed"), 5, 2, 0);
+        check(read("a test prints: 17 passed, 3 failed"), 0, 0, 0);
     }
 }
