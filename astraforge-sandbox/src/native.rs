@@ -15,7 +15,7 @@ use std::{
 use astraforge_core::{
     id::SandboxId,
     ports::guest_service::GuestStream,
-    session::{ByteSize, Limit, ReadOnlyFolder, SandboxSpec, Strictness, Workspace},
+    session::{ByteSize, Egress, Limit, ReadOnlyFolder, SandboxSpec, Strictness, Workspace},
 };
 use async_trait::async_trait;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -56,6 +56,14 @@ mod seccomp;
 const LAUNCH: Duration = Duration::from_secs(30);
 
 /// Where the native driver keeps its sandboxes, and what they see of the host.
+///
+/// ```
+/// use astraforge_sandbox::native::NativeConfig;
+///
+/// let config = NativeConfig::new("/var/lib/astraforge/sandboxes", "/usr/lib/astraforge/astraforge-guest")
+///     .with_toolchain("/opt/node");
+/// assert_eq!(config.toolchains.len(), 1);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NativeConfig {
@@ -83,6 +91,24 @@ impl NativeConfig {
 }
 
 /// Runs sandboxes as processes of this machine, each in namespaces of its own.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::{path::Path, sync::Arc};
+/// use astraforge_core::{id::SandboxId, ports::sessions::Sessions, session::{Command, SandboxSpec}};
+/// use astraforge_sandbox::{native::{NativeConfig, NativeDriver, guest_binary::GuestBinary}, sandboxes::Sandboxes};
+///
+/// let state = Path::new("/var/lib/astraforge/sandboxes");
+/// let guest = GuestBinary::find(None, state)?;
+/// let driver = NativeDriver::new(NativeConfig::new(state, guest.path()))?;
+/// let sandboxes = Sandboxes::new(Arc::new(driver));
+/// let session = sandboxes.create(SandboxId::random(), SandboxSpec::default(), Vec::new()).await?;
+/// let output = session.exec(Command::new(["id", "-un"])).await?.collect(1024).await?;
+/// assert_eq!(output.stdout, b"agent\n");
+/// sandboxes.destroy(session.id()).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct NativeDriver {
     state_dir: PathBuf,
@@ -213,6 +239,9 @@ impl NativeDriver {
 
     /// Decides all about a sandbox, or refuses it.
     fn launch_spec(&self, id: SandboxId, spec: &SandboxSpec, payload: Payload) -> Result<LaunchSpec, DriverError> {
+        if spec.egress != Egress::Off {
+            return Err(unsupported("that egress", "this driver gives a sandbox no network beyond its services"));
+        }
         let mut root = self.root.clone();
         for ReadOnlyFolder { source, target } in &spec.folders {
             if !source.is_absolute() || !target.is_absolute() {

@@ -15,6 +15,14 @@ const EMBEDDED: Option<&[u8]> = Some(include_bytes!(env!("ASTRAFORGE_EMBED_GUEST
 const EMBEDDED: Option<&[u8]> = None;
 
 /// The guest program on disk.
+///
+/// ```
+/// use std::path::Path;
+/// use astraforge_sandbox::native::guest_binary::GuestBinary;
+///
+/// let error = GuestBinary::find(Some(Path::new("/nowhere")), Path::new("/tmp")).unwrap_err();
+/// assert!(error.to_string().contains("cargo xtask guest"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestBinary(PathBuf);
 

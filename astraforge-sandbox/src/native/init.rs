@@ -56,7 +56,7 @@ pub(super) fn run(prepared: Prepared<'_>) -> ! {
     }
 }
 
-/// Waits until the ids are mapped and the limits set; the launcher's death ends the wait as well.
+/// Waits until the ids are mapped; the launcher's death ends the wait as well.
 fn wait_for_release(launcher: &mut UnixStream) -> Result<(), Failure> {
     launcher.read_exact(&mut [0]).at("wait for the launcher")
 }
@@ -64,6 +64,9 @@ fn wait_for_release(launcher: &mut UnixStream) -> Result<(), Failure> {
 /// Shuts this process in. Each step may need what a later one takes away.
 fn close_in(spec: &LaunchSpec, filters: &[BpfProgram], host: &[String], kept: [RawFd; 2]) -> Result<(), Failure> {
     rustix::process::umask(Mode::empty());
+    for cgroup in &spec.cgroups {
+        cgroup.enter().at(format_args!("enter {}", cgroup.folder.display()))?;
+    }
     // Only now, so that the sandbox's own control group is the root of what it sees.
     namespaces::leave(UnshareFlags::NEWCGROUP).at("make a control group name space")?;
     let sources = Sources::open(spec)?;

@@ -81,6 +81,9 @@ fn start(folder: &Folder, spec: &LaunchSpec) -> Result<Child, Failure> {
     if let WorkspacePlan::Disk = spec.workspace {
         make_workspace(folder.path(), spec.host_id).at("make the workspace folder")?;
     }
+    for cgroup in &spec.cgroups {
+        cgroup.make().at(format_args!("set limits in {}", cgroup.folder.display()))?;
+    }
     let listener = listen(folder.path()).at("listen for the server")?;
     let (mut gate, launcher) = UnixStream::pair().at("make a socket pair")?;
     let prepared = Prepared {
@@ -103,7 +106,7 @@ fn start(folder: &Folder, spec: &LaunchSpec) -> Result<Child, Failure> {
     Ok(child)
 }
 
-/// Gives the first process its ids and limits, lets it go on, and hears how it went.
+/// Gives the first process its ids, lets it go on, and hears how it went.
 fn release(
     child: &Child,
     spec: &LaunchSpec,
@@ -114,11 +117,6 @@ fn release(
     record.init = Some(Process::of(child.pid).at("find the sandbox's first process")?);
     folder.write_record(record).at("write the sandbox's record")?;
     map_ids(child.pid, spec.host_id).at("map the sandbox's user")?;
-    for cgroup in &spec.cgroups {
-        let step = || format!("set limits in {}", cgroup.folder.display());
-        cgroup.make().at(step())?;
-        cgroup.add(child.pid.as_raw_nonzero().get()).at(step())?;
-    }
     gate.write_all(&[1]).at("release the sandbox's first process")?;
     // The gate itself must stay open: its end is how the sandbox notices that this process is gone.
     let mut line = Vec::new();

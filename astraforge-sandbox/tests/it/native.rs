@@ -30,6 +30,7 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 
 mod attacks;
+mod folders;
 mod inside;
 mod leftovers;
 mod limits;
