@@ -241,6 +241,22 @@ mod tests {
         assert_eq!(store.append(vec![long()]).await.unwrap(), 1, "the failed one left nothing");
     }
 
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ended_by_itself_does_not_stop_later_ones() {
+        use sqlx::Connection as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("db"), SecretKey::random().unwrap()).await.unwrap();
+        let mut connection = store.pools.writer.acquire().await.unwrap();
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        // What SQLite does when the disk is full at the end of a transaction.
+        sqlx::raw_sql("ROLLBACK").execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap_err();
+        drop(connection);
+        store.commit(samples::submitted(&samples::request())).await.unwrap();
+        assert_eq!(store.requests(&samples::tenant()).await.unwrap().len(), 1);
+    }
+
     async fn limit_pages(store: &SqliteStore, pragma: &'static str) {
         sqlx::raw_sql(pragma).execute(&store.pools.writer).await.unwrap();
     }

@@ -1,17 +1,44 @@
 //! A commit: everything in one transaction.
 
 use astraforge_core::ports::store::{Changes, StoreError};
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{Connection as _, Sqlite, SqliteConnection, SqlitePool, pool::PoolConnection};
 
 use super::{
     changes,
     error::{failed, taken},
-    jobs, log, requests, runs,
+    jobs, log, requests,
+    row::SqlResult,
+    runs,
 };
 
 /// Applies changes; a transaction that is dropped on the way, by an error or with its future, is rolled back.
 pub(super) async fn commit(writer: &SqlitePool, changes: &Changes) -> Result<u64, StoreError> {
-    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed("begin a commit"))?;
+    let mut connection = sound_connection(writer).await.map_err(failed("begin a commit"))?;
+    let result = transact(&mut connection, changes).await;
+    if matches!(result, Err(StoreError::Backend { .. })) {
+        connection.close_on_drop();
+    }
+    result
+}
+
+/// Takes the connection that writes, or a new one if the last commit left it in a state of its own.
+///
+/// After some errors, such as a disk that is full at `COMMIT`, SQLite ends the transaction by itself. sqlx still counts
+/// it as open, and would refuse every later one.
+async fn sound_connection(writer: &SqlitePool) -> SqlResult<PoolConnection<Sqlite>> {
+    loop {
+        let mut connection = writer.acquire().await?;
+        // The answer also says that a rollback which was queued before it is done.
+        connection.ping().await?;
+        if !connection.is_in_transaction() {
+            return Ok(connection);
+        }
+        connection.close().await?;
+    }
+}
+
+async fn transact(connection: &mut SqliteConnection, changes: &Changes) -> Result<u64, StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed("begin a commit"))?;
     let last_seq = apply(&mut transaction, changes).await?;
     transaction.commit().await.map_err(failed("end a commit"))?;
     Ok(last_seq)

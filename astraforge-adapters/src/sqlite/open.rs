@@ -213,7 +213,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 }
 
 fn pool_options(connections: u32) -> SqlitePoolOptions {
-    // A connection to a file does not go stale: no test before use, no end to its life.
+    // A connection to a file does not go stale: no end to its life, and no test before use, but the one in `commit`.
     SqlitePoolOptions::new()
         .max_connections(connections)
         .min_connections(1)
