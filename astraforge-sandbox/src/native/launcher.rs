@@ -117,6 +117,7 @@ fn release(
     record.init = Some(Process::of(child.pid).at("find the sandbox's first process")?);
     folder.write_record(record).at("write the sandbox's record")?;
     map_ids(child.pid, spec.host_id).at("map the sandbox's user")?;
+    prefer_as_victim(child.pid).at("make the sandbox the first to go when memory runs out")?;
     gate.write_all(&[1]).at("release the sandbox's first process")?;
     // The gate itself must stay open: its end is how the sandbox notices that this process is gone.
     let mut line = Vec::new();
@@ -177,6 +178,12 @@ fn make_workspace(folder: &Path, owner: Option<u32>) -> io::Result<()> {
         rustix::fs::chown(&path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
     }
     Ok(())
+}
+
+/// When the host itself runs out of memory a sandbox is to go, not its server. Processes inside inherit this, and what
+/// root has set they cannot lower.
+fn prefer_as_victim(pid: Pid) -> io::Result<()> {
+    fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), "500")
 }
 
 /// Says which id of the host the agent is: a private one, or the launcher's own. There is no other inside.

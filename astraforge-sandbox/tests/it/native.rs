@@ -21,6 +21,7 @@ use astraforge_core::{
     session::{Command, ExecOutput, SandboxSpec},
 };
 use astraforge_sandbox::{
+    doctor::{Status, examine},
     driver::{Capabilities, DriverError, DynSandboxDriver, SandboxDriver},
     driver_conformance,
     native::{NativeConfig, NativeDriver},
@@ -210,6 +211,16 @@ fn guest() -> &'static Path {
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn the_doctor_finds_a_machine_fit_that_runs_sandboxes() {
+    let state = tempfile::tempdir().unwrap();
+    let checks = examine(&config(state.path()));
+    assert!(checks.iter().all(|it| it.status != Status::Fail), "{checks:#?}");
+    assert!(checks.iter().all(|it| it.status == Status::Ok || it.remedy.is_some()), "{checks:#?}");
+    assert_eq!(checks.last().unwrap().name, "sandbox");
+    assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0, "nothing is left");
 }
 
 #[test]

@@ -95,6 +95,19 @@ async fn a_sandbox_that_fills_its_memory_for_good_dies_alone() {
 }
 
 #[tokio::test]
+async fn a_sandbox_goes_before_its_server_when_the_host_is_out_of_memory() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.shell("cat /proc/self/oom_score_adj").await, "500");
+    let init = fixture.footprint().init;
+    assert_eq!(std::fs::read_to_string(format!("/proc/{init}/oom_score_adj")).unwrap(), "500\n");
+    if super::is_root() {
+        let output = fixture.run(Command::shell("echo 0 > /proc/self/oom_score_adj")).await;
+        assert!(!output.exit.success(), "a sandbox may make the server the victim");
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn processor_time_stops_at_its_limit() {
     if Native::new().capabilities().cpu != Enforcement::Hard {
         eprintln!("skipped: the limit on processor time is not enforced here, and the driver says so");
