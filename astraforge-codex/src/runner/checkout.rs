@@ -18,10 +18,16 @@ pub(super) const REPOSITORY_PORT: u16 = 9418;
 /// How long one git command may take.
 const GIT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
+/// Settings of every git command.
+const SETTINGS: [(&str, &str); 2] = [("core.hooksPath", "/dev/null"), ("core.fsmonitor", "false")];
+
 /// A git command that heeds no configuration but its own: none of the system, none of an agent, and no hook.
 pub(super) fn git<S: Into<String>>(args: impl IntoIterator<Item = S>) -> Command {
-    const SETTINGS: [&str; 6] = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "--no-pager"];
-    let argv = SETTINGS.iter().map(|part| (*part).to_owned()).chain(args.into_iter().map(Into::into));
+    git_with(&[], args)
+}
+
+/// The same with more settings. They go by the environment, so that the log shows what is done and not how.
+pub(super) fn git_with<S: Into<String>>(settings: &[(&str, &str)], args: impl IntoIterator<Item = S>) -> Command {
     let plain = [
         ("GIT_CONFIG_NOSYSTEM", "1"),
         ("GIT_CONFIG_GLOBAL", "/dev/null"),
@@ -29,11 +35,21 @@ pub(super) fn git<S: Into<String>>(args: impl IntoIterator<Item = S>) -> Command
         ("GIT_NO_REPLACE_OBJECTS", "1"),
         ("GIT_TERMINAL_PROMPT", "0"),
         ("GIT_ALLOW_PROTOCOL", "git"),
+        ("GIT_PAGER", "cat"),
         ("LC_ALL", "C"),
     ];
-    plain
-        .into_iter()
-        .fold(Command::new(argv).with_timeout(GIT_TIMEOUT), |command, (name, value)| command.with_env(name, value))
+    let argv = ["git".to_owned()].into_iter().chain(args.into_iter().map(Into::into));
+    let command = Command::new(argv).with_timeout(GIT_TIMEOUT);
+    let command = plain.into_iter().fold(command, |command, (name, value)| command.with_env(name, value));
+    let n_settings = SETTINGS.len() + settings.len();
+    SETTINGS
+        .iter()
+        .chain(settings)
+        .enumerate()
+        .fold(command, |command, (i, (key, value))| {
+            command.with_env(format!("GIT_CONFIG_KEY_{i}"), *key).with_env(format!("GIT_CONFIG_VALUE_{i}"), *value)
+        })
+        .with_env("GIT_CONFIG_COUNT", n_settings.to_string())
 }
 
 /// Clones the quarantine and checks the work branch out at the assignment's commit.

@@ -16,7 +16,7 @@ use astraforge_core::{
 use super::{
     Author, HOME, WORKSPACE,
     bench::{Bench, Output},
-    checkout::{REPOSITORY_URL, git},
+    checkout::{REPOSITORY_URL, git, git_with},
 };
 
 /// How many of the agent's own repositories are named in the log.
@@ -39,7 +39,7 @@ pub(super) async fn leftovers(
     assignment: &Assignment,
     author: &Author,
 ) -> Result<Leftovers, RunFailure> {
-    let collector = Collector { bench, assignment, author, git_dir: git_dir(assignment.run) };
+    let collector = Collector { bench, assignment, author, git_dir: git_dir() };
     collector.fetch().await?;
     let tree = collector.tree().await?;
     let changes = collector.changes(&tree).await?;
@@ -55,7 +55,7 @@ pub(super) async fn collect(
     author: &Author,
     leftovers: &Leftovers,
 ) -> Result<Option<String>, RunFailure> {
-    let collector = Collector { bench, assignment, author, git_dir: git_dir(assignment.run) };
+    let collector = Collector { bench, assignment, author, git_dir: git_dir() };
     collector.fetch().await?;
     let tree = collector.tree().await?;
     let tree = collector.without(leftovers, tree).await?;
@@ -70,9 +70,9 @@ pub(super) async fn collect(
     Ok(Some(commit))
 }
 
-/// A folder that the agent can't have made before: its name holds a part of chance that was never in the sandbox.
-fn git_dir(run: RunId) -> String {
-    format!("{HOME}/.collect-{run}-{}", RunId::random())
+/// A folder that the agent can't have made before: its name is of chance, and was never in the sandbox.
+fn git_dir() -> String {
+    format!("{HOME}/.collect-{}", RunId::random().as_uuid().simple())
 }
 
 /// One path that differs.
@@ -253,32 +253,21 @@ impl Collector<'_> {
     }
 
     fn git<S: Into<String>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let own = [format!("--git-dir={}", self.git_dir)];
-        git(own.into_iter().chain(args.into_iter().map(Into::into))).with_cwd("/")
+        git(args).with_cwd("/").with_env("GIT_DIR", &self.git_dir)
     }
 
     /// A git command that sees the workspace, with settings under which its files mean what they say.
     fn in_work_tree<S: Into<String>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let own = [
-            format!("--git-dir={}", self.git_dir).as_str(),
-            &format!("--work-tree={WORKSPACE}"),
-            "-c",
-            "core.bare=false",
-            "-c",
-            "core.attributesFile=/dev/null",
-            "-c",
-            "core.excludesFile=/dev/null",
-            "-c",
-            "core.autocrlf=false",
-            "-c",
-            "core.fileMode=true",
-            "-c",
-            "core.symlinks=true",
-            "-c",
-            "advice.addEmbeddedRepo=false",
-        ]
-        .map(str::to_owned);
-        git(own.into_iter().chain(args.into_iter().map(Into::into))).with_cwd(WORKSPACE)
+        let settings = [
+            ("core.bare", "false"),
+            ("core.attributesFile", "/dev/null"),
+            ("core.excludesFile", "/dev/null"),
+            ("core.autocrlf", "false"),
+            ("core.fileMode", "true"),
+            ("core.symlinks", "true"),
+            ("advice.addEmbeddedRepo", "false"),
+        ];
+        git_with(&settings, args).with_env("GIT_DIR", &self.git_dir).with_env("GIT_WORK_TREE", WORKSPACE)
     }
 }
 
