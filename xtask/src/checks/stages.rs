@@ -81,10 +81,8 @@ fn tests(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
         }
         Err(error) => {
             println!("using `cargo test` instead of nextest: {error:#}");
-            count(
-                &mut context.workspace.cargo(["test", "--workspace", "--locked", "--tests", "--no-fail-fast"]),
-                tally,
-            )?;
+            let mut cargo = context.workspace.cargo(["test", "--workspace", "--locked", "--tests", "--no-fail-fast"]);
+            count(cargo.env(guest::VARIABLE, context.workspace.guest()), Tally::of_libtest, tally)?;
             Ok(Verdict::PassedWith("with `cargo test`: nextest is not there".into()))
         }
     }
