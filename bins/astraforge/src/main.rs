@@ -1,2 +1,63 @@
-//! placeholder
-fn main() {}
+//! AstraForge in one binary: the server, the worker and the command line.
+
+mod cli;
+mod commands;
+mod config;
+mod connection;
+mod data_folder;
+mod node;
+mod render;
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(&cli);
+    // Another provider can only have been installed by this process, which has done nothing yet.
+    _ = rustls::crypto::ring::default_provider().install_default();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            // Standard error is all that is left to tell it on.
+            _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let args = &cli.connection;
+    match &cli.command {
+        Command::Up(up) => commands::up::up(args, up).await?,
+        Command::Run(run) => commands::run::run(args, run).await?,
+        Command::Apply(apply) => commands::apply::apply(args, apply).await?,
+        Command::Requests(which) => commands::requests::requests(args, which).await?,
+        Command::Logs(logs) => commands::logs::logs(args, logs).await?,
+        Command::Diff(request) => commands::diff::diff(args, request).await?,
+        Command::Approve(approve) => commands::approve::approve(args, approve).await?,
+        Command::Cancel(request) => commands::cancel::cancel(args, request).await?,
+        Command::Mr(which) => commands::merge_requests::merge_requests(args, which).await?,
+        Command::Doctor => return commands::doctor::doctor(args),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "astraforge", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Logs go to standard error: `up` tells what it does, other commands only what is wrong. `RUST_LOG` changes that.
+fn start_logging(cli: &Cli) {
+    let usual = if matches!(cli.command, Command::Up(_)) { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() { builder.init() } else { builder.with_ansi(false).init() }
+}

@@ -1,0 +1,157 @@
+//! The command line: what can be typed, and what each word means.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::ServerArgs;
+
+/// From a plain-language request to a reviewed merge request, by a coding agent in a sandbox.
+#[derive(Debug, Parser)]
+#[command(name = "astraforge", version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How to reach a server. Without one, a command starts its own in this process, on the data folder.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectionArgs {
+    /// Address of the server, such as http://127.0.0.1:8001
+    #[arg(long, global = true, env = "ASTRAFORGE_SERVER", value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// API key for it
+    #[arg(long, global = true, env = "ASTRAFORGE_API_KEY", value_name = "KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+    /// Print one JSON value instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) node: ServerArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server and its workers until Ctrl-C
+    Up(UpArgs),
+    /// Let the agent work on a repository, and decide on its change
+    Run(RunArgs),
+    /// Bring an approved change into your clone
+    Apply(ApplyArgs),
+    /// List requests, or show one
+    Requests(OptionalRequest),
+    /// Show what happens on a request
+    Logs(LogsArgs),
+    /// Show the change that waits for approval
+    Diff(RequestArg),
+    /// Approve that change
+    Approve(ApproveArgs),
+    /// Stop the runs of a request
+    Cancel(RequestArg),
+    /// List merge requests, or show one with its review
+    Mr(OptionalRequest),
+    /// Say what this machine can do, and what would change what it can't
+    Doctor,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, env = "ASTRAFORGE_LISTEN", default_value = "127.0.0.1:8001", value_name = "ADDRESS")]
+    pub(crate) listen: std::net::SocketAddr,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// What to do, in plain language; `-` reads it from standard input
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) prompt: String,
+    /// Your clone, or the name of a repository that the server has
+    #[arg(long, default_value = ".", value_name = "PATH")]
+    pub(crate) repo: String,
+    /// Branch that the change is for; the current default branch unless given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) branch: Option<String>,
+    /// Command to run before the agent starts, such as `npm ci`
+    #[arg(long, value_name = "LINE")]
+    pub(crate) setup: Option<String>,
+    /// Command that tests the change, such as `node --test`
+    #[arg(long, value_name = "LINE")]
+    pub(crate) test: Option<String>,
+    /// Approve without asking
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// The request
+    pub(crate) request: String,
+    /// Your clone
+    #[arg(long, default_value = ".", value_name = "PATH")]
+    pub(crate) repo: PathBuf,
+}
+
+/// A request, or none for all.
+#[derive(Debug, Args)]
+pub(crate) struct OptionalRequest {
+    /// The id; all if left out
+    pub(crate) id: Option<String>,
+}
+
+/// A request.
+#[derive(Debug, Args)]
+pub(crate) struct RequestArg {
+    /// The request
+    pub(crate) request: String,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The request
+    pub(crate) request: String,
+    /// Stay and show what comes, later runs included
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+/// Arguments of `approve`.
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// The request
+    pub(crate) request: String,
+    /// Digest of the change you saw, as `diff` prints it
+    #[arg(long)]
+    pub(crate) digest: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_prompt_may_begin_with_a_dash() {
+        let cli = Cli::try_parse_from(["astraforge", "run", "--repo", "x", "-v is ignored"]).unwrap();
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        assert_eq!((args.prompt.as_str(), args.repo.as_str()), ("-v is ignored", "x"));
+    }
+}

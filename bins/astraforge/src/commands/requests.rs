@@ -1,0 +1,69 @@
+//! `requests`: lists requests, or shows one.
+
+use astraforge_core::request::RequestState;
+use astraforge_http::wire::request::RequestView;
+use owo_colors::Style;
+
+use crate::{
+    cli::{ConnectionArgs, OptionalRequest},
+    commands::print,
+    connection::{Connection, parse_id},
+    render::{Terminal, attention, bad, faint, good, harmless, strong},
+};
+
+/// Lists requests, or shows one.
+pub(crate) async fn requests(args: &ConnectionArgs, which: &OptionalRequest) -> anyhow::Result<()> {
+    let connection = Connection::open(args).await?;
+    let shown = show(&connection, args, which).await;
+    connection.close().await;
+    shown
+}
+
+async fn show(connection: &Connection, args: &ConnectionArgs, which: &OptionalRequest) -> anyhow::Result<()> {
+    match &which.id {
+        Some(id) => print(args, &connection.client.request(parse_id(id)?).await?, one),
+        None => print(args, &connection.client.requests().await?, |terminal, requests| {
+            if requests.is_empty() {
+                terminal.line("No requests yet. Make one with: astraforge run \"what to do\"");
+            }
+            requests.iter().for_each(|request| terminal.line(row(terminal, request)));
+        }),
+    }
+}
+
+fn row(terminal: Terminal, request: &RequestView) -> String {
+    let state = terminal.paint(format!("{:<12}", request.state.to_string()), style_of(request.state));
+    let made = request.created_at.format("%Y-%m-%d %H:%M");
+    let title = harmless(request.payload.title.lines().next().unwrap_or_default());
+    format!("{}  {state}  {}  {title}", request.id, terminal.paint(made, faint()))
+}
+
+fn one(terminal: Terminal, request: &RequestView) {
+    terminal.line(terminal.paint(harmless(&request.payload.title), strong()));
+    terminal.line(row(terminal, request));
+    for message in &request.metadata.chat_messages {
+        terminal.line(format!("{:?}: {}", message.role, harmless(&message.message.replace('\n', " "))));
+    }
+    terminal.line(terminal.paint(next_step(request), faint()));
+}
+
+/// What a person can do next.
+fn next_step(request: &RequestView) -> String {
+    let id = request.id;
+    match request.state {
+        RequestState::PatchReady => format!("next: astraforge diff {id}, then astraforge approve {id}"),
+        RequestState::MrOpened | RequestState::Reviewed => format!("next: astraforge mr, astraforge apply {id}"),
+        RequestState::Failed | RequestState::Cancelled => format!("next: astraforge logs {id}"),
+        _ => format!("next: astraforge logs -f {id}"),
+    }
+}
+
+/// The colour of a state.
+pub(crate) fn style_of(state: RequestState) -> Style {
+    match state {
+        RequestState::Failed => bad(),
+        RequestState::Cancelled | RequestState::PatchReady => attention(),
+        RequestState::MrOpened | RequestState::Reviewed | RequestState::Done => good(),
+        _ => Style::new().cyan(),
+    }
+}

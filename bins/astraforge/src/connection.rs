@@ -1,0 +1,67 @@
+//! How a command reaches a server: the one it is told, the one that runs on the data folder, or its own.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use astraforge_http::Client;
+use tokio::net::TcpListener;
+
+use crate::{cli::ConnectionArgs, data_folder, node::Node};
+
+/// A connection to a server, and the server itself when the command had to start one.
+pub(crate) struct Connection {
+    /// The client.
+    pub(crate) client: Client,
+    own: Option<Node>,
+}
+
+impl Connection {
+    /// Connects.
+    pub(crate) async fn open(args: &ConnectionArgs) -> anyhow::Result<Self> {
+        if let Some(url) = &args.server {
+            let key =
+                args.api_key.as_deref().context("--server needs a key: pass --api-key or set ASTRAFORGE_API_KEY")?;
+            return Ok(Self { client: Client::new(url, key)?, own: None });
+        }
+        let data = args.node.data_folder()?;
+        if let Some(server) = data_folder::announced(&data) {
+            let client = Client::new(&server.url, &server.api_key)?;
+            if answers(&client).await {
+                return Ok(Self { client, own: None });
+            }
+        }
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("cannot listen on 127.0.0.1")?;
+        let node = Node::start(&args.node, listener).await?;
+        for note in &node.notes {
+            tracing::warn!("{note}");
+        }
+        let client = Client::new(&node.url, node.owner_key.reveal())?;
+        Ok(Self { client, own: Some(node) })
+    }
+
+    /// Tells whether the server is on this machine and uses the same data folder.
+    pub(crate) fn is_local(args: &ConnectionArgs) -> bool {
+        args.server.is_none()
+    }
+
+    /// Ends the connection; a server of its own is stopped.
+    pub(crate) async fn close(self) {
+        if let Some(node) = self.own {
+            node.stop().await;
+        }
+    }
+}
+
+async fn answers(client: &Client) -> bool {
+    matches!(tokio::time::timeout(Duration::from_secs(2), client.health()).await, Ok(Ok(_)))
+}
+
+/// Reads an id, or says what it should look like.
+pub(crate) fn parse_id<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    text: &str,
+) -> anyhow::Result<T> {
+    match text.parse() {
+        Ok(id) => Ok(id),
+        Err(error) => bail!("{error}; `astraforge requests` lists the ids"),
+    }
+}

@@ -1,0 +1,303 @@
+//! A node: everything of AstraForge in one process, put together here and nowhere else.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use astraforge_adapters::{
+    artifacts::FolderArtifacts,
+    clock::SystemClock,
+    git::{Quarantine, QuarantineConfig},
+    local::{LocalConfig, LocalProvider},
+    models::{ModelReviewer, OpenAiConfig, OpenAiUpstream, ScriptedUpstream},
+    rego::RegoPolicy,
+    secret_box::SecretKey,
+    sqlite::SqliteStore,
+    wakeup::InProcessWakeups,
+};
+use astraforge_codex::{
+    proxy::LlmProxy,
+    runner::{CodexProgram, CodexRunner, RunSettings, StubExecutor},
+};
+use astraforge_core::{
+    access::{ApiKey, Role},
+    cancel::{Cancellation, Canceller},
+    forge::{Forge, Ports, Settings},
+    id::{ApiKeyId, TenantId, UserId},
+    journal::Journal,
+    ports::{
+        clock::Clock, executor::AgentExecutor, git::VcsProvider, model::ModelUpstream, review::Reviewer,
+        sessions::Sessions, store::Store, usage::UsageLog,
+    },
+    redact::{KnownSecret, Redactor},
+    registry::Registry,
+    repository::Secret,
+    review::rules::RuleReviewer,
+    session::Workspace,
+    worker::Worker,
+};
+use astraforge_http::{AppState, mint_api_key, router};
+use astraforge_sandbox::{
+    native::{NativeConfig, NativeDriver, guest_binary::GuestBinary},
+    sandboxes::Sandboxes,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+
+use crate::{
+    config::{Executor, ModelConfig, ServerArgs},
+    data_folder::{DataFolder, ServerFile},
+};
+
+/// The tenant that owns everything on a node of one person or team.
+pub(crate) const TENANT: &str = "tenant-default";
+
+/// A running node: it accepts calls and works through the queue until it is stopped.
+pub(crate) struct Node {
+    /// Where it listens, as a client takes it.
+    pub(crate) url: String,
+    /// The key of whoever owns the data folder.
+    pub(crate) owner_key: Secret,
+    /// Whether that key was made just now.
+    pub(crate) is_first_start: bool,
+    /// What else a person should know at the start.
+    pub(crate) notes: Vec<String>,
+    stop: Arc<Canceller>,
+    tasks: JoinSet<()>,
+    folder: DataFolder,
+    store: Arc<SqliteStore>,
+    _known: Option<KnownSecret>,
+}
+
+impl Node {
+    /// Starts a node on `listener`.
+    pub(crate) async fn start(args: &ServerArgs, listener: TcpListener) -> anyhow::Result<Self> {
+        args.check()?;
+        let folder = DataFolder::open(&args.data_folder()?)?;
+        let redactor = Redactor::default();
+        let (model, known) = model(args, &redactor)?;
+        let store = open_store(&folder).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let journal = Journal::new(store.clone(), Arc::new(InProcessWakeups::default()), clock, redactor);
+        let sandboxes = sandboxes(args, &folder)?;
+        let notes = notes(args)?;
+        let executor = executor(args, sandboxes.clone(), model.clone(), store.clone())?;
+        let ports = ports(args, &folder, journal, executor, &model)?;
+        let forge = Forge::new(ports);
+
+        let url = format!("http://{}", listener.local_addr()?);
+        let (owner_key, is_first_start) = owner_key(&forge, &folder).await?;
+        let (stop, stopped) = Cancellation::pair();
+        let tasks = start_tasks(args, forge, sandboxes, listener, stopped).await?;
+        folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
+        Ok(Self { url, owner_key, is_first_start, notes, stop, tasks, folder, store, _known: known })
+    }
+
+    /// Stops: calls are no longer accepted, runs at work are settled as interrupted, sandboxes are gone.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.store.close().await;
+        self.folder.withdraw();
+    }
+}
+
+async fn open_store(folder: &DataFolder) -> anyhow::Result<Arc<SqliteStore>> {
+    let key = SecretKey::load_or_create(folder.path("secret.key"))?;
+    Ok(Arc::new(SqliteStore::open(folder.path("astraforge.db"), key).await?))
+}
+
+/// The model upstream; the redactor learns its key.
+fn model(args: &ServerArgs, redactor: &Redactor) -> anyhow::Result<(Arc<dyn ModelUpstream>, Option<KnownSecret>)> {
+    let mut config = OpenAiConfig::default();
+    let mut known = None;
+    match args.model()? {
+        ModelConfig::Scripted { scenario } => {
+            let upstream = ScriptedUpstream::from_path(&scenario)
+                .with_context(|| format!("cannot play scenario {}", scenario.display()))?;
+            return Ok((Arc::new(upstream), None));
+        }
+        ModelConfig::OpenAi { base_url, api_key } => {
+            known = Some(redactor.learn(api_key.clone()));
+            config.base_url = base_url;
+            config.api_key = Some(api_key);
+        }
+        // Every call says what is missing.
+        ModelConfig::Missing => {}
+    }
+    Ok((Arc::new(OpenAiUpstream::new(config)?), known))
+}
+
+fn sandboxes(args: &ServerArgs, folder: &DataFolder) -> anyhow::Result<Arc<Sandboxes>> {
+    let state = folder.path("sandboxes");
+    let guest = GuestBinary::find(args.guest.as_deref(), &state)?;
+    let mut config = NativeConfig::new(state, guest.path());
+    for toolchain in &args.toolchains {
+        config = config.with_toolchain(toolchain);
+    }
+    let driver =
+        NativeDriver::new(config).context("this machine cannot run sandboxes; `astraforge doctor` says more")?;
+    Ok(Arc::new(Sandboxes::new(Arc::new(driver))))
+}
+
+/// The agents by name; the chosen one is made now, so that a missing program is known before the first run.
+fn executor(
+    args: &ServerArgs,
+    sandboxes: Arc<Sandboxes>,
+    model: Arc<dyn ModelUpstream>,
+    store: Arc<SqliteStore>,
+) -> anyhow::Result<Arc<dyn AgentExecutor>> {
+    let settings = RunSettings::default()
+        .with_author(&args.git_author_name, &args.git_author_email)
+        .with_workspace(Workspace::Tmpfs { size: args.workspace_size });
+    let mut executors: Registry<dyn AgentExecutor> = Registry::new("executor");
+    let (codex, codex_model) = (args.codex.clone(), args.codex_model.clone());
+    let (codex_sessions, codex_settings) = (sandboxes.clone(), settings.clone());
+    let store: Arc<dyn Store> = store;
+    let usage: Arc<dyn UsageLog> = Arc::new(store);
+    executors.register("codex", move || {
+        let proxy = LlmProxy::builder(model.clone()).with_usage_log(usage.clone()).build();
+        let program = CodexProgram::find(codex.as_deref(), search_path())?;
+        let runner = CodexRunner::builder(codex_sessions.clone(), proxy, program)
+            .with_model(&codex_model)
+            .with_settings(codex_settings.clone());
+        Ok(Arc::new(runner.build()))
+    })?;
+    executors.register("stub", move || Ok(Arc::new(StubExecutor::new(sandboxes.clone(), settings.clone()))))?;
+    let name = match args.executor {
+        Executor::Codex => "codex",
+        Executor::Stub => "stub",
+    };
+    Ok(executors.resolve(name)?)
+}
+
+/// The folders of `PATH`.
+pub(crate) fn search_path() -> Vec<std::path::PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+fn ports(
+    args: &ServerArgs,
+    folder: &DataFolder,
+    journal: Journal,
+    executor: Arc<dyn AgentExecutor>,
+    model: &Arc<dyn ModelUpstream>,
+) -> anyhow::Result<Ports> {
+    let artifacts = Arc::new(FolderArtifacts::new(folder.path("artifacts")));
+    let broker = Quarantine::new(QuarantineConfig::new(folder.path("quarantine"), artifacts.clone()));
+    let mut providers: Registry<dyn VcsProvider> = Registry::new("VCS provider");
+    let local = local_provider(args, folder)?;
+    providers.register(LocalProvider::NAME, move || Ok(Arc::new(local.clone())))?;
+    let policy = match &args.policies {
+        Some(dir) => RegoPolicy::from_dir(dir)?,
+        None => RegoPolicy::shipped()?,
+    };
+    let mut reviewers: Vec<Arc<dyn Reviewer>> = vec![Arc::new(RuleReviewer::default())];
+    if let ModelConfig::OpenAi { .. } = args.model()? {
+        reviewers.push(Arc::new(ModelReviewer::new(model.clone(), args.codex_model.clone())));
+    }
+    let settings = Settings { approver_must_differ: args.approver_must_differ };
+    Ok(Ports {
+        journal,
+        executor,
+        broker: Arc::new(broker),
+        providers,
+        policy: Arc::new(policy),
+        reviewers,
+        artifacts,
+        settings,
+    })
+}
+
+/// The provider of repositories on this machine; clones that `run` registered are read from the data folder each time.
+pub(crate) fn local_provider(args: &ServerArgs, folder: &DataFolder) -> anyhow::Result<LocalProvider> {
+    let repositories = match &args.repositories {
+        Some(repositories) => std::path::absolute(repositories)?,
+        None => folder.path("repositories"),
+    };
+    std::fs::create_dir_all(&repositories).with_context(|| format!("cannot make {}", repositories.display()))?;
+    let config =
+        LocalConfig::new(repositories, folder.path("published")).with_registry(folder.path(DataFolder::REGISTERED));
+    Ok(LocalProvider::new(config))
+}
+
+/// What a person should know at the start.
+fn notes(args: &ServerArgs) -> anyhow::Result<Vec<String>> {
+    let mut notes = Vec::new();
+    match (args.executor, args.model()?) {
+        (Executor::Stub, _) => notes.push("EXECUTOR=stub: no agent works, no model is asked".to_owned()),
+        (_, ModelConfig::Missing) => {
+            notes.push("no model is configured, so runs will fail: set OPENAI_API_KEY and start again".to_owned());
+        }
+        (_, ModelConfig::Scripted { scenario }) => {
+            notes.push(format!("the model is a script, not a model: {}", scenario.display()));
+        }
+        (_, ModelConfig::OpenAi { .. }) => {}
+    }
+    Ok(notes)
+}
+
+/// The admin key of whoever owns the data folder, made on the first start.
+async fn owner_key(forge: &Forge, folder: &DataFolder) -> anyhow::Result<(Secret, bool)> {
+    if let Some(key) = folder.owner_key()? {
+        return Ok((key, false));
+    }
+    let is_first_start = forge.store().count_api_keys().await? == 0;
+    let (key, hash) = mint_api_key()?;
+    forge
+        .store()
+        .add_api_key(ApiKey {
+            id: ApiKeyId::random(),
+            tenant: TenantId::new(TENANT),
+            user: UserId::new("owner"),
+            name: "owner of the data folder".to_owned(),
+            hash,
+            role: Role::Admin,
+            is_active: true,
+            created_at: forge.journal().clock().now(),
+            last_used_at: None,
+        })
+        .await?;
+    folder.keep_owner_key(&key)?;
+    Ok((key, is_first_start))
+}
+
+/// Settles what an earlier process left, then serves and works.
+async fn start_tasks(
+    args: &ServerArgs,
+    forge: Forge,
+    sandboxes: Arc<Sandboxes>,
+    listener: TcpListener,
+    stopped: Cancellation,
+) -> anyhow::Result<JoinSet<()>> {
+    for left in sandboxes.list().await? {
+        sandboxes.destroy(left).await?;
+    }
+    let worker = Worker::new(forge.clone());
+    worker.recover().await?;
+
+    let mut tasks = JoinSet::new();
+    for _ in 0..args.workers {
+        let (worker, stopped) = (worker.clone(), stopped.clone());
+        tasks.spawn(async move { worker.run(stopped).await });
+    }
+    tasks.spawn(serve(listener, router(AppState::builder(forge).build()), stopped));
+    Ok(tasks)
+}
+
+/// Serves until it is stopped; watchers that stay on then have a moment to hear the end of the log.
+async fn serve(listener: TcpListener, app: axum::Router, stopped: Cancellation) {
+    const GRACE: Duration = Duration::from_secs(2);
+    let stop = stopped.clone();
+    let serving = axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await });
+    let grace_is_over = async {
+        stopped.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the server broke");
+            }
+        }
+        () = grace_is_over => {}
+    }
+}

@@ -1,0 +1,81 @@
+//! What people see on a terminal: colours, and how the log, diffs and tables are written.
+
+use std::io::{IsTerminal, Write};
+
+use owo_colors::{OwoColorize, Style};
+
+pub(crate) mod change;
+pub(crate) mod log;
+
+/// Writes to standard output, with colours where they are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terminal {
+    colours: bool,
+}
+
+impl Terminal {
+    /// Colours on a terminal, unless `NO_COLOR` is set; everywhere with `CLICOLOR_FORCE`.
+    pub(crate) fn detect() -> Self {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
+        let wanted = std::io::stdout().is_terminal() || set("CLICOLOR_FORCE");
+        Self { colours: wanted && !set("NO_COLOR") }
+    }
+
+    /// No colours, for tests.
+    #[cfg(test)]
+    pub(crate) const fn plain() -> Self {
+        Self { colours: false }
+    }
+
+    /// Returns `text` in a style.
+    pub(crate) fn paint(self, text: impl std::fmt::Display, style: Style) -> String {
+        if self.colours { text.style(style).to_string() } else { text.to_string() }
+    }
+
+    /// Writes a line. A reader that is gone, such as `head`, ends the program quietly.
+    pub(crate) fn line(self, text: impl std::fmt::Display) {
+        if writeln!(std::io::stdout().lock(), "{text}").is_err() {
+            std::process::exit(0);
+        }
+    }
+}
+
+/// Faint, for what is beside the point.
+pub(crate) fn faint() -> Style {
+    Style::new().dimmed()
+}
+
+/// For what went well.
+pub(crate) fn good() -> Style {
+    Style::new().green()
+}
+
+/// For what went wrong.
+pub(crate) fn bad() -> Style {
+    Style::new().red()
+}
+
+/// For what a person should look at.
+pub(crate) fn attention() -> Style {
+    Style::new().yellow()
+}
+
+/// For headings.
+pub(crate) fn strong() -> Style {
+    Style::new().bold()
+}
+
+/// Blanks what would steer the terminal: an agent's output must not move the cursor or change the title.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_of_an_agent_cannot_steer_the_terminal() {
+        assert_eq!(harmless("a\u{1b}[2Jb\tc\rd"), "a\u{fffd}[2Jb\tc\u{fffd}d");
+    }
+}

@@ -1,0 +1,107 @@
+//! The command line, as a person or a script types it.
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+use crate::world::{World, git, one_command, say, step};
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a command that must work.
+#[track_caller]
+fn works(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}{}", stdout(&output), String::from_utf8_lossy(&output.stderr));
+    stdout(&output)
+}
+
+/// Runs a command that must fail, with these words.
+#[track_caller]
+fn fails(command: &mut Command, words: &str) {
+    let output = command.output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains(words), "{command:?}\n{}{error}", stdout(&output));
+}
+
+/// A world without a server, and a clone with one commit in it.
+fn clone_world() -> (World, std::path::PathBuf) {
+    let world = World::without_server(one_command("echo made > made"));
+    let clone = world.make_repository("origin", |clone| fs::write(clone.join("README.md"), "# mine\n").unwrap());
+    (world, clone)
+}
+
+#[test]
+fn a_clone_is_worked_on_and_changed_only_by_apply() {
+    let (world, clone) = clone_world();
+    let before = git(&clone, &["for-each-ref"]);
+    let ran = works(world.astraforge().args(["run", "--yes", "--json", "--repo"]).arg(&clone).arg("Make it"));
+    let summary: Value = serde_json::from_str(ran.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["state"], "published", "{ran}");
+    assert_eq!(git(&clone, &["for-each-ref"]), before, "the clone is read, not written");
+
+    let request = summary["request_id"].as_str().unwrap();
+    works(world.astraforge().args(["apply", request, "--repo"]).arg(&clone));
+    let branch = summary["merge_request"]["source_branch"].as_str().unwrap();
+    assert_eq!(git(&clone, &["rev-parse", branch]), summary["merge_request"]["commit"].as_str().unwrap());
+    assert_eq!(git(&clone, &["show", &format!("{branch}:made")]), "made");
+}
+
+#[test]
+fn without_a_person_a_change_waits_and_is_approved_later() {
+    let (world, clone) = clone_world();
+    let ran = works(world.astraforge().args(["run", "--repo"]).arg(&clone).arg("Make it"));
+    assert!(ran.contains("Not approved.") && ran.contains("+made"), "{ran}");
+    let listed: Value = serde_json::from_str(&works(world.astraforge().args(["requests", "--json"]))).unwrap();
+    let request = listed[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(listed[0]["state"], "PATCH_READY");
+    let stale = format!("sha256:{}", "0".repeat(64));
+    fails(world.astraforge().args(["approve", &request, "--digest", &stale]), "look at it again");
+    let approved = works(world.astraforge().args(["approve", &request]));
+    assert!(approved.contains("approved sha256:"), "{approved}");
+    assert!(works(world.astraforge().args(["mr", &request])).contains("Reviewed by rules"));
+    assert!(works(world.astraforge().args(["logs", &request])).contains("Execution finished"));
+}
+
+#[test]
+fn commands_use_the_server_that_runs_on_the_data_folder() {
+    let world = World::new(vec![step(0, say("Fine."))]);
+    let ran = works(world.astraforge().args(["run", "--repo", "demo", "Is it fine?"]));
+    assert!(ran.contains("The agent changed nothing."), "{ran}");
+    fails(world.astraforge().args(["up", "--listen", "127.0.0.1:0"]), "another AstraForge runs");
+}
+
+#[test]
+fn mistakes_are_told_with_what_to_do() {
+    let world = World::without_server(vec![step(0, say("Fine."))]);
+    fails(world.astraforge().args(["run", "  "]), "may not be blank");
+    fails(world.astraforge().args(["run", "--repo", "/nowhere", "x"]), "there is no such folder");
+    fails(world.astraforge().args(["run", "--repo", "https://github.com/a/b", "x"]), "GitHub and GitLab are coming");
+    fails(world.astraforge().args(["run", "--repo"]).arg(world.scratch.path()).arg("x"), "not in a git repository");
+    fails(world.astraforge().args(["diff", "x"]), "is not a valid request id");
+    fails(world.astraforge().args(["logs", "01a20380-757b-7283-91c1-838b0019b98d"]), "not found");
+    fails(world.astraforge().args(["requests", "--server", "http://127.0.0.1:9"]), "--api-key");
+    fails(world.astraforge().args(["requests", "--server", "http://127.0.0.1:9", "--api-key", "k"]), "127.0.0.1:9");
+    fails(world.astraforge().args(["up", "--provisioner", "docker"]), "docker and k8s are coming");
+}
+
+#[test]
+fn the_stub_agent_says_that_it_is_one() {
+    let (mut world, clone) = clone_world();
+    world.options = vec!["--executor".to_owned(), "stub".to_owned()];
+    let ran = works(world.astraforge().args(["run", "--yes", "--repo"]).arg(&clone).arg("Make it"));
+    assert!(ran.contains("stub"), "{ran}");
+}
+
+#[test]
+fn doctor_and_completions_answer() {
+    let world = World::without_server(vec![step(0, say("Fine."))]);
+    let checks: Value = serde_json::from_str(&works(world.astraforge().args(["doctor", "--json"]))).unwrap();
+    assert!(checks.as_array().unwrap().iter().all(|check| check["status"] != "fail"), "{checks}");
+    assert!(works(world.astraforge().args(["completions", "bash"])).contains("astraforge"));
+}

@@ -1,0 +1,10 @@
+//! The whole of AstraForge as a user runs it: the real program, the real Codex CLI, real sandboxes, a scripted model.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod agents;
+mod command_line;
+mod models;
+mod repositories;
+mod restarts;
+mod world;

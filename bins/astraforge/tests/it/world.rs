@@ -1,0 +1,285 @@
+//! A server with a scripted model and a repository, as a process of its own.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use astraforge_core::{
+    event::{EventKind, RunEvent},
+    id::RequestId,
+    request::RequestState,
+    run::RunStatus,
+};
+use astraforge_http::{
+    Client,
+    wire::{
+        repository_link::{EnvironmentBody, NewRepositoryLink},
+        request::{NewRequest, RequestView},
+        run::RunRecord,
+    },
+};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Everything one test needs; ends with it.
+pub(crate) struct World {
+    pub(crate) scratch: TempDir,
+    pub(crate) options: Vec<String>,
+    server: Option<Child>,
+    url: String,
+    api_key: String,
+}
+
+/// A step of a scenario: when `n_calls` tool outputs are in the history, this is the answer.
+pub(crate) fn step(n_calls: usize, answer: Value) -> Value {
+    let when = if n_calls == 0 { json!({ "no_output_yet": true }) } else { json!({ "calls_made": n_calls }) };
+    json!({ "when": when, "answer": answer })
+}
+
+/// An answer that runs a shell line in the workspace.
+pub(crate) fn shell(line: &str) -> Value {
+    let arguments = json!({ "cmd": line, "yield_time_ms": 30_000 });
+    json!([{ "function_call": { "name": "exec_command", "arguments": arguments } }])
+}
+
+/// An answer in words.
+pub(crate) fn say(text: &str) -> Value {
+    json!([{ "message": text }])
+}
+
+/// A scenario whose agent runs one shell line, and then says that it is done.
+pub(crate) fn one_command(line: &str) -> Vec<Value> {
+    vec![step(0, shell(line)), step(1, say("Done."))]
+}
+
+impl World {
+    /// A server that plays `steps`, and a repository `demo` with one file.
+    pub(crate) fn new(steps: Vec<Value>) -> Self {
+        let mut world = Self::without_server(steps);
+        world.make_repository("demo", |clone| fs::write(clone.join("README.md"), "# demo\n").unwrap());
+        world.start();
+        world
+    }
+
+    /// The same, before anything runs.
+    pub(crate) fn without_server(steps: Vec<Value>) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let scenario = json!({ "name": "test", "steps": steps });
+        fs::write(scratch.path().join("scenario.json"), scenario.to_string()).unwrap();
+        fs::create_dir(scratch.path().join("repositories")).unwrap();
+        Self { scratch, options: Vec::new(), server: None, url: String::new(), api_key: String::new() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// The program, set up like the server.
+    pub(crate) fn astraforge(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_astraforge"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.scratch.path());
+        command.arg("--data").arg(self.path("data")).arg("--repositories").arg(self.path("repositories"));
+        command.arg("--scenario").arg(self.path("scenario.json"));
+        command.arg("--guest").arg(built("ASTRAFORGE_GUEST", "guest/astraforge-guest", "guest"));
+        command.arg("--codex").arg(built("CODEX_PROGRAM", "tools/codex-0.169.0/node_modules", "demo"));
+        command.args(&self.options);
+        command
+    }
+
+    /// Starts the server.
+    pub(crate) fn start(&mut self) {
+        let mut command = self.astraforge();
+        command.args(["up", "--json", "--listen", "127.0.0.1:0"]).process_group(0);
+        let log = fs::File::options().create(true).append(true).open(self.path("server.log")).unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut greeting = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut greeting).unwrap();
+        self.server = Some(child);
+        let greeting: Value = serde_json::from_str(&greeting)
+            .unwrap_or_else(|_| panic!("no greeting:\n{}", fs::read_to_string(self.path("server.log")).unwrap()));
+        self.url = greeting["url"].as_str().unwrap().to_owned();
+        if let Some(key) = greeting["api_key"].as_str() {
+            self.api_key = key.to_owned();
+        }
+    }
+
+    /// Kills the server as a crash would: no signal that it could handle.
+    pub(crate) fn kill(&mut self) {
+        let mut server = self.server.take().unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        // Every test installs it; the second time does nothing.
+        _ = rustls::crypto::ring::default_provider().install_default();
+        Client::new(&self.url, &self.api_key).unwrap()
+    }
+
+    /// Makes the bare repository `name`, with what `fill` puts into its first commit.
+    pub(crate) fn make_repository(&self, name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+        let (clone, bare) = (self.path(&format!("clone-{name}")), self.bare(name));
+        fs::create_dir_all(&clone).unwrap();
+        git(&clone, &["init", "--quiet", "--initial-branch=main"]);
+        fill(&clone);
+        git(&clone, &["add", "--all"]);
+        git(&clone, &["commit", "--quiet", "--message", "first"]);
+        git(self.scratch.path(), &["clone", "--quiet", "--bare", clone.to_str().unwrap(), bare.to_str().unwrap()]);
+        clone
+    }
+
+    pub(crate) fn bare(&self, name: &str) -> PathBuf {
+        self.path(&format!("repositories/{name}.git"))
+    }
+
+    /// Submits a prompt for repository `demo`.
+    pub(crate) async fn submit(&self, prompt: &str) -> RequestId {
+        self.submit_for("demo", prompt, EnvironmentBody::default()).await
+    }
+
+    pub(crate) async fn submit_for(&self, repository: &str, prompt: &str, environment: EnvironmentBody) -> RequestId {
+        let client = self.client();
+        let mut link = NewRepositoryLink::new("local", repository);
+        link.environment = Some(environment);
+        let link = client.link_repository(&link).await.unwrap();
+        client.submit(&NewRequest::new(link.id, prompt.parse().unwrap())).await.unwrap().id
+    }
+
+    /// Reads the log of a request to its end.
+    pub(crate) async fn log(&self, request: RequestId) -> Vec<RunEvent> {
+        let reading = async {
+            let mut events = self.client().logs(request, 0);
+            let mut log = Vec::new();
+            while let Some(event) = events.next().await {
+                log.push(event.unwrap());
+            }
+            log
+        };
+        let Ok(log) = tokio::time::timeout(Duration::from_secs(120), reading).await else {
+            panic!("the run did not end:\n{}", fs::read_to_string(self.path("server.log")).unwrap())
+        };
+        log
+    }
+
+    /// The log of a request whose runs have not ended.
+    pub(crate) async fn events_so_far(&self, request: RequestId) -> Vec<RunEvent> {
+        let request = self.client().request(request).await.unwrap();
+        request.metadata.runs.unwrap_or_default().into_iter().flat_map(|run| run.events).collect()
+    }
+
+    /// Waits for the end of the request's runs, and returns the request.
+    pub(crate) async fn finished(&self, request: RequestId) -> RequestView {
+        self.log(request).await;
+        self.client().request(request).await.unwrap()
+    }
+
+    /// Runs a prompt to its end; it must have worked.
+    pub(crate) async fn patch_ready(&self, prompt: &str) -> RequestView {
+        let request = self.submit(prompt).await;
+        let request = self.finished(request).await;
+        assert_eq!(request.state, RequestState::PatchReady, "{:?}", last_run(&request).error);
+        request
+    }
+
+    /// Runs a prompt to its end; it must have failed. Returns why.
+    pub(crate) async fn failure(&self, prompt: &str, environment: EnvironmentBody) -> String {
+        let request = self.submit_for("demo", prompt, environment).await;
+        let request = self.finished(request).await;
+        let run = last_run(&request);
+        assert_eq!((request.state, run.status), (RequestState::Failed, RunStatus::Failed), "{run:?}");
+        run.error.clone().unwrap()
+    }
+
+    /// The processes of this machine that belong to sandboxes of this world.
+    pub(crate) fn sandbox_processes(&self) -> Vec<String> {
+        let mark = self.path("data/sandboxes");
+        let lines = processes();
+        lines.into_iter().filter(|line| line.contains(mark.to_str().unwrap())).collect()
+    }
+
+    /// Asserts that no sandbox is left: no folder, no process.
+    pub(crate) fn assert_no_sandbox(&self) {
+        let patience = Instant::now() + Duration::from_secs(20);
+        let left = || {
+            let folders = fs::read_dir(self.path("data/sandboxes")).map(|entries| {
+                let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+                names.filter(|name| name.len() == 36).collect::<Vec<_>>()
+            });
+            [folders.unwrap_or_default(), self.sandbox_processes()].concat()
+        };
+        while !left().is_empty() {
+            assert!(Instant::now() < patience, "left: {:?}", left());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let pid = server.id().to_string();
+            _ = Command::new("kill").args(["-TERM", &pid]).status();
+            let patience = Instant::now() + Duration::from_secs(20);
+            while Instant::now() < patience && matches!(server.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            _ = server.kill();
+            _ = server.wait();
+        }
+    }
+}
+
+/// The newest run of a request.
+pub(crate) fn last_run(request: &RequestView) -> &RunRecord {
+    request.metadata.runs.as_ref().unwrap().last().unwrap()
+}
+
+/// All text of a log.
+pub(crate) fn text(log: &[RunEvent]) -> String {
+    let text = std::cell::RefCell::new(String::new());
+    for event in log {
+        event.kind.clone().map_text(|part| text.borrow_mut().push_str(&format!("{part}\n")));
+    }
+    text.into_inner()
+}
+
+/// Tells whether a log has a status event with this text.
+pub(crate) fn has_status(log: &[RunEvent], words: &str) -> bool {
+    log.iter().any(|event| matches!(&event.kind, EventKind::Status { message, .. } if message.contains(words)))
+}
+
+/// Runs git as on a machine where nobody has set it up, and returns what it says.
+pub(crate) fn git(folder: &Path, words: &[&str]) -> String {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(folder).args(words);
+    git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+    for who in ["AUTHOR", "COMMITTER"] {
+        git.env(format!("GIT_{who}_NAME"), "Ada").env(format!("GIT_{who}_EMAIL"), "ada@example.com");
+    }
+    let output = git.output().unwrap();
+    assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Finds something that `cargo xtask` builds or installs below the target folder.
+fn built(variable: &str, place: &str, task: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_astraforge"));
+    let found = program.ancestors().map(|folder| folder.join(place)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{place} is not below the target folder; make it with: cargo xtask {task}"))
+}
+
+/// The command lines of all processes.
+fn processes() -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
+}
