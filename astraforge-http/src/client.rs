@@ -372,4 +372,10 @@ mod tests {
         check_base("127.0.0.1:8001", None);
         check_base("", None);
     }
+
+    #[test]
+    fn a_program_without_a_crypto_provider_is_told_so() {
+        // Nothing in this test program installs one.
+        assert!(matches!(Client::new("http://127.0.0.1:8001", "k"), Err(ClientError::NoCryptoProvider)));
+    }
 }

@@ -32,6 +32,9 @@ mod runs;
 
 pub use self::openapi::openapi;
 
+/// How many entries of a list are put together at a time.
+const AT_A_TIME: usize = 8;
+
 /// What the server's handlers share. Clones share it.
 ///
 /// ```
@@ -127,7 +130,7 @@ impl AppStateBuilder {
 
 /// The server: everything under `/api`, `/healthz` and `/readyz`.
 ///
-/// It has no fallback, so that it can be merged into a router that has more to serve.
+/// Paths outside those are left to the caller: the router can be merged with others, or be given a fallback.
 pub fn router(state: AppState) -> Router {
     let (routes, _document) = openapi::routes().split_for_parts();
     let routes = routes

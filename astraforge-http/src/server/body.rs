@@ -29,6 +29,11 @@ impl<T: FromFields> FromRequest<AppState> for JsonBody<T> {
 pub(super) struct LaterBody(Result<Value, ApiError>);
 
 impl LaterBody {
+    /// A field's text, before the body is judged; `None` when there is none.
+    pub(super) fn text(&self, field: &str) -> Option<&str> {
+        self.0.as_ref().ok()?.get(field)?.as_str()
+    }
+
     /// Judges the body.
     pub(super) fn judge<T: FromFields>(self) -> Result<T, ApiError> {
         Fields::read(self.0?).map_err(ApiError::fields)

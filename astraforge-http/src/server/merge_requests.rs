@@ -11,7 +11,7 @@ use axum::{Json, extract::State};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    AppState,
+    AT_A_TIME, AppState,
     caller::Authenticated,
     error::ApiError,
     openapi::{Missing, Refused},
@@ -19,9 +19,6 @@ use super::{
     runs::titles,
 };
 use crate::wire::merge_request::MergeRequestView;
-
-/// How many merge requests of a list are put together at a time.
-const AT_A_TIME: usize = 8;
 
 /// List merge requests, the newest first.
 #[utoipa::path(

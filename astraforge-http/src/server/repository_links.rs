@@ -7,7 +7,6 @@ use astraforge_core::{
     error::ForgeError,
     id::RepositoryLinkId,
     ports::{git::GitError, store::StoreError},
-    registry::RegistryError,
     repository::{RepositoryLink, Secret},
 };
 use axum::{
@@ -19,7 +18,7 @@ use serde_json::{Map, Value};
 
 use super::{
     AppState,
-    body::JsonBody,
+    body::{JsonBody, LaterBody},
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields, Mistake, mistake},
@@ -56,9 +55,12 @@ pub(super) async fn list(
 pub(super) async fn link(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    JsonBody(body): JsonBody<NewRepositoryLink>,
+    body: LaterBody,
 ) -> Result<(StatusCode, Json<RepositoryLinkView>), ApiError> {
     caller.may(Action::LinkRepositories).map_err(ForgeError::from)?;
+    check_provider(&state, body.text("provider").unwrap_or_default())?;
+    let body: NewRepositoryLink = body.judge()?;
+    check_provider(&state, &body.provider)?;
     let now = state.forge().journal().clock().now();
     let link = RepositoryLink {
         id: RepositoryLinkId::random(),
@@ -83,17 +85,20 @@ pub(super) async fn link(
     }
 }
 
+/// Refuses a provider that is not there, before anything is asked of the other fields on its account.
+fn check_provider(state: &AppState, name: &str) -> Result<(), ApiError> {
+    let (name, known) = (name.trim(), state.forge().ports().providers.names());
+    if name.is_empty() || known.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(80).collect();
+    let message = format!("\"{shown}\" is not a valid choice. What works today: {}.", known.join(", "));
+    Err(ApiError::field("provider", message))
+}
+
 /// Asks the provider whether it can use the link, so that a mistake shows here and not in the first run.
 async fn check_usable(state: &AppState, link: &RepositoryLink) -> Result<(), ApiError> {
-    let provider = match state.forge().ports().providers.resolve(&link.provider) {
-        Ok(provider) => provider,
-        Err(RegistryError::Unknown { name, known, .. }) => {
-            let works = known.join(", ");
-            let message = format!("\"{name}\" is not a valid choice. What works today: {works}.");
-            return Err(ApiError::field("provider", message));
-        }
-        Err(error) => return Err(ForgeError::from(error).into()),
-    };
+    let provider = state.forge().ports().providers.resolve(&link.provider).map_err(ForgeError::from)?;
     match provider.remote(link).await {
         Ok(_) => Ok(()),
         Err(error @ GitError::Backend { .. }) => Err(ForgeError::from(error).into()),

@@ -18,7 +18,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 use super::{
-    AppState,
+    AT_A_TIME, AppState,
     body::{JsonBody, LaterBody},
     caller::Authenticated,
     error::ApiError,
@@ -34,9 +34,6 @@ use crate::wire::{
     request::{ExecuteBody, NewAttachmentBody, NewRequest, RequestRows, RequestView, SpecBody},
     run::RunRecord,
 };
-
-/// How many requests of a list are put together at a time.
-const AT_A_TIME: usize = 8;
 
 /// List requests, the newest first.
 ///

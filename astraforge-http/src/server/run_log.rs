@@ -36,8 +36,11 @@ use crate::wire::outcome::Problem;
 /// Tells whether the log may grow without a person acting: `live` or `settled`, as it was when the stream began.
 const RUN_LOG: HeaderName = HeaderName::from_static("x-run-log");
 
-/// How long a live log has to be silent before it is checked whether it is over.
+/// How long a live log has to be silent before it is checked whether it is over; twice as long each time in a row.
 const SILENCE: Duration = Duration::from_millis(250);
+
+/// The longest time between two such checks.
+const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 
 /// How many events are read at a time when only stored ones are wanted.
 const BATCH: u32 = 256;
@@ -199,8 +202,9 @@ impl Log {
         async_stream::try_stream! {
             let mut events = std::pin::pin!(self.journal.follow(self.request, last));
             let mut shut_down = std::pin::pin!(shutdown.cancelled());
+            let mut silence = SILENCE;
             loop {
-                let next = tokio::time::timeout(SILENCE, events.next());
+                let next = tokio::time::timeout(silence, events.next());
                 let next = match futures::future::select(std::pin::pin!(next), shut_down.as_mut()).await {
                     Either::Left((next, _)) => next,
                     Either::Right(_) => break,
@@ -210,13 +214,17 @@ impl Log {
                     Ok(Some(event)) => {
                         let event = event?;
                         last = event.seq;
+                        silence = SILENCE;
                         let ends_run = event.kind.ends_run();
                         if self.has(&event) {
                             yield event;
                         }
                         ends_run
                     }
-                    Err(_silence) => true,
+                    Err(_elapsed) => {
+                        silence = (2 * silence).min(LONGEST_SILENCE);
+                        true
+                    }
                 };
                 if may_be_last && !stays_open && self.is_over(last).await? {
                     break;

@@ -15,7 +15,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    AppState,
+    AT_A_TIME, AppState,
     caller::Authenticated,
     error::ApiError,
     openapi::{Conflict, Missing, Refused},
@@ -26,9 +26,6 @@ use crate::wire::{
     outcome::Cancelled,
     run::{RunDetail, RunSummary},
 };
-
-/// How many runs of a list are put together at a time.
-const AT_A_TIME: usize = 8;
 
 /// List runs, the newest first.
 #[utoipa::path(

@@ -1,68 +1,57 @@
 //! Serde for points in time, in the two forms of the contract; both have microseconds.
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Deserializer, Serializer};
+macro_rules! form {
+    ($(#[$doc:meta])* $name:ident, use_z: $use_z:literal) => {
+        $(#[$doc])*
+        pub(crate) mod $name {
+            use chrono::{DateTime, SecondsFormat, Utc};
+            use serde::{Deserialize, Deserializer, Serializer};
 
-/// Rows: `2026-03-01T10:15:00.123456Z`.
-pub(crate) mod row {
-    use super::{DateTime, Deserialize, Deserializer, SecondsFormat, Serializer, Utc};
+            pub(crate) fn serialize<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Micros, $use_z))
+            }
 
-    pub(crate) fn serialize<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Micros, true))
-    }
+            pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<DateTime<Utc>, D::Error> {
+                DateTime::deserialize(d)
+            }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
-        DateTime::deserialize(deserializer)
-    }
+            /// The same for a time that may be missing.
+            pub(crate) mod optional {
+                use chrono::{DateTime, Utc};
+                use serde::{Deserialize, Deserializer, Serializer};
 
-    /// The same for a time that may be missing.
-    pub(crate) mod optional {
-        use super::{DateTime, Deserialize, Deserializer, Serializer, Utc};
+                pub(crate) fn serialize<S: Serializer>(
+                    at: &Option<DateTime<Utc>>,
+                    serializer: S,
+                ) -> Result<S::Ok, S::Error> {
+                    match at {
+                        Some(at) => super::serialize(at, serializer),
+                        None => serializer.serialize_none(),
+                    }
+                }
 
-        pub(crate) fn serialize<S: Serializer>(at: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
-            match at {
-                Some(at) => super::serialize(at, serializer),
-                None => serializer.serialize_none(),
+                pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+                    Option::deserialize(d)
+                }
             }
         }
-
-        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<DateTime<Utc>>, D::Error> {
-            Option::deserialize(d)
-        }
-    }
+    };
 }
 
-/// Runs and messages: `2026-03-01T10:15:00.123456+00:00`.
-pub(crate) mod offset {
-    use super::{DateTime, Deserialize, Deserializer, SecondsFormat, Serializer, Utc};
+form! {
+    /// Rows: `2026-03-01T10:15:00.123456Z`.
+    row, use_z: true
+}
 
-    pub(crate) fn serialize<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Micros, false))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
-        DateTime::deserialize(deserializer)
-    }
-
-    /// The same for a time that may be missing.
-    pub(crate) mod optional {
-        use super::{DateTime, Deserialize, Deserializer, Serializer, Utc};
-
-        pub(crate) fn serialize<S: Serializer>(at: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
-            match at {
-                Some(at) => super::serialize(at, serializer),
-                None => serializer.serialize_none(),
-            }
-        }
-
-        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<DateTime<Utc>>, D::Error> {
-            Option::deserialize(d)
-        }
-    }
+form! {
+    /// Runs and messages: `2026-03-01T10:15:00.123456+00:00`.
+    offset, use_z: false
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, Utc};
+
     use super::*;
 
     #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]

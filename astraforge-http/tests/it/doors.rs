@@ -1,6 +1,9 @@
 //! Who comes in, what every answer carries, and what is refused before any handler.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use astraforge_core::{
     access::Role,
@@ -289,4 +292,48 @@ async fn a_panic_is_answered_in_json() {
     let answer = house.post(Who::Admin, "/api/requests/plan/", json!({"request_id": RunId::random()})).await;
     answer.is(500, json!({"detail": "Something of ours broke; the server's log has details."}));
     assert!(answer.headers.contains_key("x-request-id"));
+}
+
+#[tokio::test]
+async fn what_lies_outside_the_api_is_the_embedders() {
+    let house = House::new().await;
+    let app = house.app.clone().fallback(|| async { "the embedder's own page" });
+    let house = House { app, ..house };
+    assert_eq!(house.get(Who::Nobody, "/").await.text, "the embedder's own page");
+    assert_eq!(house.get(Who::Nobody, "/apis").await.text, "the embedder's own page");
+    house.get(Who::Nobody, "/api/nothing").await.is(404, json!({"detail": "Not found."}));
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_paths_and_ids_but_no_keys_prompts_or_tokens() {
+    let house = House::new().await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE);
+    let guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    let prompt = json!({"prompt": "the-secret-prompt", "project_id": house.spine.link.id});
+    let answer = house.post(Who::Maintainer, "/api/requests/?also=the-secret-query", prompt).await;
+    answer.has_status(201);
+    let link = json!({"provider": "local", "repository": "x", "access_token": "the-secret-token"});
+    house.post(Who::Maintainer, "/api/repository-links/", link).await.has_status(201);
+    drop(guard);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("/api/requests/") && text.contains("status=201") && text.contains("Maintainer"), "{text}");
+    assert!(text.contains(answer.header("x-request-id")), "{text}");
+    assert!(!text.contains("the-secret") && !text.contains(house.key(Who::Maintainer)), "{text}");
 }
