@@ -181,7 +181,7 @@ fn make_workspace(folder: &Path, owner: Option<u32>) -> io::Result<()> {
 }
 
 /// When the host itself runs out of memory a sandbox is to go, not its server. Processes inside inherit this, and what
-/// root has set they cannot lower.
+/// a launcher with `CAP_SYS_RESOURCE` has set they cannot lower.
 fn prefer_as_victim(pid: Pid) -> io::Result<()> {
     fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), "500")
 }
