@@ -180,7 +180,7 @@ async fn to_http(answer: ModelAnswer) -> Result<Response<ProxyBody>, Refusal> {
     match verdict(status, retry_after) {
         Verdict::PassOn(status) => Ok(with_headers(status, answer.headers, whole(body))),
         Verdict::Replace(message) => {
-            let said = String::from_utf8_lossy(&body[..body.len().min(2048)]).into_owned();
+            let said = error_message(&body);
             tracing::warn!(status = status.as_u16(), "the model upstream refused a call");
             Err(Refusal::last_word("upstream_refused", format!("{message} The provider said: {said}")))
         }
@@ -215,6 +215,16 @@ fn verdict(status: StatusCode, retry_after: Option<&str>) -> Verdict {
         )),
         // Codex would try these six times; they mean the same each time.
         _ => Verdict::PassOn(StatusCode::BAD_REQUEST),
+    }
+}
+
+/// The words of an error: those of OpenAI's shape, else the beginning of whatever it is.
+fn error_message(body: &[u8]) -> String {
+    const LONGEST: usize = 2048;
+    let parsed: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    match parsed.as_ref().and_then(|body| body["error"]["message"].as_str()) {
+        Some(message) => message[..message.floor_char_boundary(LONGEST)].to_owned(),
+        None => String::from_utf8_lossy(&body[..body.len().min(LONGEST)]).into_owned(),
     }
 }
 

@@ -73,12 +73,16 @@ where
     }
 
     fn call(&mut self, request: Authorized<Request<B>>) -> Self::Future {
-        let meter = Meter { caller: request.caller.clone(), log: self.log.clone(), done: false };
+        let (caller, log) = (request.caller.clone(), self.log.clone());
         let counts = request.request.uri().path().ends_with("/responses");
         let answer = self.inner.call(request);
         async move {
             let answer = answer.await?;
-            Ok(if counts && answer.status().is_success() { metered(answer, meter) } else { answer })
+            // A refusal is no call that a model worked on.
+            if !counts || !answer.status().is_success() {
+                return Ok(answer);
+            }
+            Ok(metered(answer, Meter { caller, log, done: false }))
         }
         .boxed()
     }
