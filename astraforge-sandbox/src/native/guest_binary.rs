@@ -9,6 +9,10 @@ use std::{
 /// Name of the guest program.
 pub const NAME: &str = "astraforge-guest";
 
+/// Where it is looked for, from the folder of the executable: beside it, where packages put programs that people do not
+/// start, and where `cargo xtask guest` puts it.
+pub const PLACES: [&str; 3] = [".", "../lib/astraforge", "../guest"];
+
 #[cfg(astraforge_embedded_guest)]
 const EMBEDDED: Option<&[u8]> = Some(include_bytes!(env!("ASTRAFORGE_EMBED_GUEST")));
 #[cfg(not(astraforge_embedded_guest))]
@@ -51,8 +55,8 @@ pub enum GuestBinaryError {
 }
 
 impl GuestBinary {
-    /// Finds the guest program: the one named by `option`, else the one beside this executable, else the one built
-    /// into this executable, which is written below `state_dir` first.
+    /// Finds the guest program: the one named by `option`, else one that lies near this executable ([`PLACES`]), else
+    /// the one built into this executable, which is written below `state_dir` first.
     ///
     /// # Errors
     /// [`GuestBinaryError::NotFound`] lists where it looked. An `option` that names no program is never replaced.
@@ -60,13 +64,14 @@ impl GuestBinary {
         if let Some(path) = option {
             return Self::at(path).ok_or_else(|| not_found([path.to_owned()]));
         }
-        let beside: Vec<_> = std::env::current_exe().ok().into_iter().map(|it| it.with_file_name(NAME)).collect();
-        if let Some(found) = beside.iter().find_map(|it| Self::at(it)) {
+        let executable = std::env::current_exe().unwrap_or_default();
+        let near: Vec<_> = PLACES.iter().filter_map(|it| Some(executable.parent()?.join(it).join(NAME))).collect();
+        if let Some(found) = near.iter().find_map(|it| Self::at(it)) {
             return Ok(found);
         }
         match EMBEDDED {
             Some(bytes) => write(bytes, state_dir).map(Self),
-            None => Err(not_found(beside)),
+            None => Err(not_found(near)),
         }
     }
 
