@@ -69,11 +69,7 @@ impl Sandboxes {
     ///
     /// # Errors
     /// [`SessionError::Lost`] when there is no such sandbox, [`SessionError::Backend`] when its guest does not answer.
-    pub async fn attach(
-        &self,
-        id: SandboxId,
-        services: Vec<ServiceBinding>,
-    ) -> Result<Arc<dyn Session>, SessionError> {
+    pub async fn attach(&self, id: SandboxId, services: Vec<ServiceBinding>) -> Result<Arc<dyn Session>, SessionError> {
         Ok(self.open(id, services).await?)
     }
 

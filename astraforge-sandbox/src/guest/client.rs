@@ -76,10 +76,8 @@ impl GuestClient {
         let serves = !services.is_empty();
         let greeting = greet_guest(&mut stream, &HostGreeting { serves }).await?;
         let (opener, inbound, connection) = multiplex(stream, Mode::Client);
-        let tasks = [
-            tokio::spawn(connection).abort_handle(),
-            tokio::spawn(serve_calls(inbound, services)).abort_handle(),
-        ];
+        let tasks =
+            [tokio::spawn(connection).abort_handle(), tokio::spawn(serve_calls(inbound, services)).abort_handle()];
         let operations = Arc::new(Semaphore::new(MAX_OPERATIONS));
         let guest_version = greeting.version;
         Ok(Self { shared: Arc::new(Shared { opener, operations, guest_version, tasks }) })
@@ -225,4 +223,3 @@ async fn serve_call(mut stream: Stream, services: &[ServiceBinding]) {
         Err(_) => tracing::warn!("a sandbox's service call names no service"),
     }
 }
-

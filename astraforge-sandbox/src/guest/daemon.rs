@@ -8,7 +8,14 @@
 //! Each command runs beneath a [shim](shim) that owns its process tree. What escapes a shim, because the agent
 //! killed it, ends up as a child of the daemon and is killed there (see [`children`]).
 
-use std::{cell::{Cell, RefCell}, collections::BTreeMap, io, os::unix::net::UnixListener, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    io,
+    os::unix::net::UnixListener,
+    rc::Rc,
+    time::Duration,
+};
 
 use tokio::{
     net::UnixStream,
@@ -41,14 +48,10 @@ const MAX_CONNECTIONS: usize = 64;
 /// How long what hosts asked for may take to end with them, before the rest is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
-type Frames = tokio_util::codec::FramedRead<
-    tokio_util::compat::Compat<futures::io::ReadHalf<Stream>>,
-    FrameCodec<HostFrame>,
->;
-type FrameSink = tokio_util::codec::FramedWrite<
-    tokio_util::compat::Compat<futures::io::WriteHalf<Stream>>,
-    FrameCodec<GuestFrame>,
->;
+type Frames =
+    tokio_util::codec::FramedRead<tokio_util::compat::Compat<futures::io::ReadHalf<Stream>>, FrameCodec<HostFrame>>;
+type FrameSink =
+    tokio_util::codec::FramedWrite<tokio_util::compat::Compat<futures::io::WriteHalf<Stream>>, FrameCodec<GuestFrame>>;
 
 /// Serves hosts until the sandbox is to end: told so by a host, or without one for the orphan timeout.
 ///

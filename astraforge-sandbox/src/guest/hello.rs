@@ -26,7 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[non_exhaustive]
 pub enum HandshakeError {
     /// The peer speaks another version of the protocol.
-    #[error("the guest speaks protocol {theirs}, this host {ours}: start the sandbox with the guest of this host's version")]
+    #[error(
+        "the guest speaks protocol {theirs}, this host {ours}: start the sandbox with the guest of this host's version"
+    )]
     Version {
         /// The version of this side.
         ours: u32,
@@ -90,9 +92,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), greeting: &impl Serialize)
     write_header(stream, greeting, MAX_GREETING).await.map_err(HandshakeError::Broken)
 }
 
-async fn receive<T: serde::de::DeserializeOwned>(
-    stream: &mut (impl AsyncRead + Unpin),
-) -> Result<T, HandshakeError> {
+async fn receive<T: serde::de::DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> Result<T, HandshakeError> {
     let mut magic = [0; 8];
     stream.read_exact(&mut magic).await.map_err(broken)?;
     if magic != MAGIC {

@@ -1,4 +1,5 @@
 //! The guest daemon: its life, and its connections.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "these functions are tests")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -84,7 +85,9 @@ async fn a_lost_connection_ends_its_commands_and_no_others() {
 #[tokio::test]
 async fn a_peer_that_is_no_guest_is_refused() {
     let (host, mut stranger) = tokio::io::duplex(1024);
-    tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut stranger, b"HTTP/1.1 400 Bad Request\r\n").await });
+    tokio::spawn(
+        async move { tokio::io::AsyncWriteExt::write_all(&mut stranger, b"HTTP/1.1 400 Bad Request\r\n").await },
+    );
     let stream = tokio_util::compat::TokioAsyncReadCompatExt::compat(host);
     let error = GuestClient::connect(Box::pin(stream), Vec::new()).await.unwrap_err();
     assert_eq!(error.to_string(), "what answers is not an AstraForge guest");
@@ -110,9 +113,14 @@ async fn measure(driver: DynSandboxDriver) {
     for times in [&mut bare, &mut inside, &mut started] {
         times.sort();
     }
-    println!("started {:?}", started[ROUNDS / 2]);
-    let (bare, inside) = (bare[ROUNDS / 2], inside[ROUNDS / 2]);
-    println!("bare {bare:?}, in a sandbox {inside:?}, ratio {:.2}", inside.as_secs_f64() / bare.as_secs_f64());
+    // The tenth fastest of a hundred tells what it costs where nothing else runs; the median, here and now.
+    for (name, rank) in [("fast", ROUNDS / 10), ("median", ROUNDS / 2)] {
+        let (bare, started, inside) = (bare[rank], started[rank], inside[rank]);
+        let ratio = inside.as_secs_f64() / bare.as_secs_f64();
+        println!(
+            "{name}: bare {bare:?}; in a sandbox it runs after {started:?} and has ended after {inside:?}: {ratio:.2}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

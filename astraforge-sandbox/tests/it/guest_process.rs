@@ -5,7 +5,8 @@ use std::{fs::File, io::stdin, os::fd::AsFd, os::unix::net::UnixListener};
 use astraforge_sandbox::guest::{GuestConfig, daemon};
 
 /// Arguments that make this binary run [`daemon_of_another_test`] and nothing else.
-pub(crate) const ARGUMENTS: [&str; 4] = ["guest_process::daemon_of_another_test", "--exact", "--ignored", "--nocapture"];
+pub(crate) const ARGUMENTS: [&str; 4] =
+    ["guest_process::daemon_of_another_test", "--exact", "--ignored", "--nocapture"];
 
 #[test]
 #[ignore = "not a test: the daemon's process, started by other tests"]

@@ -57,14 +57,8 @@ fn follow(call: Call, stdin: Bytes) -> Execution {
         // Dropping the input resets the stream, upon which the guest kills the command.
         let _ = stop.run_until_cancelled(input.send()).await;
     });
-    let events = Events {
-        frames: call.frames,
-        written: 0,
-        taken,
-        ended: false,
-        _cancel: cancel.drop_guard(),
-        _held: call.held,
-    };
+    let events =
+        Events { frames: call.frames, written: 0, taken, ended: false, _cancel: cancel.drop_guard(), _held: call.held };
     Execution {
         events: stream::unfold(events, |mut events| async move { Some((events.next().await?, events)) }).boxed(),
         control: Arc::new(Control(control)),

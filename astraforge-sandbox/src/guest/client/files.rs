@@ -30,12 +30,7 @@ pub(super) async fn read(client: &GuestClient, path: &str, max_bytes: u64) -> Re
     }
 }
 
-pub(super) async fn write(
-    client: &GuestClient,
-    path: &str,
-    contents: Bytes,
-    mode: u32,
-) -> Result<(), SessionError> {
+pub(super) async fn write(client: &GuestClient, path: &str, contents: Bytes, mode: u32) -> Result<(), SessionError> {
     let Call { mut frames, mut sink, held: _held } =
         client.call(&Operation::WriteFile { path: path.to_owned(), mode }).await?;
     // A guest that fails early reads no further, so its answer is awaited all along; it also tells why sending broke.

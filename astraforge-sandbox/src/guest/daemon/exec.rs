@@ -10,6 +10,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe::{Receiver, Sender},
     sync::{mpsc, oneshot},
+    task::{spawn_local, yield_now},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -25,19 +26,25 @@ use crate::guest::{
     header::ExecRequest,
 };
 
+/// How long a short command takes.
+const SHORT: Duration = Duration::from_millis(20);
 /// How long a shim may take to kill its tree before the daemon does it, in a rougher way.
 const GRACE: Duration = Duration::from_secs(5);
 /// What may be left in a pipe when its last writer is dead.
 const MAX_LEFTOVER: usize = 1024 * 1024;
 
 /// Runs a command, from its start to the end of its whole process tree.
-pub(super) async fn run(daemon: &Daemon, request: ExecRequest, frames: Frames, mut sink: FrameSink) {
+pub(super) async fn run(daemon: &Rc<Daemon>, request: ExecRequest, frames: Frames, mut sink: FrameSink) {
     let timeout = request.timeout_ms.map(Duration::from_millis);
     match start(daemon, request).await {
         Ok(shim) => {
             if sink.send(GuestFrame::Started).await.is_ok() {
-                daemon.prepare_shim();
+                let next = spawn_local(prepare_next(Rc::clone(daemon)));
                 follow(&daemon.children, shim, timeout, frames, sink).await;
+                next.abort();
+                // The host hears of the end first.
+                yield_now().await;
+                daemon.prepare_shim();
             } else {
                 end_tree(&daemon.children, shim).await;
             }
@@ -46,11 +53,17 @@ pub(super) async fn run(daemon: &Daemon, request: ExecRequest, frames: Frames, m
     }
 }
 
+/// Forks the next command's shim while this one's command runs. A short command is not disturbed by that: it ends first.
+async fn prepare_next(daemon: Rc<Daemon>) {
+    sleep(SHORT).await;
+    daemon.prepare_shim();
+}
+
 async fn start(daemon: &Daemon, request: ExecRequest) -> Result<Shim, String> {
     let mut env = daemon.environment();
     env.extend(request.env);
     let job = Job { argv: request.argv, cwd: request.cwd, env };
-    let job = serde_json::to_vec(&job).map_err(|error| error.to_string())?;
+    let job = job.to_wire().map_err(|error| error.to_string())?;
     // The agent may have killed a shim that waited for a command; one made now has had no time to be found.
     for _ in 0..3 {
         let mut shim = daemon.take_shim().map_err(|error| format!("the sandbox cannot fork: {error}"))?;

@@ -2,18 +2,12 @@
 //!
 //! It is a fork of the daemon that executes nothing. It makes itself the reaper of its descendants, so whatever they
 //! do (double fork, `setsid`, ignoring signals) they stay beneath it; when the command ends, or is to end, it kills
-//! them until the kernel says that it has no child left. A shim serves one command. The next one's is forked while
-//! this one's runs, so a command waits for no fork of the daemon.
+//! them until the kernel says that it has no child left. A shim serves one command. The next one's is forked
+//! ahead of time, so a command that does not follow another at once waits for no fork of the daemon.
 
 mod process;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    os::fd::OwnedFd,
-    os::unix::net::UnixStream as StdUnixStream,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, os::unix::net::UnixStream as StdUnixStream, path::PathBuf};
 
 use astraforge_core::session::Exit;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -38,6 +32,17 @@ pub(super) struct Job {
     pub(super) argv: Vec<String>,
     pub(super) cwd: PathBuf,
     pub(super) env: BTreeMap<String, String>,
+}
+
+impl Job {
+    /// JSON after its length, in one piece: the shim wakes up once.
+    pub(super) fn to_wire(&self) -> io::Result<Vec<u8>> {
+        let mut wire = vec![0; 4];
+        serde_json::to_writer(&mut wire, self)?;
+        let length = u32::try_from(wire.len() - 4).map_err(io::Error::other)?;
+        wire[..4].copy_from_slice(&length.to_be_bytes());
+        Ok(wire)
+    }
 }
 
 /// What a shim can be told while its command runs, in one byte each.
@@ -127,13 +132,11 @@ impl Shim {
         })
     }
 
-    /// Starts the command.
+    /// Starts the command of a [`Job`] on the wire.
     ///
     /// # Errors
     /// The shim is dead. The inner result is the command's: the reason why it can't start.
     pub(super) async fn start(&mut self, job: &[u8]) -> io::Result<Result<(), String>> {
-        let length = u32::try_from(job.len()).map_err(io::Error::other)?;
-        self.orders.0.write_all(&length.to_be_bytes()).await?;
         self.orders.0.write_all(job).await?;
         match self.reports.next().await? {
             Report::Started => Ok(Ok(())),

@@ -80,7 +80,14 @@ fn posix_spawn(program: &CStr, argv: &[CString], env: &[CString]) -> io::Result<
     // SAFETY: `program`, `argv` and `env` are NUL-terminated and live until the call returns, both arrays end with a
     // null pointer, and `attributes` is initialised.
     let errno = unsafe {
-        libc::posix_spawn(&raw mut pid, program.as_ptr(), ptr::null(), &raw const attributes.0, argv.as_ptr(), env.as_ptr())
+        libc::posix_spawn(
+            &raw mut pid,
+            program.as_ptr(),
+            ptr::null(),
+            &raw const attributes.0,
+            argv.as_ptr(),
+            env.as_ptr(),
+        )
     };
     if errno == 0 { Ok(pid) } else { Err(io::Error::from_raw_os_error(errno)) }
 }

@@ -20,7 +20,10 @@ use rustix::{
 
 use super::{Job, Order, Report};
 use crate::guest::{
-    daemon::{process_table::{kill_descendants, signal_group}, spawn},
+    daemon::{
+        process_table::{kill_descendants, signal_group},
+        spawn,
+    },
     header::MAX_OPERATION,
 };
 
