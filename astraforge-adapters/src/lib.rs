@@ -1,4 +1,25 @@
 //! AstraForge's ports made real: one module and one feature each.
+//!
+//! | port of the core | here |
+//! |---|---|
+//! | `Store` | [`sqlite`] |
+//! | `GitBroker`, `VcsProvider` | [`git`], [`local`] |
+//! | `ModelUpstream`, `Reviewer` | [`models`] |
+//! | `PolicyEngine` | [`rego`] |
+//! | `ArtifactStore`, `Wakeups`, `Clock` | [`artifacts`], [`wakeup`], [`clock`] |
+//!
+//! ```
+//! use astraforge_adapters::{secret_box::SecretKey, sqlite::SqliteStore};
+//! use astraforge_core::{id::TenantId, ports::store::Store};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let key = SecretKey::load_or_create(folder.path().join("secret.key"))?;
+//! let store = SqliteStore::open(folder.path().join("astraforge.db"), key).await?;
+//! assert!(store.requests(&TenantId::new("acme")).await?.is_empty());
+//! # Ok(()) }
+//! ```
 
 pub mod artifacts;
 pub mod clock;

@@ -2,6 +2,29 @@
 //!
 //! [`server::router`] serves a [`Forge`](astraforge_core::forge::Forge); [`client::Client`] talks to such a server. Both
 //! share the bodies in [`wire`], so that what one writes the other reads.
+//!
+//! ```
+//! use astraforge_core::{
+//!     forge::{Forge, Settings},
+//!     testing::Spine,
+//! };
+//! use astraforge_http::{AppState, router};
+//! use axum::{Router, routing::get};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Ports in memory; a real program brings its own.
+//! let forge = Forge::new(Spine::new().await.ports(Settings::default()));
+//! let app: Router = router(AppState::builder(forge).build()).route("/", get(|| async { "my own page" }));
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! # let done = std::future::ready(());
+//! # let serving = axum::serve(listener, app).with_graceful_shutdown(done);
+//! # #[cfg(any())]
+//! let serving = axum::serve(listener, app);
+//! serving.await?;
+//! # Ok(()) }
+//! ```
 
 #[cfg(feature = "client")]
 pub mod client;

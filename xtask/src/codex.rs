@@ -13,12 +13,14 @@ use crate::{process, workspace::Workspace};
 /// The version that everything is tested with.
 pub(crate) const VERSION: &str = "0.169.0";
 
-/// Returns the folder of the installed npm package, installed now if it was not.
+/// Names the native program to the tests.
+pub(crate) const VARIABLE: &str = "ASTRAFORGE_TEST_CODEX";
+
+/// Returns the native program of the npm package, installed now if it was not.
 pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let folder = workspace.target.join("tools").join(format!("codex-{VERSION}"));
-    let package = folder.join("node_modules/@openai");
-    if is_whole(&folder) {
-        return Ok(package);
+    if let Some(program) = program_in(&folder) {
+        return Ok(program);
     }
     let draft = folder.with_file_name(format!("codex-new-{}", std::process::id()));
     fs::create_dir_all(&draft)?;
@@ -26,16 +28,17 @@ pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&draft);
     npm.arg(format!("@openai/codex@{VERSION}"));
     process::run(&mut npm).context("npm could not install the Codex CLI")?;
-    ensure!(is_whole(&draft), "npm installed no Codex program for this platform");
+    ensure!(program_in(&draft).is_some(), "npm installed no Codex program for this platform");
     if fs::rename(&draft, &folder).is_err() {
         // Another run was quicker; its copy is the same version.
         fs::remove_dir_all(&draft)?;
     }
-    Ok(package)
+    program_in(&folder).context("the Codex program that npm installed is gone again")
 }
 
-/// Tells whether the native program is there; npm leaves it out on platforms that it does not know.
-fn is_whole(folder: &Path) -> bool {
-    let vendored = |package: fs::DirEntry| package.path().join("vendor").is_dir();
-    fs::read_dir(folder.join("node_modules/@openai")).is_ok_and(|found| found.flatten().any(vendored))
+/// The native program below an npm prefix; npm leaves it out on platforms that it does not know.
+fn program_in(prefix: &Path) -> Option<PathBuf> {
+    let packages = fs::read_dir(prefix.join("node_modules/@openai")).ok()?.flatten();
+    let targets = packages.filter_map(|package| fs::read_dir(package.path().join("vendor")).ok()).flatten().flatten();
+    targets.map(|target| target.path().join("bin/codex")).find(|program| program.is_file())
 }

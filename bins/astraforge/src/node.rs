@@ -279,11 +279,12 @@ async fn start_tasks(
         let (worker, stopped) = (worker.clone(), stopped.clone());
         tasks.spawn(async move { worker.run(stopped).await });
     }
-    tasks.spawn(serve(listener, router(AppState::builder(forge).build()), stopped));
+    let state = AppState::builder(forge).with_shutdown(stopped.clone()).build();
+    tasks.spawn(serve(listener, router(state), stopped));
     Ok(tasks)
 }
 
-/// Serves until it is stopped; watchers that stay on then have a moment to hear the end of the log.
+/// Serves until it is stopped. A client that then reads no more has a moment, and is left.
 async fn serve(listener: TcpListener, app: axum::Router, stopped: Cancellation) {
     const GRACE: Duration = Duration::from_secs(2);
     let stop = stopped.clone();

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::tally::Tally;
 use super::{Context, Verdict, embed, features, package, rootless};
 use crate::workspace::Workspace;
-use crate::{guest, process, tidy, tools};
+use crate::{codex, guest, process, tidy, tools};
 
 /// One check.
 #[derive(Debug)]
@@ -29,8 +29,11 @@ pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
         stage("guest", "the static guest builds", &[], |context, _| {
             guest::build(context.workspace).map(|_| Verdict::Passed)
         }),
+        stage("codex", "the pinned Codex CLI is installed", &[], |context, _| {
+            codex::install(context.workspace).map(|_| Verdict::Passed)
+        }),
         stage("clippy", "no warning anywhere", &[], clippy),
-        stage("tests", "unit and integration tests", &["guest"], tests),
+        stage("tests", "unit and integration tests", &["guest", "codex"], tests),
         stage("doctests", "every example in the documentation runs", &["guest"], doctests),
         stage("docs", "the documentation builds without a warning", &[], docs),
         stage("features", "each library builds with each of its features alone", &[], features::check),
@@ -76,13 +79,13 @@ fn tests(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
             let mut command = Command::new(nextest);
             command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
             in_workspace(context, &mut command);
-            count(command.env(guest::VARIABLE, context.workspace.guest()), Tally::of_nextest, tally)?;
+            count(with_programs(context, &mut command)?, Tally::of_nextest, tally)?;
             Ok(Verdict::Passed)
         }
         Err(error) => {
             println!("using `cargo test` instead of nextest: {error:#}");
             let mut cargo = context.workspace.cargo(["test", "--workspace", "--locked", "--tests", "--no-fail-fast"]);
-            count(cargo.env(guest::VARIABLE, context.workspace.guest()), Tally::of_libtest, tally)?;
+            count(with_programs(context, &mut cargo)?, Tally::of_libtest, tally)?;
             Ok(Verdict::PassedWith("with `cargo test`: nextest is not there".into()))
         }
     }
@@ -120,7 +123,7 @@ fn deny(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
 fn soak(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
     let arguments = ["test", "--workspace", "--locked", "--tests", "--no-fail-fast", "--", "--ignored", "soak"];
     let mut cargo = context.workspace.cargo(arguments);
-    count(cargo.env(guest::VARIABLE, context.workspace.guest()), Tally::of_libtest, tally)?;
+    count(with_programs(context, &mut cargo)?, Tally::of_libtest, tally)?;
     if *tally == Tally::default() {
         return Ok(Verdict::Skipped("no test is ignored and has `soak` in its name".into()));
     }
@@ -138,6 +141,12 @@ fn run_cargo(context: &Context<'_>, arguments: &[&str]) -> anyhow::Result<Verdic
 /// Lets a cargo subcommand that we start ourselves find the checkout and the shared target folder.
 fn in_workspace(context: &Context<'_>, command: &mut Command) {
     command.current_dir(&context.workspace.root).env("CARGO_TARGET_DIR", &context.workspace.target);
+}
+
+/// Tells tests where the programs are that they run.
+fn with_programs<'a>(context: &Context<'_>, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
+    let codex = codex::install(context.workspace)?;
+    Ok(command.env(guest::VARIABLE, context.workspace.guest()).env(codex::VARIABLE, codex))
 }
 
 /// Runs a test runner and adds what it counted to `tally`.

@@ -87,7 +87,11 @@ impl World {
         command.arg("--data").arg(self.path("data")).arg("--repositories").arg(self.path("repositories"));
         command.arg("--scenario").arg(self.path("scenario.json"));
         command.arg("--guest").arg(built("ASTRAFORGE_GUEST", "guest/astraforge-guest", "guest"));
-        command.arg("--codex").arg(built("CODEX_PROGRAM", "tools/codex-0.169.0/node_modules", "demo"));
+        command.arg("--codex").arg(built(
+            "ASTRAFORGE_TEST_CODEX",
+            "tools/codex-0.169.0/node_modules",
+            "test --only codex",
+        ));
         command.args(&self.options);
         command
     }
