@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     fs::File,
-    os::{fd::OwnedFd, unix::net::UnixListener},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixListener, process::CommandExt},
+    },
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -42,6 +45,8 @@ impl ProcessDriver {
         // Not by name: a build may have replaced the file meanwhile.
         let guest = Command::new("/proc/self/exe")
             .args(guest_process::ARGUMENTS)
+            // It ends its children by their groups; one that was just forked is still in the daemon's own.
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())
             .spawn()
