@@ -10,7 +10,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe::{Receiver, Sender},
     sync::{mpsc, oneshot},
-    task::{spawn_local, yield_now},
+    task::spawn_local,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ use crate::guest::{
 
 /// How long a short command takes.
 const SHORT: Duration = Duration::from_millis(20);
+/// How long a host takes to hear that a command ended.
+const PAUSE: Duration = Duration::from_millis(1);
 /// How long a shim may take to kill its tree before the daemon does it, in a rougher way.
 const GRACE: Duration = Duration::from_secs(5);
 /// What may be left in a pipe when its last writer is dead.
@@ -39,12 +41,10 @@ pub(super) async fn run(daemon: &Rc<Daemon>, request: ExecRequest, frames: Frame
     match start(daemon, request).await {
         Ok(shim) => {
             if sink.send(GuestFrame::Started).await.is_ok() {
-                let next = spawn_local(prepare_next(Rc::clone(daemon)));
+                let next = spawn_local(prepare_next(Rc::clone(daemon), SHORT));
                 follow(&daemon.children, shim, timeout, frames, sink).await;
                 next.abort();
-                // The host hears of the end first.
-                yield_now().await;
-                daemon.prepare_shim();
+                spawn_local(prepare_next(Rc::clone(daemon), PAUSE));
             } else {
                 end_tree(&daemon.children, shim).await;
             }
@@ -53,9 +53,10 @@ pub(super) async fn run(daemon: &Rc<Daemon>, request: ExecRequest, frames: Frame
     }
 }
 
-/// Forks the next command's shim while this one's command runs. A short command is not disturbed by that: it ends first.
-async fn prepare_next(daemon: Rc<Daemon>) {
-    sleep(SHORT).await;
+/// Forks the next command's shim in a while: a fork competes for the processor with a command that is about to end, and
+/// with the host that is about to hear of it.
+async fn prepare_next(daemon: Rc<Daemon>, after: Duration) {
+    sleep(after).await;
     daemon.prepare_shim();
 }
 
