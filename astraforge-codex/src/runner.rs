@@ -414,7 +414,6 @@ impl Steps {
         log: &Arc<Log>,
         stop: &Stop,
     ) -> Result<Bench, RunFailure> {
-        log.status("provisioning", "Provisioning workspace").await;
         let spec =
             SandboxSpec::default().with_workspace(self.settings.workspace).with_limits(self.settings.limits.clone());
         let (spec, mut services) = self.agent.outfit(assignment, spec);

@@ -55,9 +55,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &DemoArguments) -> anyhow::R
     println!("{} (data in {})", server.url, scratch.folder.display());
 
     step("Asking the agent: astraforge run");
-    let asked = Instant::now();
     server.ask(workspace, arguments)?;
-    let answered = asked.elapsed();
 
     step("Testing the published branch in a fresh sandbox");
     let outcome = Outcome::read(&server)?;
@@ -67,7 +65,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &DemoArguments) -> anyhow::R
     ensure!(test_passed, "the tests do not pass on the published branch");
     println!("`{TEST}` passes on branch {} at {}", outcome.branch(), outcome.commit());
 
-    let timings = timings::of(&outcome.request, prepared, answered, tested.elapsed());
+    let timings = timings::of(&outcome.request, prepared, tested.elapsed());
     conclude(&scratch, server, arguments, &repository);
     if arguments.json {
         println!("{}", outcome.summary(test_passed, &timings));

@@ -228,7 +228,7 @@ async fn the_log_tells_every_step_and_no_secret() {
     world.codex("echo \"token is $ASTRAFORGE_RUN_TOKEN\" >&2; echo x > x; echo Done. > $OUT").await.unwrap();
     let log = world.log().await;
     let steps = [
-        "provisioning: Provisioning workspace",
+        "provisioning: Provisioned workspace",
         "clone: Repository clone initiated from git://127.0.0.2:9418/repository",
         "workspace: Checked out feature branch astraforge/work",
         "proxy: LLM proxy available at http://127.0.0.2:8080/v1",

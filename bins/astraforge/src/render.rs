@@ -6,6 +6,7 @@ use owo_colors::{OwoColorize, Style};
 
 pub(crate) mod change;
 pub(crate) mod log;
+pub(crate) mod progress;
 
 /// Writes to standard output, with colours where they are wanted.
 #[derive(Debug, Clone, Copy)]

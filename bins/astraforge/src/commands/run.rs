@@ -32,7 +32,7 @@ use crate::{
     },
     connection::Connection,
     data_folder,
-    render::{Terminal, attention, faint, good, strong},
+    render::{Terminal, attention, faint, good, progress::Progress, strong},
 };
 
 /// What a run came to.
@@ -148,11 +148,7 @@ async fn carry_on(
     request: RequestId,
 ) -> anyhow::Result<Outcome> {
     let terminal = Terminal::detect();
-    let show = |event: &_| if args.json { Ok(()) } else { print_event(terminal, false, event) };
-    let mut events = client.logs(request, 0);
-    while let Some(event) = events.next().await {
-        show(&event?)?;
-    }
+    watch(client, args, request).await?;
     let record = client.request(request).await?;
     if let Some(error) = record.metadata.runs.iter().flatten().next_back().and_then(|run| run.error.as_deref()) {
         bail!("the run failed: {error}");
@@ -169,9 +165,25 @@ async fn carry_on(
     if !approved_by_person(run, &change)? {
         return Ok(Outcome::Waiting(Box::new(change)));
     }
+    let show = |event: &_| if args.json { Ok(()) } else { print_event(terminal, false, event) };
     let after = last_event(client, request).await?;
     client.approve(request, Some(change.digest)).await?;
     Ok(Outcome::Published(Box::new(wait_for(client, request, after, show).await?)))
+}
+
+/// Shows the log until nothing is at work any more.
+async fn watch(client: &Client, args: &ConnectionArgs, request: RequestId) -> anyhow::Result<()> {
+    let terminal = Terminal::detect();
+    let progress = Progress::start(!args.json);
+    let mut events = client.logs(request, 0);
+    while let Some(event) = events.next().await {
+        let event = event?;
+        progress.see(&event);
+        if !args.json {
+            progress.above(|| print_event(terminal, false, &event))?;
+        }
+    }
+    Ok(())
 }
 
 /// Asks, where there is somebody to ask.
