@@ -10,7 +10,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe::{Receiver, Sender},
     sync::{mpsc, oneshot},
-    task::spawn_local,
+    task::{spawn_local, yield_now},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -26,10 +26,6 @@ use crate::guest::{
     header::ExecRequest,
 };
 
-/// How long a short command takes.
-const SHORT: Duration = Duration::from_millis(20);
-/// How long a host takes to hear that a command ended.
-const PAUSE: Duration = Duration::from_millis(1);
 /// How long a shim may take to kill its tree before the daemon does it, in a rougher way.
 const GRACE: Duration = Duration::from_secs(5);
 /// What may be left in a pipe when its last writer is dead.
@@ -41,10 +37,8 @@ pub(super) async fn run(daemon: &Rc<Daemon>, request: ExecRequest, frames: Frame
     match start(daemon, request).await {
         Ok(shim) => {
             if sink.send(GuestFrame::Started).await.is_ok() {
-                let next = spawn_local(prepare_next(Rc::clone(daemon), SHORT));
+                spawn_local(prepare_next(Rc::clone(daemon)));
                 follow(&daemon.children, shim, timeout, frames, sink).await;
-                next.abort();
-                spawn_local(prepare_next(Rc::clone(daemon), PAUSE));
             } else {
                 end_tree(&daemon.children, shim).await;
             }
@@ -53,10 +47,10 @@ pub(super) async fn run(daemon: &Rc<Daemon>, request: ExecRequest, frames: Frame
     }
 }
 
-/// Forks the next command's shim in a while: a fork competes for the processor with a command that is about to end, and
-/// with the host that is about to hear of it.
-async fn prepare_next(daemon: Rc<Daemon>, after: Duration) {
-    sleep(after).await;
+/// Forks the next command's shim once the host was told that this one's command runs. Any later, and the fork would be
+/// in the way of the news that it ended.
+async fn prepare_next(daemon: Rc<Daemon>) {
+    yield_now().await;
     daemon.prepare_shim();
 }
 

@@ -3,7 +3,7 @@
 //! It is a fork of the daemon that executes nothing. It makes itself the reaper of its descendants, so whatever they
 //! do (double fork, `setsid`, ignoring signals) they stay beneath it; when the command ends, or is to end, it kills
 //! them until the kernel says that it has no child left. A shim serves one command. The next one's is forked
-//! ahead of time, so a command that does not follow another at once waits for no fork of the daemon.
+//! while this one's runs, so a command waits for no fork of the daemon.
 
 mod process;
 
