@@ -1,8 +1,8 @@
 //! The guest: the daemon inside every sandbox, and the protocol its host speaks with it.
 //!
-//! A connection is any byte stream. It opens with a [handshake](hello), which names the protocol's version, and
-//! then carries `yamux`. Every operation is one stream of its own, opened by the host: a [header](header) says what
-//! is asked, [frames](frame) follow in both directions. A connection that a program in the sandbox makes to a
+//! A connection is any byte stream. It opens with a handshake, which names the protocol's version, and
+//! then carries `yamux`. Every operation is one stream of its own, opened by the host: a header says what
+//! is asked, frames follow in both directions. A connection that a program in the sandbox makes to a
 //! service is such a stream too, opened by the guest.
 //!
 //! The host takes nothing the guest says on trust: every length is bounded before memory is taken for it, what is

@@ -3,10 +3,10 @@
 //! It is one process with one thread, and stays so: every command is a fork away, and only a process with a single
 //! thread may do as it likes after `fork`. So there is no fork server and no passing of descriptors. The price is that
 //! file verbs run on that thread too, in pieces of 64 KiB between which everything else gets its turn; the files are
-//! in memory or on a local disk, and opening never waits (see [`files`]).
+//! in memory or on a local disk, and opening never waits (see `files`).
 //!
-//! Each command runs beneath a [shim](shim) that owns its process tree. What escapes a shim, because the agent
-//! killed it, ends up as a child of the daemon and is killed there (see [`children`]).
+//! Each command runs beneath a shim that owns its process tree. What escapes a shim, because the agent
+//! killed it, ends up as a child of the daemon and is killed there (see `children`).
 
 use std::{
     cell::{Cell, RefCell},

@@ -1,5 +1,6 @@
 //! AstraForge in one binary: the server, the worker and the command line.
 
+mod agent;
 mod cli;
 mod commands;
 mod config;

@@ -14,35 +14,25 @@ use astraforge_adapters::{
     sqlite::SqliteStore,
     wakeup::InProcessWakeups,
 };
-use astraforge_codex::{
-    proxy::LlmProxy,
-    runner::{CodexProgram, CodexRunner, RunSettings, StubExecutor},
-};
 use astraforge_core::{
     access::{ApiKey, Role},
     cancel::{Cancellation, Canceller},
     forge::{Forge, Ports, Settings},
     id::{ApiKeyId, TenantId, UserId},
     journal::Journal,
-    ports::{
-        clock::Clock, executor::AgentExecutor, git::VcsProvider, model::ModelUpstream, review::Reviewer,
-        sessions::Sessions, store::Store, usage::UsageLog,
-    },
+    ports::{clock::Clock, git::VcsProvider, model::ModelUpstream, review::Reviewer, sessions::Sessions},
     redact::{KnownSecret, Redactor},
     registry::Registry,
     repository::Secret,
     review::rules::RuleReviewer,
-    session::Workspace,
     worker::Worker,
 };
 use astraforge_http::{AppState, mint_api_key, router};
-use astraforge_sandbox::{
-    native::{NativeConfig, NativeDriver, guest_binary::GuestBinary},
-    sandboxes::Sandboxes,
-};
+use astraforge_sandbox::sandboxes::Sandboxes;
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
+    agent::Agent,
     config::{Executor, ModelConfig, ServerArgs},
     data_folder::{DataFolder, ServerFile},
 };
@@ -77,16 +67,18 @@ impl Node {
         let store = open_store(&folder).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Journal::new(store.clone(), Arc::new(InProcessWakeups::default()), clock, redactor);
-        let sandboxes = sandboxes(args, &folder)?;
-        let notes = notes(args)?;
-        let executor = executor(args, sandboxes.clone(), model.clone(), store.clone())?;
-        let ports = ports(args, &folder, journal, executor, &model)?;
-        let forge = Forge::new(ports);
+        let agent = Agent::new(args, &folder, model.clone(), store.clone());
+        let notes = agent.trouble.clone().into_iter().chain(notes(args)?).collect();
+        let quarantine = quarantine(&folder);
+        let forge = Forge::new(ports(args, &folder, journal, &agent, &quarantine, &model)?);
 
         let url = format!("http://{}", listener.local_addr()?);
         let (owner_key, is_first_start) = owner_key(&forge, &folder).await?;
         let (stop, stopped) = Cancellation::pair();
-        let tasks = start_tasks(args, forge, sandboxes, listener, stopped).await?;
+        if let Some(sandboxes) = &agent.sandboxes {
+            remove_left(sandboxes).await?;
+        }
+        let tasks = start_tasks(args, forge, quarantine, listener, stopped).await?;
         folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
         Ok(Self { url, owner_key, is_first_start, notes, stop, tasks, folder, store, _known: known })
     }
@@ -126,63 +118,14 @@ fn model(args: &ServerArgs, redactor: &Redactor) -> anyhow::Result<(Arc<dyn Mode
     Ok((Arc::new(OpenAiUpstream::new(config)?), known))
 }
 
-fn sandboxes(args: &ServerArgs, folder: &DataFolder) -> anyhow::Result<Arc<Sandboxes>> {
-    let state = folder.path("sandboxes");
-    let guest = GuestBinary::find(args.guest.as_deref(), &state)?;
-    let mut config = NativeConfig::new(state, guest.path());
-    for toolchain in &args.toolchains {
-        config = config.with_toolchain(toolchain);
-    }
-    let driver =
-        NativeDriver::new(config).context("this machine cannot run sandboxes; `astraforge doctor` says more")?;
-    Ok(Arc::new(Sandboxes::new(Arc::new(driver))))
-}
-
-/// The agents by name; the chosen one is made now, so that a missing program is known before the first run.
-fn executor(
-    args: &ServerArgs,
-    sandboxes: Arc<Sandboxes>,
-    model: Arc<dyn ModelUpstream>,
-    store: Arc<SqliteStore>,
-) -> anyhow::Result<Arc<dyn AgentExecutor>> {
-    let settings = RunSettings::default()
-        .with_author(&args.git_author_name, &args.git_author_email)
-        .with_workspace(Workspace::Tmpfs { size: args.workspace_size });
-    let mut executors: Registry<dyn AgentExecutor> = Registry::new("executor");
-    let (codex, codex_model) = (args.codex.clone(), args.codex_model.clone());
-    let (codex_sessions, codex_settings) = (sandboxes.clone(), settings.clone());
-    let store: Arc<dyn Store> = store;
-    let usage: Arc<dyn UsageLog> = Arc::new(store);
-    executors.register("codex", move || {
-        let proxy = LlmProxy::builder(model.clone()).with_usage_log(usage.clone()).build();
-        let program = CodexProgram::find(codex.as_deref(), search_path())?;
-        let runner = CodexRunner::builder(codex_sessions.clone(), proxy, program)
-            .with_model(&codex_model)
-            .with_settings(codex_settings.clone());
-        Ok(Arc::new(runner.build()))
-    })?;
-    executors.register("stub", move || Ok(Arc::new(StubExecutor::new(sandboxes.clone(), settings.clone()))))?;
-    let name = match args.executor {
-        Executor::Codex => "codex",
-        Executor::Stub => "stub",
-    };
-    Ok(executors.resolve(name)?)
-}
-
-/// The folders of `PATH`.
-pub(crate) fn search_path() -> Vec<std::path::PathBuf> {
-    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
-}
-
 fn ports(
     args: &ServerArgs,
     folder: &DataFolder,
     journal: Journal,
-    executor: Arc<dyn AgentExecutor>,
+    agent: &Agent,
+    quarantine: &Quarantine,
     model: &Arc<dyn ModelUpstream>,
 ) -> anyhow::Result<Ports> {
-    let artifacts = Arc::new(FolderArtifacts::new(folder.path("artifacts")));
-    let broker = Quarantine::new(QuarantineConfig::new(folder.path("quarantine"), artifacts.clone()));
     let mut providers: Registry<dyn VcsProvider> = Registry::new("VCS provider");
     let local = local_provider(args, folder)?;
     providers.register(LocalProvider::NAME, move || Ok(Arc::new(local.clone())))?;
@@ -197,14 +140,22 @@ fn ports(
     let settings = Settings { approver_must_differ: args.approver_must_differ };
     Ok(Ports {
         journal,
-        executor,
-        broker: Arc::new(broker),
+        executor: agent.executor.clone(),
+        broker: Arc::new(quarantine.clone()),
         providers,
         policy: Arc::new(policy),
         reviewers,
-        artifacts,
+        artifacts: artifacts(folder),
         settings,
     })
+}
+
+fn artifacts(folder: &DataFolder) -> Arc<FolderArtifacts> {
+    Arc::new(FolderArtifacts::new(folder.path("artifacts")))
+}
+
+fn quarantine(folder: &DataFolder) -> Quarantine {
+    Quarantine::new(QuarantineConfig::new(folder.path("quarantine"), artifacts(folder)))
 }
 
 /// The provider of repositories on this machine; clones that `run` registered are read from the data folder each time.
@@ -260,17 +211,22 @@ async fn owner_key(forge: &Forge, folder: &DataFolder) -> anyhow::Result<(Secret
     Ok((key, is_first_start))
 }
 
+/// Removes the sandboxes that an earlier process left: their runs are settled as failed.
+async fn remove_left(sandboxes: &Sandboxes) -> anyhow::Result<()> {
+    for left in sandboxes.list().await? {
+        sandboxes.destroy(left).await?;
+    }
+    Ok(())
+}
+
 /// Settles what an earlier process left, then serves and works.
 async fn start_tasks(
     args: &ServerArgs,
     forge: Forge,
-    sandboxes: Arc<Sandboxes>,
+    quarantine: Quarantine,
     listener: TcpListener,
     stopped: Cancellation,
 ) -> anyhow::Result<JoinSet<()>> {
-    for left in sandboxes.list().await? {
-        sandboxes.destroy(left).await?;
-    }
     let worker = Worker::new(forge.clone());
     worker.recover().await?;
 
@@ -279,9 +235,24 @@ async fn start_tasks(
         let (worker, stopped) = (worker.clone(), stopped.clone());
         tasks.spawn(async move { worker.run(stopped).await });
     }
+    tasks.spawn(sweep(quarantine, stopped.clone()));
     let state = AppState::builder(forge).with_shutdown(stopped.clone()).build();
     tasks.spawn(serve(listener, router(state), stopped));
     Ok(tasks)
+}
+
+/// Clears the quarantine of what broken transfers left, at the start and every hour.
+async fn sweep(quarantine: Quarantine, stopped: Cancellation) {
+    const EVERY: Duration = Duration::from_secs(3600);
+    while !stopped.is_cancelled() {
+        if let Err(error) = quarantine.sweep().await {
+            tracing::warn!(%error, "cannot clear the quarantine");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = stopped.cancelled() => {}
+        }
+    }
 }
 
 /// Serves until it is stopped. A client that then reads no more has a moment, and is left.

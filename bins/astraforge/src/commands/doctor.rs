@@ -80,7 +80,7 @@ fn git_check() -> Check {
 }
 
 fn codex_check(args: &ConnectionArgs) -> Check {
-    match CodexProgram::find(args.node.codex.as_deref(), crate::node::search_path()) {
+    match CodexProgram::find(args.node.codex.as_deref(), crate::agent::search_path()) {
         Ok(program) => Check::new("codex", Status::Ok, program.folder().display().to_string(), None),
         Err(error) => {
             let install = "npm install -g @openai/codex@0.169.0".to_owned();

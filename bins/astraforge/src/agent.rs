@@ -1,0 +1,131 @@
+//! The agent of a node and the sandboxes it works in, as configured; and what stands in where they can't be had.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use astraforge_adapters::sqlite::SqliteStore;
+use astraforge_codex::{CodexProgram, CodexRunner, LlmProxy, RunSettings, StubExecutor};
+use astraforge_core::{
+    cancel::Cancellation,
+    journal::Reporter,
+    ports::{
+        executor::{AgentExecutor, AgentOutcome, Assignment},
+        model::ModelUpstream,
+        sessions::Sessions,
+        store::Store,
+        usage::UsageLog,
+    },
+    registry::Registry,
+    repository::RepositoryEnvironment,
+    request::Plan,
+    run::{FailureCause, RunFailure},
+    session::Workspace,
+};
+use astraforge_sandbox::{
+    native::{NativeConfig, NativeDriver, guest_binary::GuestBinary},
+    sandboxes::Sandboxes,
+};
+use async_trait::async_trait;
+
+use crate::{
+    config::{Executor, ServerArgs},
+    data_folder::DataFolder,
+};
+
+/// The agent of a node.
+pub(crate) struct Agent {
+    /// What runs are given to.
+    pub(crate) executor: Arc<dyn AgentExecutor>,
+    /// Where it works, if this machine can run sandboxes.
+    pub(crate) sandboxes: Option<Arc<Sandboxes>>,
+    /// Why runs will fail, if they will.
+    pub(crate) trouble: Option<String>,
+}
+
+impl Agent {
+    /// Finds the agent and makes it ready. One that can't work is no reason to hide what was done before: the node
+    /// starts, says why, and every run fails with that reason.
+    pub(crate) fn new(
+        args: &ServerArgs,
+        folder: &DataFolder,
+        model: Arc<dyn ModelUpstream>,
+        store: Arc<SqliteStore>,
+    ) -> Self {
+        let sandboxes = match sandboxes(args, folder) {
+            Ok(sandboxes) => sandboxes,
+            Err(error) => return Self::unavailable(None, &error, FailureCause::Sandbox),
+        };
+        match executor(args, sandboxes.clone(), model, store) {
+            Ok(executor) => Self { executor, sandboxes: Some(sandboxes), trouble: None },
+            Err(error) => Self::unavailable(Some(sandboxes), &error, FailureCause::MissingProgram),
+        }
+    }
+
+    fn unavailable(sandboxes: Option<Arc<Sandboxes>>, error: &anyhow::Error, cause: FailureCause) -> Self {
+        let reason = format!("{error:#}");
+        let executor = Arc::new(Unavailable(RunFailure::new(cause, reason.clone())));
+        Self { executor, sandboxes, trouble: Some(format!("runs will fail: {reason}")) }
+    }
+}
+
+fn sandboxes(args: &ServerArgs, folder: &DataFolder) -> anyhow::Result<Arc<Sandboxes>> {
+    let state = folder.path("sandboxes");
+    let guest = GuestBinary::find(args.guest.as_deref(), &state)?;
+    let mut config = NativeConfig::new(state, guest.path());
+    for toolchain in &args.toolchains {
+        config = config.with_toolchain(toolchain);
+    }
+    let driver =
+        NativeDriver::new(config).context("this machine cannot run sandboxes; `astraforge doctor` says more")?;
+    Ok(Arc::new(Sandboxes::new(Arc::new(driver))))
+}
+
+/// The executor of that name; only the chosen one is made.
+fn executor(
+    args: &ServerArgs,
+    sandboxes: Arc<dyn Sessions>,
+    model: Arc<dyn ModelUpstream>,
+    store: Arc<dyn Store>,
+) -> anyhow::Result<Arc<dyn AgentExecutor>> {
+    let settings = RunSettings::default()
+        .with_author(&args.git_author_name, &args.git_author_email)
+        .with_workspace(Workspace::Tmpfs { size: args.workspace_size });
+    let mut executors: Registry<dyn AgentExecutor> = Registry::new("executor");
+    let (codex, codex_model) = (args.codex.clone(), args.codex_model.clone());
+    let (codex_sandboxes, codex_settings) = (sandboxes.clone(), settings.clone());
+    let usage: Arc<dyn UsageLog> = Arc::new(store);
+    executors.register("codex", move || {
+        let proxy = LlmProxy::builder(model.clone()).with_usage_log(usage.clone()).build();
+        let program = CodexProgram::find(codex.as_deref(), search_path())?;
+        let runner = CodexRunner::builder(codex_sandboxes.clone(), proxy, program)
+            .with_model(&codex_model)
+            .with_settings(codex_settings.clone());
+        Ok(Arc::new(runner.build()))
+    })?;
+    executors.register("stub", move || Ok(Arc::new(StubExecutor::new(sandboxes.clone(), settings.clone()))))?;
+    let name = match args.executor {
+        Executor::Codex => "codex",
+        Executor::Stub => "stub",
+    };
+    Ok(executors.resolve(name)?)
+}
+
+/// The folders of `PATH`.
+pub(crate) fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+/// Stands in for an agent that can't work here: fails every run, with the reason.
+#[derive(Debug)]
+struct Unavailable(RunFailure);
+
+#[async_trait]
+impl AgentExecutor for Unavailable {
+    async fn execute(&self, _: Assignment, _: Reporter, _: Cancellation) -> Result<AgentOutcome, RunFailure> {
+        Err(self.0.clone())
+    }
+
+    async fn plan(&self, _: &str, _: &RepositoryEnvironment) -> Result<Plan, RunFailure> {
+        Err(self.0.clone())
+    }
+}
