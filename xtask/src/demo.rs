@@ -48,10 +48,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &DemoArguments) -> anyhow::R
     let codex = codex::install(workspace)?;
     let prepared = began.elapsed();
 
-    let scratch = Scratch::new(workspace)?;
+    let mut scratch = Scratch::new(workspace)?;
     let repository = make_repository(workspace, &scratch)?;
     step("Starting the server: astraforge up");
-    let server = Server::start(workspace, &scratch, &guest, &codex)?;
+    let server = Server::start(workspace, &scratch, &guest, &codex)?; // declared after `scratch`: it ends first
     println!("{} (data in {})", server.url, scratch.folder.display());
 
     step("Asking the agent: astraforge run");
@@ -66,7 +66,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &DemoArguments) -> anyhow::R
     println!("`{TEST}` passes on branch {} at {}", outcome.branch(), outcome.commit());
 
     let timings = timings::of(&outcome.request, prepared, tested.elapsed());
-    conclude(&scratch, server, arguments, &repository);
+    if arguments.keep {
+        keep(&mut scratch, server, &repository);
+    }
     if arguments.json {
         println!("{}", outcome.summary(test_passed, &timings));
     } else {
@@ -165,9 +167,10 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The server of the demonstration; it ends with this value unless it is let go.
+/// The server of the demonstration; it ends with this value unless it is kept.
 struct Server {
     child: Child,
+    keep: bool,
     url: String,
     api_key: String,
     program: PathBuf,
@@ -205,7 +208,7 @@ impl Server {
             let log = fs::read_to_string(scratch.folder.join("server.log")).unwrap_or_default();
             bail!("the server did not start:\n{log}");
         };
-        Ok(Self { child, url, api_key, program, data })
+        Ok(Self { child, keep: false, url, api_key, program, data })
     }
 
     /// The command line, talking to this server.
@@ -233,15 +236,21 @@ impl Server {
         let text = process::read(self.astraforge().arg("--json").args(words))?;
         serde_json::from_str(&text).with_context(|| format!("`astraforge {}` printed no JSON", words.join(" ")))
     }
+}
 
+impl Drop for Server {
     /// Asks the server to stop, as Ctrl-C would.
-    fn stop(&mut self) {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         let pid = self.child.id().to_string();
         _ = Command::new("kill").args(["-TERM", &pid]).status();
         let patience = Instant::now() + Duration::from_secs(20);
         while Instant::now() < patience && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(20));
         }
+        // It has ended, or its patience has; either way nothing more can be done about it here.
         _ = self.child.kill();
         _ = self.child.wait();
     }
@@ -319,12 +328,10 @@ impl Outcome {
     }
 }
 
-/// Ends the server, or says how to go on with it.
-fn conclude(scratch: &Scratch, mut server: Server, arguments: &DemoArguments, repository: &Repository) {
-    if !arguments.keep {
-        server.stop();
-        return;
-    }
+/// Lets the server go on, and says how to go on with it.
+fn keep(scratch: &mut Scratch, mut server: Server, repository: &Repository) {
+    server.keep = true;
+    scratch.keep = true;
     step("The server goes on");
     println!("address     {}", server.url);
     println!("API key     {}", server.api_key);

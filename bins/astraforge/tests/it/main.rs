@@ -5,6 +5,7 @@
 mod agents;
 mod command_line;
 mod models;
+mod real_key;
 mod repositories;
 mod restarts;
 mod world;

@@ -82,17 +82,17 @@ impl World {
 
     /// The program, set up like the server.
     pub(crate) fn astraforge(&self) -> Command {
+        let scenario = self.path("scenario.json");
+        self.astraforge_with(&["--scenario", scenario.to_str().unwrap(), "--codex", codex().to_str().unwrap()])
+    }
+
+    /// The program with these options, and the parts that every use of it needs.
+    pub(crate) fn astraforge_with(&self, options: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_astraforge"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.scratch.path());
         command.arg("--data").arg(self.path("data")).arg("--repositories").arg(self.path("repositories"));
-        command.arg("--scenario").arg(self.path("scenario.json"));
         command.arg("--guest").arg(built("ASTRAFORGE_GUEST", "guest/astraforge-guest", "guest"));
-        command.arg("--codex").arg(built(
-            "ASTRAFORGE_TEST_CODEX",
-            "tools/codex-0.169.0/node_modules",
-            "test --only codex",
-        ));
-        command.args(&self.options);
+        command.args(options).args(&self.options);
         command
     }
 
@@ -269,6 +269,11 @@ pub(crate) fn git(folder: &Path, words: &[&str]) -> String {
     let output = git.output().unwrap();
     assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The pinned Codex CLI.
+pub(crate) fn codex() -> PathBuf {
+    built("ASTRAFORGE_TEST_CODEX", "tools/codex-0.169.0/node_modules", "test --only codex")
 }
 
 /// Finds something that `cargo xtask` builds or installs below the target folder.
