@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
+pub use crate::wiring::{Ports, Settings};
 use crate::{
     BoxError,
     command::{
@@ -12,41 +13,9 @@ use crate::{
     },
     error::ForgeError,
     journal::Journal,
-    ports::{
-        artifacts::ArtifactStore, executor::AgentExecutor, git::GitBroker, git::VcsProvider, policy::PolicyEngine,
-        review::Reviewer, store::Store,
-    },
-    registry::Registry,
+    ports::store::Store,
     usecases,
 };
-
-/// What the request spine needs from outside.
-#[derive(Debug)]
-pub struct Ports {
-    /// Where everything is written.
-    pub journal: Journal,
-    /// The agent.
-    pub executor: Arc<dyn AgentExecutor>,
-    /// What stands between workspaces and repositories.
-    pub broker: Arc<dyn GitBroker>,
-    /// The hosts of repositories, by name.
-    pub providers: Registry<dyn VcsProvider>,
-    /// What judges changes.
-    pub policy: Arc<dyn PolicyEngine>,
-    /// Who reviews merge requests, in order.
-    pub reviewers: Vec<Arc<dyn Reviewer>>,
-    /// Where large objects are kept.
-    pub artifacts: Arc<dyn ArtifactStore>,
-    /// What tenants may choose.
-    pub settings: Settings,
-}
-
-/// What tenants may choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Settings {
-    /// Whether somebody else than the requester has to approve.
-    pub approver_must_differ: bool,
-}
 
 /// The service that carries out one command.
 pub type CommandService<C> = BoxCloneSyncService<C, <C as Command>::Answer, BoxError>;

@@ -69,6 +69,7 @@ pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod usecases;
+mod wiring;
 pub mod worker;
 
 /// An error of any type, as tower's middleware passes it on.

@@ -5,12 +5,12 @@ use futures::future::BoxFuture;
 use crate::{
     error::ForgeError,
     event::EventKind,
-    forge::Ports,
     id::{RequestId, TenantId},
     job::{Job, JobKind},
     ports::store::{Changes, Expected, RequestChange, StoreError},
     request::Request,
     run::Run,
+    wiring::Ports,
 };
 
 pub(crate) mod approve_change;

@@ -7,7 +7,6 @@ use crate::{
     command::ApproveChange,
     error::ForgeError,
     event::EventKind,
-    forge::Ports,
     id::ApprovalId,
     job::{Job, JobKind},
     policy::Decision,
@@ -18,6 +17,7 @@ use crate::{
         change_set::ChangeSet,
     },
     usecases::decide,
+    wiring::Ports,
 };
 
 /// What a decision on an approval comes to.

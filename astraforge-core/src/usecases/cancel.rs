@@ -7,13 +7,13 @@ use crate::{
     command::{CancelRun, CancelTarget},
     error::ForgeError,
     event::EventKind,
-    forge::Ports,
     id::{RequestId, RunId},
     job::JobKind,
     ports::store::{Changes, EndedJob},
     request::{Request, RequestState},
     run::{FailureCause, Run, RunFailure, RunStatus},
     usecases::decide,
+    wiring::Ports,
 };
 
 /// Carries out [`CancelRun`].

@@ -5,12 +5,12 @@ use crate::{
     command::ChatReview,
     error::ForgeError,
     event::EventKind,
-    forge::Ports,
     id::MessageId,
     ports::store::Changes,
     request::{Message, MessageRole},
     run::Run,
     usecases::{check_executable, find_request, queue_run},
+    wiring::Ports,
 };
 
 /// Carries out [`ChatReview`].

@@ -4,11 +4,11 @@ use crate::{
     access::Action,
     command::ExecutePlan,
     error::ForgeError,
-    forge::Ports,
     ports::store::Changes,
     request::{Plan, RequestState},
     run::Run,
     usecases::{find_request, queue_run},
+    wiring::Ports,
 };
 
 /// Carries out [`ExecutePlan`].

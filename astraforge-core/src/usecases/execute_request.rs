@@ -4,11 +4,11 @@ use crate::{
     access::Action,
     command::ExecuteRequest,
     error::ForgeError,
-    forge::Ports,
     ports::store::Changes,
     request::{MessageRole, Request},
     run::Run,
     usecases::{check_executable, find_request, queue_run},
+    wiring::Ports,
 };
 
 /// Carries out [`ExecuteRequest`].

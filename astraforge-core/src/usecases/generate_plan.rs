@@ -7,10 +7,10 @@ use crate::{
     command::GeneratePlan,
     error::ForgeError,
     event::EventKind,
-    forge::Ports,
     ports::store::Changes,
     request::{Plan, RequestState},
     usecases::{decide, find_request},
+    wiring::Ports,
 };
 
 /// The states that a request passes on its way to a plan.

@@ -6,7 +6,6 @@ use crate::{
     command::OpenMergeRequest,
     error::ForgeError,
     event::EventKind,
-    forge::Ports,
     id::{MergeRequestId, RequestId, TenantId},
     job::{Job, JobKind},
     merge_request::{MergeRequest, MergeRequestStatus, Proposal},
@@ -19,6 +18,7 @@ use crate::{
     },
     run::{FailureCause, Run, RunFailure},
     usecases::{decide, find_request},
+    wiring::Ports,
 };
 
 /// Carries out [`OpenMergeRequest`].

@@ -6,12 +6,12 @@ use crate::{
     command::ReviewMergeRequest,
     error::ForgeError,
     event::EventKind,
-    forge::Ports,
     merge_request::MergeRequest,
     ports::store::Changes,
     request::{RequestState, change_set::ChangeSet},
     review::{Finding, Review, Severity},
     usecases::decide,
+    wiring::Ports,
 };
 
 /// Carries out [`ReviewMergeRequest`].

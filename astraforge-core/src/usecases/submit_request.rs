@@ -5,11 +5,11 @@ use crate::{
     command::{NewAttachment, Start, SubmitRequest},
     error::ForgeError,
     event::EventKind,
-    forge::Ports,
     id::{AttachmentId, MessageId, RequestId},
     ports::store::{Changes, Expected, RequestChange, StoreError},
     request::{Attachment, Message, MessageRole, Request, RequestState},
     usecases::queue_run,
+    wiring::Ports,
 };
 
 /// The largest total of all attachments of one request, in bytes.

@@ -10,7 +10,6 @@ use crate::{
     cancel::Cancellation,
     error::ForgeError,
     event::EventKind,
-    forge::Ports,
     id::{MessageId, RunId},
     job::Job,
     ports::{
@@ -22,6 +21,7 @@ use crate::{
     request::{Attachment, Message, MessageRole, Request, RequestState, change_set::ChangeSet},
     run::{Attempt, FailureCause, Run, RunFailure, RunStatus},
     usecases::decide,
+    wiring::Ports,
 };
 
 /// How often a run at work looks whether a person asked for it to stop, when no hint came.
