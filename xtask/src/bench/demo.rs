@@ -20,7 +20,16 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     for line in lines(timings) {
         println!("  {line}");
     }
+    let overhead = overhead(timings).context("the demo told no time of the run")?;
+    println!("  ours, beside Codex and the repository's tests: {overhead:.0} ms (debug build)");
     Ok(())
+}
+
+/// What a request takes from prompt to review, without Codex, the repository's tests, and the person who approves.
+fn overhead(timings: &Map<String, Value>) -> Option<f64> {
+    let time = |name: &str| timings.get(name).and_then(Value::as_f64);
+    let whole = time("prompt_to_patch_ready")? + time("approval_to_reviewed")?;
+    Some(whole - time("run.codex")? - time("run.test").unwrap_or_default())
 }
 
 fn lines(timings: &Map<String, Value>) -> Vec<String> {
