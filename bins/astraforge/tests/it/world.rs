@@ -96,12 +96,24 @@ impl World {
         command
     }
 
-    /// Starts the server.
-    pub(crate) fn start(&mut self) {
+    fn spawn(&self) -> Child {
         let mut command = self.astraforge();
         command.args(["up", "--json", "--listen", "127.0.0.1:0"]).process_group(0);
         let log = fs::File::options().create(true).append(true).open(self.path("server.log")).unwrap();
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap()
+    }
+
+    /// Starts the server, and kills it after a moment, wherever it is then.
+    pub(crate) fn start_and_kill(&self, after: Duration) {
+        let mut child = self.spawn();
+        std::thread::sleep(after);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Starts the server.
+    pub(crate) fn start(&mut self) {
+        let mut child = self.spawn();
         let mut greeting = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut greeting).unwrap();
         self.server = Some(child);
