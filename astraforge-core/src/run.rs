@@ -32,7 +32,7 @@ pub struct Run {
     pub thread: Option<String>,
     /// Where the artifact store keeps what is needed to resume the conversation.
     pub rollout: Option<String>,
-    /// What it changed; `None` until it is done, and for a run that changed nothing.
+    /// The change that stands after it, its own or an earlier run's; `None` until it is done, and when there is none.
     pub change_set: Option<ChangeSetId>,
     /// Exit code of the agent, once it has one.
     pub exit_code: Option<i32>,

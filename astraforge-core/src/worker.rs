@@ -1,6 +1,6 @@
 //! The worker: takes jobs from the queue, one at a time, and sees them through.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt, StreamExt,
@@ -14,9 +14,10 @@ use crate::{
     error::ForgeError,
     event::EventKind,
     forge::Forge,
+    id::RunId,
     job::{Job, JobKind},
     ports::store::{Changes, EndedJob},
-    run::{FailureCause, RunFailure},
+    run::{FailureCause, RunFailure, RunStatus},
 };
 
 mod execution;
@@ -32,6 +33,12 @@ pub struct Worker {
 impl Worker {
     /// How long a worker waits for work before it looks by itself.
     const LOOK_AGAIN: Duration = Duration::from_secs(1);
+    /// How long a store that refuses the end of a job is asked again.
+    const PATIENCE: Duration = Duration::from_secs(3600);
+    /// How long it is left alone after the first refusal; each time twice as long.
+    const FIRST_PAUSE: Duration = Duration::from_millis(100);
+    /// How long it is left alone at most.
+    const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
     /// A worker for the queue of `forge`.
     #[must_use]
@@ -39,7 +46,8 @@ impl Worker {
         Self { forge }
     }
 
-    /// Settles what an earlier process left at work: its runs have failed, its publications and reviews begin again.
+    /// Settles what an earlier process left at work: runs that had begun have failed; runs that had not, publications
+    /// and reviews wait again.
     ///
     /// To be called once, before any worker runs, and after the sandboxes of that process were removed.
     ///
@@ -50,16 +58,22 @@ impl Worker {
         for job in &left {
             warn!(job.id = %job.id, request.id = %job.request, "an earlier process left this job at work");
             match job.kind {
+                JobKind::Execute { run } if !self.has_begun(job, run).await? => self.queue_again(job).await?,
                 JobKind::Execute { run } => {
                     let message = "The server stopped while this run was at work, so its workspace is gone. \
                                    Nothing was published. Execute the request again to start over.";
                     let failure = RunFailure::new(FailureCause::Interrupted, message);
-                    execution::settle(self.forge.ports(), job, run, Err(failure)).await?;
+                    execution::settle(self.forge.ports(), job, run, Arc::new(Err(failure))).await?;
                 }
                 JobKind::OpenMergeRequest { .. } | JobKind::Review { .. } => self.queue_again(job).await?,
             }
         }
         Ok(left.len())
+    }
+
+    async fn has_begun(&self, job: &Job, run: RunId) -> Result<bool, ForgeError> {
+        let run = self.forge.store().run(&job.tenant, run).await?;
+        Ok(run.is_none_or(|run| run.status != RunStatus::Queued))
     }
 
     /// Works until `stop` is called; a run at work is then ended, and settled as interrupted.
@@ -115,24 +129,14 @@ impl Worker {
                 warn!(job.id = %job.id, request.id = %job.request, kind = ?job.kind, duration_ms, error, "job failed");
             }
         }
-        if let Err(store_error) = self.end(job, error).await {
-            error!(job.id = %job.id, error = %chain(&store_error), "cannot write how a job ended");
+        if !matches!(job.kind, JobKind::Execute { .. }) {
+            self.insist(job, stop, || self.end(job, error.clone())).await;
         }
     }
 
     async fn carry_out(&self, job: &Job, stop: &Cancellation) -> Result<(), ForgeError> {
         match job.kind {
-            JobKind::Execute { run } => {
-                let ports = self.forge.ports();
-                let result = AssertUnwindSafe(execution::execute(ports, job, run, stop)).catch_unwind().await;
-                let result = result.unwrap_or_else(|_panic| {
-                    Err(RunFailure::new(
-                        FailureCause::Internal,
-                        "Something of ours broke; the server's log has details",
-                    ))
-                });
-                execution::settle(ports, job, run, result).await
-            }
+            JobKind::Execute { run } => self.execute(job, run, stop).await,
             JobKind::OpenMergeRequest { change_set } => {
                 let tenant = job.tenant.clone();
                 let command = OpenMergeRequest { tenant, request: job.request, change_set };
@@ -145,11 +149,49 @@ impl Worker {
         }
     }
 
-    /// Ends a job, and tells an error in the log. A run whose end was written has ended its job and told its own.
+    /// Does a run, and writes how it ended, which ends its job too.
+    async fn execute(&self, job: &Job, run: RunId, stop: &Cancellation) -> Result<(), ForgeError> {
+        let ports = self.forge.ports();
+        // Known until the end is written: what failed may tell of them.
+        let mut secrets = Vec::new();
+        let result = AssertUnwindSafe(execution::execute(ports, job, run, stop, &mut secrets)).catch_unwind().await;
+        let result = result.unwrap_or_else(|_panic| {
+            Err(RunFailure::new(FailureCause::Internal, "Something of ours broke; the server's log has details"))
+        });
+        let failure = result.as_ref().err().cloned();
+        let result = Arc::new(result);
+        if !self.insist(job, stop, || execution::settle(ports, job, run, result.clone())).await && failure.is_none() {
+            let message = "What this run did could not be written; look at the server's log, and execute it again.";
+            let lost = Arc::new(Err(RunFailure::new(FailureCause::Internal, message)));
+            self.insist(job, stop, || execution::settle(ports, job, run, lost.clone())).await;
+        }
+        failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// Writes how a job ended, again and again while the store refuses: a job without an end blocks its request. Tells
+    /// whether it was written; if not, [`recover`](Self::recover) settles the job at the next start.
+    async fn insist<F>(&self, job: &Job, stop: &Cancellation, write: impl Fn() -> F) -> bool
+    where
+        F: Future<Output = Result<(), ForgeError>> + Send,
+    {
+        let clock = self.forge.journal().clock();
+        let give_up = clock.now() + Self::PATIENCE;
+        let mut pause = Self::FIRST_PAUSE;
+        loop {
+            let Err(error) = write().await else { return true };
+            error!(job.id = %job.id, error = %chain(&error), "cannot write how a job ended");
+            if stop.is_cancelled() || !error.is_retryable() || clock.now() >= give_up {
+                return false;
+            }
+            select(clock.sleep(pause), std::pin::pin!(stop.cancelled())).await;
+            pause = (pause * 2).min(Self::LONGEST_PAUSE);
+        }
+    }
+
+    /// Ends a job, and tells an error in the log.
     async fn end(&self, job: &Job, error: Option<String>) -> Result<(), ForgeError> {
         let journal = self.forge.journal();
         let stage = match job.kind {
-            JobKind::Execute { .. } if error.is_none() => return Ok(()),
             JobKind::Execute { .. } => "execution",
             JobKind::OpenMergeRequest { .. } => "mr",
             JobKind::Review { .. } => "review",
@@ -166,9 +208,10 @@ impl Worker {
         Ok(journal.commit(changes).await?)
     }
 
+    /// Puts a job back to where it stood in the queue.
     async fn queue_again(&self, job: &Job) -> Result<(), ForgeError> {
         let journal = self.forge.journal();
-        let again = Job::new(job.tenant.clone(), job.request, job.kind, journal.clock().now());
+        let again = Job::new(job.tenant.clone(), job.request, job.kind, job.created_at);
         let ended = EndedJob { id: job.id, error: Some("the server stopped; queued again".to_owned()) };
         Ok(journal.commit(Changes { new_jobs: vec![again], ended_jobs: vec![ended], ..Changes::default() }).await?)
     }

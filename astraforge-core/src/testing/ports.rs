@@ -190,6 +190,7 @@ impl AgentExecutor for PlayedAgent {
 pub struct PlayedBroker {
     change: Mutex<Option<Change>>,
     mirror_error: Mutex<Option<GitError>>,
+    stalls: AtomicBool,
     published: Mutex<Vec<(String, String)>>,
     discarded: AtomicBool,
 }
@@ -199,6 +200,7 @@ impl Default for PlayedBroker {
         Self {
             change: Mutex::new(Some(samples::change_set(&samples::run(&samples::request())).change)),
             mirror_error: Mutex::default(),
+            stalls: AtomicBool::new(false),
             published: Mutex::default(),
             discarded: AtomicBool::new(false),
         }
@@ -214,6 +216,11 @@ impl PlayedBroker {
     /// Lets the next mirroring fail.
     pub fn fails_to_mirror(&self, error: GitError) {
         *lock(&self.mirror_error) = Some(error);
+    }
+
+    /// Lets every mirroring from now on wait for a host that does not answer.
+    pub fn stalls(&self) {
+        self.stalls.store(true, Ordering::SeqCst);
     }
 
     /// What was published: commit and branch.
@@ -234,6 +241,9 @@ impl GitBroker for PlayedBroker {
     async fn mirror(&self, _request: RequestId, _remote: &Remote, branch: Option<&str>) -> Result<Base, GitError> {
         if let Some(error) = lock(&self.mirror_error).take() {
             return Err(error);
+        }
+        if self.stalls.load(Ordering::SeqCst) {
+            futures::future::pending::<()>().await;
         }
         Ok(Base { branch: branch.unwrap_or("main").to_owned(), commit: "a".repeat(40), work_head: None })
     }
@@ -340,12 +350,20 @@ impl PolicyEngine for PlayedPolicy {
 
 /// A reviewer whose findings a test sets.
 #[derive(Debug, Default)]
-pub struct PlayedReviewer(Mutex<Option<Result<Vec<Finding>, String>>>);
+pub struct PlayedReviewer {
+    outcome: Mutex<Option<Result<Vec<Finding>, String>>>,
+    is_broken: AtomicBool,
+}
 
 impl PlayedReviewer {
     /// Sets what it finds, or why it fails, from now on.
     pub fn finds(&self, outcome: Result<Vec<Finding>, String>) {
-        *lock(&self.0) = Some(outcome);
+        *lock(&self.outcome) = Some(outcome);
+    }
+
+    /// Lets it panic from now on.
+    pub fn breaks(&self) {
+        self.is_broken.store(true, Ordering::SeqCst);
     }
 }
 
@@ -356,7 +374,8 @@ impl Reviewer for PlayedReviewer {
     }
 
     async fn review(&self, _change: &Change) -> Result<Vec<Finding>, ReviewError> {
-        match lock(&self.0).clone().unwrap_or_else(|| Ok(Vec::new())) {
+        assert!(!self.is_broken.load(Ordering::SeqCst), "this reviewer is broken");
+        match lock(&self.outcome).clone().unwrap_or_else(|| Ok(Vec::new())) {
             Ok(findings) => Ok(findings),
             Err(reason) => Err(ReviewError { reviewer: "played".to_owned(), source: reason.into() }),
         }

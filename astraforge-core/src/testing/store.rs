@@ -1,6 +1,9 @@
 //! A store in memory.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
@@ -40,6 +43,19 @@ mod tables;
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     tables: Mutex<Tables>,
+    refusal: Mutex<Option<Refusal>>,
+}
+
+/// Commits that fail, as those of a store whose disk is full do.
+struct Refusal {
+    left: usize,
+    which: Box<dyn Fn(&Changes) -> bool + Send>,
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal").field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 impl MemoryStore {
@@ -52,7 +68,24 @@ impl MemoryStore {
         for request in requests {
             tables.commit(super::samples::submitted(request)).unwrap();
         }
-        Self { tables: Mutex::new(tables) }
+        Self { tables: Mutex::new(tables), refusal: Mutex::default() }
+    }
+
+    /// Lets the next `times` commits that `which` picks fail; nothing of them is written.
+    pub fn refuse(&self, times: usize, which: impl Fn(&Changes) -> bool + Send + 'static) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Refusal { left: times, which: Box::new(which) });
+    }
+
+    fn check_refusal(&self, changes: &Changes) -> Result<(), StoreError> {
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        match refusal.as_mut() {
+            Some(refusal) if refusal.left > 0 && (refusal.which)(changes) => {
+                refusal.left -= 1;
+                Err(StoreError::Backend { operation: "end a commit", source: "the disk is full".into() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -63,6 +96,7 @@ impl MemoryStore {
 #[async_trait]
 impl Store for MemoryStore {
     async fn commit(&self, changes: Changes) -> Result<u64, StoreError> {
+        self.check_refusal(&changes)?;
         self.tables().commit(changes)
     }
 
@@ -132,7 +166,7 @@ impl Store for MemoryStore {
     }
 
     async fn append(&self, events: Vec<NewEvent>) -> Result<u64, StoreError> {
-        self.tables().commit(Changes { events, ..Changes::default() })
+        self.commit(Changes { events, ..Changes::default() }).await
     }
 
     async fn events(&self, request: RequestId, after: u64, limit: u32) -> Result<Vec<RunEvent>, StoreError> {

@@ -16,6 +16,7 @@ use crate::{
         approval::{Approval, Binding},
         change_set::ChangeSet,
     },
+    run::RunStatus,
     usecases::decide,
     wiring::Ports,
 };
@@ -85,7 +86,10 @@ async fn current_change(ports: &Ports, request: &Request) -> Result<ChangeSet, F
             RequestState::PatchReady
         )));
     }
-    let change_set = ports.journal.store().latest_change_set(request.id).await?;
+    let store = ports.journal.store();
+    let runs = store.runs_of(request.id).await?;
+    let stands = runs.iter().rfind(|run| run.status == RunStatus::Completed).is_none_or(|run| run.change_set.is_some());
+    let change_set = store.latest_change_set(request.id).await?.filter(|_| stands);
     change_set.ok_or_else(|| ForgeError::conflict("the agent changed nothing, so there is nothing to approve"))
 }
 

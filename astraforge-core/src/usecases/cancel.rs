@@ -47,8 +47,15 @@ async fn cancel_in(
         return Err(ForgeError::conflict(format!("run {id} is over already; there is nothing to cancel")));
     }
 
-    let mut changes = drop_jobs(ports, request.id, &open).await?;
-    let mut at_work = false;
+    let others_open = runs.iter().any(|run| !wanted(run) && !run.status.is_over());
+    let at_work = open.iter().any(|run| run.status != RunStatus::Queued);
+    // A run at work is settled by its worker; a request with another run at work is not cancelled with this one.
+    let settles = !at_work && !others_open;
+    if settles {
+        check_not_publishing(ports, request.id).await?;
+    }
+
+    let mut changes = drop_jobs(ports, request.id, &open, settles).await?;
     for run in open {
         let mut run = run.clone();
         run.cancel_requested = true;
@@ -59,26 +66,36 @@ async fn cancel_in(
             let message = "Run cancelled before it began".to_owned();
             changes.events.push(ports.journal.event(request.id, Some(run.id), EventKind::Cancelled { message }));
         } else {
-            at_work = true;
             let stopping = EventKind::status("cancel", "Stopping the run");
             changes.events.push(ports.journal.event(request.id, Some(run.id), stopping));
         }
         changes.runs.push(run);
     }
-    // A run at work is settled by its worker; a request with another run at work is not cancelled with this one.
-    let others_open = runs.iter().any(|run| !wanted(run) && !run.status.is_over());
-    if !at_work && !others_open {
+    if settles {
         request.become_state(RequestState::Cancelled, now)?;
     }
     Ok((Some(request.clone()), changes, request))
 }
 
-/// Takes the jobs of runs that have not begun out of the queue.
-async fn drop_jobs(ports: &Ports, request: RequestId, runs: &[&Run]) -> Result<Changes, ForgeError> {
+/// Refuses while a change is on its way to the repository: what leaves in the same moment is not cancelled.
+async fn check_not_publishing(ports: &Ports, request: RequestId) -> Result<(), ForgeError> {
+    let running = ports.journal.store().running_jobs().await?;
+    let publishes = |kind: &JobKind| matches!(kind, JobKind::OpenMergeRequest { .. });
+    if running.iter().any(|job| job.request == request && publishes(&job.kind)) {
+        return Err(ForgeError::conflict(
+            "its change is being published at this moment; cancel again when that is done",
+        ));
+    }
+    Ok(())
+}
+
+/// Takes the jobs of runs that have not begun out of the queue; and the publication of a request that is `settled`.
+async fn drop_jobs(ports: &Ports, request: RequestId, runs: &[&Run], settled: bool) -> Result<Changes, ForgeError> {
     let jobs = ports.journal.store().waiting_jobs(request).await?;
     let dropped = jobs.into_iter().filter(|job| match job.kind {
         JobKind::Execute { run } => runs.iter().any(|open| open.id == run && open.status == RunStatus::Queued),
-        _ => false,
+        JobKind::OpenMergeRequest { .. } => settled,
+        JobKind::Review { .. } => false,
     });
     let ended_jobs = dropped.map(|job| EndedJob { id: job.id, error: Some("cancelled".to_owned()) }).collect();
     Ok(Changes { ended_jobs, ..Changes::default() })

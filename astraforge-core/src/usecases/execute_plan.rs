@@ -1,34 +1,41 @@
 //! Queues a run that follows the plan.
 
+use futures::FutureExt;
+
 use crate::{
     access::Action,
     command::ExecutePlan,
     error::ForgeError,
     ports::store::Changes,
-    request::{Plan, RequestState},
+    request::{Plan, Request, RequestState},
     run::Run,
-    usecases::{find_request, queue_run},
+    usecases::{decide, queue_run},
     wiring::Ports,
 };
 
 /// Carries out [`ExecutePlan`].
 pub(crate) async fn execute_plan(ports: &Ports, command: ExecutePlan) -> Result<Run, ForgeError> {
     command.caller.may(Action::Submit)?;
-    let request = find_request(ports, &command.caller.tenant, command.request).await?;
+    let tenant = &command.caller.tenant;
+    decide(ports, tenant, command.request, |ports, request| execute_in(ports, request).boxed()).await
+}
+
+async fn execute_in(ports: &Ports, request: Request) -> Result<(Option<Request>, Changes, Run), ForgeError> {
     let Some(plan) = request.plan.as_ref().filter(|_| request.state == RequestState::PlanReady) else {
         return Err(ForgeError::conflict(format!(
             "a request that is {} has no plan to execute; make one first",
             request.state
         )));
     };
-    if !ports.journal.store().waiting_jobs(request.id).await?.is_empty() {
+    let runs = ports.journal.store().runs_of(request.id).await?;
+    if runs.iter().any(|run| !run.status.is_over()) {
         return Err(ForgeError::conflict("the plan is queued already"));
     }
     let prompt = prompt_with_plan(request.prompt.as_str(), plan);
     let mut changes = Changes::default();
     let run = queue_run(ports, &request, prompt, &mut changes);
-    ports.journal.commit(changes).await?;
-    Ok(run)
+    // Writing the request, though unchanged, lets only one of two racing commands through.
+    Ok((Some(request), changes, run))
 }
 
 fn prompt_with_plan(prompt: &str, plan: &Plan) -> String {

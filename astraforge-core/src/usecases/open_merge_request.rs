@@ -27,7 +27,9 @@ use crate::{
 pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest) -> Result<MergeRequest, ForgeError> {
     let request = find_request(ports, &command.tenant, command.request).await?;
     let earlier = earlier_merge_request(ports, &command.tenant, command.request).await?;
-    if let Some(done) = earlier.as_ref().filter(|mr| mr.change_set == command.change_set) {
+    let done = earlier.as_ref().filter(|mr| mr.change_set == command.change_set);
+    // A follow-up that changed nothing waits for approval of the same change again.
+    if let Some(done) = done.filter(|_| request.state != RequestState::PatchReady) {
         return Ok(done.clone());
     }
     let change_set = ports.journal.store().change_set(command.change_set).await?;
@@ -39,7 +41,7 @@ pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest)
     let run = ports.journal.store().run(&request.tenant, change_set.run).await?;
     let proposal = propose(&request, &change_set, &approval, run.as_ref());
 
-    say(ports, &change_set, format!("Publishing {} as branch {}", proposal.commit, proposal.source_branch)).await?;
+    begin(ports, &request.tenant, &change_set, &proposal).await?;
     ports.broker.publish(request.id, &remote, &proposal.commit, &proposal.source_branch).await?;
     let url = provider.open_merge_request(&link, &proposal).await?;
 
@@ -112,9 +114,31 @@ fn propose(request: &Request, change_set: &ChangeSet, approval: &Approval, run: 
     }
 }
 
-async fn say(ports: &Ports, change_set: &ChangeSet, message: String) -> Result<(), ForgeError> {
-    let event = ports.journal.event(change_set.request, Some(change_set.run), EventKind::status("mr", message));
-    Ok(ports.journal.append(vec![event]).await?)
+/// Says what is published, and makes sure that it is still wanted. Writing the request, though unchanged, lets only one
+/// of a publication and a racing cancellation through.
+async fn begin(
+    ports: &Ports,
+    tenant: &TenantId,
+    change_set: &ChangeSet,
+    proposal: &Proposal,
+) -> Result<(), ForgeError> {
+    let message = format!("Publishing {} as branch {}", proposal.commit, proposal.source_branch);
+    let run = change_set.run;
+    decide(ports, tenant, change_set.request, |ports, request| {
+        let message = message.clone();
+        async move {
+            if request.state != RequestState::PatchReady {
+                return Err(ForgeError::conflict(format!(
+                    "the request is {} by now, so its change is not published",
+                    request.state
+                )));
+            }
+            let event = ports.journal.event(request.id, Some(run), EventKind::status("mr", message));
+            Ok((Some(request), Changes { events: vec![event], ..Changes::default() }, ()))
+        }
+        .boxed()
+    })
+    .await
 }
 
 /// Writes what was opened, and queues the review.

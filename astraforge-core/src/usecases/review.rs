@@ -1,5 +1,7 @@
 //! Reviews a merge request, and posts what was found.
 
+use std::panic::AssertUnwindSafe;
+
 use futures::FutureExt;
 
 use crate::{
@@ -7,7 +9,7 @@ use crate::{
     error::ForgeError,
     event::EventKind,
     merge_request::MergeRequest,
-    ports::store::Changes,
+    ports::{review::ReviewError, store::Changes},
     request::{RequestState, change_set::ChangeSet},
     review::{Finding, Review, Severity},
     usecases::decide,
@@ -44,7 +46,12 @@ async fn find_repository(
 async fn ask_reviewers(ports: &Ports, change_set: &ChangeSet) -> Review {
     let mut findings = Vec::new();
     for reviewer in &ports.reviewers {
-        match reviewer.review(&change_set.change).await {
+        let review = AssertUnwindSafe(reviewer.review(&change_set.change)).catch_unwind().await;
+        let review = review.unwrap_or_else(|_panic| {
+            let source = "it broke; the server's log has details".into();
+            Err(ReviewError { reviewer: reviewer.name().to_owned(), source })
+        });
+        match review {
             Ok(found) => findings.extend(found),
             Err(error) => {
                 tracing::warn!(reviewer = reviewer.name(), error = %chain(&error), "reviewer failed");

@@ -14,9 +14,10 @@ use crate::{
     job::Job,
     ports::{
         executor::{AgentOutcome, Assignment, Thread},
-        git::{Base, GitError, Remote},
+        git::{Base, GitError},
         store::{Changes, EndedJob, StoreError},
     },
+    redact::KnownSecret,
     repository::RepositoryLink,
     request::{Attachment, Message, MessageRole, Request, RequestState, change_set::ChangeSet},
     run::{Attempt, FailureCause, Run, RunFailure, RunStatus},
@@ -35,10 +36,18 @@ pub(super) struct Done {
 }
 
 /// Does one run. Writes its progress, but not its end: that is [`settle`]'s.
-pub(super) async fn execute(ports: &Ports, job: &Job, run: RunId, stop: &Cancellation) -> Result<Done, RunFailure> {
+///
+/// What becomes known as secret on the way stays so while `secrets` lives.
+pub(super) async fn execute(
+    ports: &Ports,
+    job: &Job,
+    run: RunId,
+    stop: &Cancellation,
+    secrets: &mut Vec<KnownSecret>,
+) -> Result<Done, RunFailure> {
     let (request, run) = begin(ports, job, run).await?;
     let (canceller, cancellation) = Cancellation::pair();
-    let work = work(ports, &request, &run, &cancellation);
+    let work = work(ports, &request, &run, &cancellation, secrets);
     let mut work = std::pin::pin!(work.fuse());
     match either(&mut work, wait_for_end(ports, run.id, stop)).await {
         Either::Left(result) => result,
@@ -103,15 +112,21 @@ async fn begin(ports: &Ports, job: &Job, run: RunId) -> Result<(Request, Run), R
 }
 
 /// The work itself: repository, agent, change, verdict.
-async fn work(ports: &Ports, request: &Request, run: &Run, cancel: &Cancellation) -> Result<Done, RunFailure> {
+async fn work(
+    ports: &Ports,
+    request: &Request,
+    run: &Run,
+    cancel: &Cancellation,
+    secrets: &mut Vec<KnownSecret>,
+) -> Result<Done, RunFailure> {
     let reporter = ports.journal.reporter(request.id, run.id);
     let link = ports.journal.store().link(&request.tenant, request.repository).await.map_err(store_failure)?;
     let link = link.ok_or_else(|| {
         let gone = "The link to the repository was removed; link it again and submit a new request.";
         RunFailure::new(FailureCause::Repository, gone)
     })?;
-    let _token = link.access_token.clone().map(|token| ports.journal.redactor().learn(token));
-    let (_remote, base) = open_repository(ports, request, &link).await?;
+    secrets.extend(link.access_token.clone().map(|token| ports.journal.redactor().learn(token)));
+    let base = unless_cancelled(cancel, open_repository(ports, request, &link)).await?;
     reporter
         .emit(EventKind::status("clone", format!("Fetched {} of {} into quarantine", base.branch, link.repository)))
         .await
@@ -121,28 +136,36 @@ async fn work(ports: &Ports, request: &Request, run: &Run, cancel: &Cancellation
     let work_branch = assignment.work_branch.clone();
     let outcome = ports.executor.execute(assignment, reporter.clone(), cancel.clone()).await?;
     let rollout = keep_rollout(ports, run, outcome.thread.as_ref()).await?;
-    let change_set = match &outcome.head_commit {
-        Some(_) => change_of(ports, request, run, &base, &work_branch).await?,
+    // Without a commit of this run, what an earlier one pushed still stands.
+    let change_set = match outcome.head_commit.as_ref().or(base.work_head.as_ref()) {
+        Some(head) => unless_cancelled(cancel, change_of(ports, request, run, &base, &work_branch, head)).await?,
         None => None,
     };
-    let told = match &change_set {
-        Some(set) => format!("Collected workspace diff: {} files, {}", set.change.files.len(), set.digest),
-        None => "Working tree clean; nothing to change".to_owned(),
+    let told = match (&outcome.head_commit, &change_set) {
+        (None, _) => "Working tree clean; nothing to change".to_owned(),
+        (_, Some(set)) => format!("Collected workspace diff: {} files, {}", set.change.files.len(), set.digest),
+        (_, None) => "Nothing is left of the change: the workspace is as the base branch is".to_owned(),
     };
     reporter.emit(EventKind::status("diff", told)).await.map_err(store_failure)?;
     Ok(Done { outcome, change_set, rollout })
 }
 
-async fn open_repository(
-    ports: &Ports,
-    request: &Request,
-    link: &RepositoryLink,
-) -> Result<(Remote, Base), RunFailure> {
+/// Waits for what a store or a git can be left in the middle of.
+async fn unless_cancelled<T: Send>(
+    cancel: &Cancellation,
+    step: impl Future<Output = Result<T, RunFailure>> + Send,
+) -> Result<T, RunFailure> {
+    match either(step, cancel.cancelled()).await {
+        Either::Left(result) => result,
+        Either::Right(()) => Err(RunFailure::new(FailureCause::Cancelled, "Run cancelled")),
+    }
+}
+
+async fn open_repository(ports: &Ports, request: &Request, link: &RepositoryLink) -> Result<Base, RunFailure> {
     let provider = ports.providers.resolve(&link.provider).map_err(|error| failure_of(error.into()))?;
     let remote = provider.remote(link).await.map_err(git_failure)?;
     let branch = link.environment.base_branch.as_deref();
-    let base = ports.broker.mirror(request.id, &remote, branch).await.map_err(git_failure)?;
-    Ok((remote, base))
+    ports.broker.mirror(request.id, &remote, branch).await.map_err(git_failure)
 }
 
 async fn assign(
@@ -196,24 +219,35 @@ async fn keep_rollout(ports: &Ports, run: &Run, thread: Option<&Thread>) -> Resu
     let Some(thread) = thread else { return Ok(None) };
     let key = format!("rollouts/{}/{}.jsonl", run.request, run.id);
     // The agent's own notes may hold what its commands printed.
-    let clean = match std::str::from_utf8(&thread.rollout) {
-        Ok(text) if ports.journal.redactor().knows_secret_in(text) => ports.journal.redactor().redact(text).into(),
-        _ => thread.rollout.clone(),
+    let text = String::from_utf8_lossy(&thread.rollout);
+    let clean = match ports.journal.redactor().knows_secret_in(&text) {
+        true => ports.journal.redactor().redact_known(&text).into(),
+        false => thread.rollout.clone(),
     };
     ports.artifacts.put(&key, clean).await.map_err(|error| failure_of(error.into()))?;
     Ok(Some(key))
 }
 
-/// What was pushed to the quarantine, judged. A change with a known secret in it is thrown away.
+/// What was pushed to the quarantine as `head`, judged. A change with a known secret in it is thrown away.
 async fn change_of(
     ports: &Ports,
     request: &Request,
     run: &Run,
     base: &Base,
     work_branch: &str,
+    head: &str,
 ) -> Result<Option<ChangeSet>, RunFailure> {
     let change = ports.broker.change(request.id, base, work_branch).await.map_err(git_failure)?;
     let Some(change) = change else { return Ok(None) };
+    // A process that the agent left may push until its sandbox is gone.
+    if change.head_commit != head {
+        return Err(RunFailure::new(
+            FailureCause::Push,
+            format!(
+                "Something in the sandbox pushed another commit after {head} was collected and tested. Execute again."
+            ),
+        ));
+    }
     if ports.journal.redactor().knows_secret_in(&change.diff) {
         ports.broker.discard(request.id).await.map_err(git_failure)?;
         return Err(RunFailure::new(
@@ -223,27 +257,33 @@ async fn change_of(
         ));
     }
     let verdict = ports.policy.evaluate(&change).await.map_err(|error| failure_of(error.into()))?;
-    Ok(Some(ChangeSet::new(request.id, run.id, change, verdict, ports.journal.clock().now())))
+    let found = ChangeSet::new(request.id, run.id, change, verdict, ports.journal.clock().now());
+    // The same change again is the one that may be approved already.
+    let latest = ports.journal.store().latest_change_set(request.id).await.map_err(store_failure)?;
+    Ok(Some(latest.filter(|latest| latest.digest == found.digest).unwrap_or(found)))
 }
 
 /// Writes how a run ended, in one transaction: its row and its job, the request's state, the answer, and the event that
-/// ends the log.
+/// ends the log. Of a run that is over already, only the job is ended.
 pub(super) async fn settle(
     ports: &Ports,
     job: &Job,
     run: RunId,
-    result: Result<Done, RunFailure>,
+    result: Arc<Result<Done, RunFailure>>,
 ) -> Result<(), ForgeError> {
-    let (result, job_id) = (Arc::new(result), job.id);
+    let job_id = job.id;
     decide(ports, &job.tenant, job.request, |ports, request| {
         let result = result.clone();
         async move {
             let found = ports.journal.store().run(&request.tenant, run).await?;
             let found = found.ok_or_else(|| ForgeError::not_found("Run"))?;
-            let (request, mut changes) = settled(ports, request, found, (*result).as_ref());
+            let (request, mut changes) = match found.status.is_over() {
+                true => (None, Changes::default()),
+                false => settled(ports, request, found, (*result).as_ref()),
+            };
             let error = result.as_ref().as_ref().err().map(|failure| failure.message.clone());
             changes.ended_jobs.push(EndedJob { id: job_id, error });
-            Ok((Some(request), changes, ()))
+            Ok((request, changes, ()))
         }
         .boxed()
     })
@@ -255,7 +295,7 @@ fn settled(
     mut request: Request,
     mut run: Run,
     result: Result<&Done, &RunFailure>,
-) -> (Request, Changes) {
+) -> (Option<Request>, Changes) {
     let now = ports.journal.clock().now();
     let mut changes = Changes::default();
     run.finished_at = Some(now);
@@ -286,7 +326,7 @@ fn settled(
     }
     changes.events.push(ports.journal.event(request.id, Some(run.id), ending));
     changes.runs.push(run);
-    (request, changes)
+    (Some(request), changes)
 }
 
 /// Takes what the agent did into the run's row.
@@ -299,7 +339,7 @@ fn complete(run: &mut Run, done: &Done, changes: &mut Changes, now: chrono::Date
     run.exit_code = outcome.exit_code;
     run.tests = outcome.tests.clone();
     run.change_set = done.change_set.as_ref().map(|set| set.id);
-    changes.change_set = done.change_set.clone();
+    changes.change_set = done.change_set.clone().filter(|set| set.run == run.id);
     if let Some(text) = outcome.final_message.clone() {
         changes.messages.push(Message {
             id: MessageId::random(),

@@ -18,7 +18,10 @@ use astraforge_core::{
         store::{Changes, Expected, RequestChange},
     },
     repository::Secret,
-    request::{Request, RequestState, change_set::Digest},
+    request::{
+        Request, RequestState,
+        change_set::{Change, Digest},
+    },
     review::{Finding, Severity},
     run::{FailureCause, RunFailure, RunStatus},
     testing::{Spine, samples},
@@ -27,23 +30,23 @@ use astraforge_core::{
 use futures::FutureExt;
 
 /// A spine with a forge and a worker over it.
-struct Fixture {
-    spine: Spine,
-    forge: Forge,
+pub(crate) struct Fixture {
+    pub(crate) spine: Spine,
+    pub(crate) forge: Forge,
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Settings::default()).await
     }
 
-    async fn with(settings: Settings) -> Self {
+    pub(crate) async fn with(settings: Settings) -> Self {
         let spine = Spine::new().await;
         let forge = Forge::new(spine.ports(settings));
         Self { spine, forge }
     }
 
-    fn submission(&self) -> SubmitRequest {
+    pub(crate) fn submission(&self) -> SubmitRequest {
         SubmitRequest {
             caller: self.spine.caller("ada", Role::Maintainer),
             id: None,
@@ -56,56 +59,66 @@ impl Fixture {
         }
     }
 
-    async fn submit(&self) -> Request {
+    pub(crate) async fn submit(&self) -> Request {
         self.forge.submit(self.submission()).await.unwrap()
     }
 
     /// A request whose change waits for approval.
-    async fn patch_ready(&self) -> Request {
+    pub(crate) async fn patch_ready(&self) -> Request {
         let request = self.submit().await;
         self.work().await;
         assert_eq!(self.state(request.id).await, RequestState::PatchReady);
         request
     }
 
-    async fn work(&self) {
+    pub(crate) async fn work(&self) {
         Worker::new(self.forge.clone()).drain().await.unwrap();
     }
 
-    async fn request(&self, id: RequestId) -> Request {
+    pub(crate) async fn request(&self, id: RequestId) -> Request {
         self.forge.store().request(&samples::tenant(), id).await.unwrap().unwrap()
     }
 
-    async fn state(&self, id: RequestId) -> RequestState {
+    pub(crate) async fn state(&self, id: RequestId) -> RequestState {
         self.request(id).await.state
     }
 
-    async fn events(&self, id: RequestId) -> Vec<EventKind> {
+    pub(crate) async fn events(&self, id: RequestId) -> Vec<EventKind> {
         let events = self.forge.store().events(id, 0, 1000).await.unwrap();
         events.into_iter().map(|event| event.kind).collect()
     }
 
-    async fn approve(&self, id: RequestId, digest: Option<Digest>) -> Result<(), ForgeError> {
+    pub(crate) async fn approve(&self, id: RequestId, digest: Option<Digest>) -> Result<(), ForgeError> {
         let caller = self.spine.caller("grace", Role::Reviewer);
         self.forge.approve(ApproveChange { caller, request: id, digest }).await.map(drop)
     }
 
-    async fn execute(&self, id: RequestId) -> Result<(), ForgeError> {
+    pub(crate) async fn execute(&self, id: RequestId) -> Result<(), ForgeError> {
         let caller = self.spine.caller("ada", Role::Maintainer);
         self.forge.execute(ExecuteRequest { caller, request: id, prompt: None }).await.map(drop)
     }
 
-    async fn chat(&self, id: RequestId, message: &str) -> Result<(), ForgeError> {
+    pub(crate) async fn chat(&self, id: RequestId, message: &str) -> Result<(), ForgeError> {
         let caller = self.spine.caller("grace", Role::Reviewer);
         self.forge.chat(ChatReview { caller, request: id, message: message.parse().unwrap() }).await.map(drop)
     }
 
-    async fn cancel(&self, target: CancelTarget) -> Result<Request, ForgeError> {
+    pub(crate) async fn cancel(&self, target: CancelTarget) -> Result<Request, ForgeError> {
         self.forge.cancel(CancelRun { caller: self.spine.caller("ada", Role::Maintainer), target }).await
     }
 
+    /// Lets the agent push this change from now on.
+    pub(crate) fn commits(&self, change: &Change) {
+        let outcome = AgentOutcome {
+            final_message: Some("Fixed more.".into()),
+            head_commit: Some(change.head_commit.clone()),
+            ..AgentOutcome::default()
+        };
+        self.spine.agent.play(move |_, _, _| futures::future::ready(Ok(outcome.clone())).boxed());
+    }
+
     /// Puts a request into a state by hand, to try what is allowed from there.
-    async fn force(&self, id: RequestId, state: RequestState) {
+    pub(crate) async fn force(&self, id: RequestId, state: RequestState) {
         let mut request = self.request(id).await;
         request.state = state;
         let expected = Expected::Version(request.version);
@@ -115,7 +128,7 @@ impl Fixture {
 }
 
 #[track_caller]
-fn check_conflict(result: Result<impl Sized, ForgeError>, words: &str) {
+pub(crate) fn check_conflict(result: Result<impl Sized, ForgeError>, words: &str) {
     match result.map(drop) {
         Err(ForgeError::Conflict { message }) => assert!(message.contains(words), "{message}"),
         other => panic!("no conflict: {other:?}"),
@@ -502,6 +515,7 @@ async fn a_follow_up_moves_the_merge_request_on() {
     fixture.work().await;
     let mut change = samples::change_set(&samples::run(&samples::request())).change;
     change.head_commit = "d".repeat(40);
+    fixture.commits(&change);
     fixture.spine.broker.holds(Some(change));
     fixture.chat(request, "one more thing").await.unwrap();
     fixture.work().await;
