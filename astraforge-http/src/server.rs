@@ -27,6 +27,7 @@ mod path;
 mod plans;
 mod repository_links;
 mod requests;
+mod root;
 mod run_log;
 mod runs;
 

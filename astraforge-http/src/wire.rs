@@ -10,6 +10,7 @@ pub mod outcome;
 pub mod plan;
 pub mod repository_link;
 pub mod request;
+pub mod root;
 pub mod run;
 mod schema;
 mod text;

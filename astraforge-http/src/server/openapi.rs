@@ -16,7 +16,9 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{AppState, api_keys, chat, docs, health, merge_requests, plans, repository_links, requests, run_log, runs};
+use super::{
+    AppState, api_keys, chat, docs, health, merge_requests, plans, repository_links, requests, root, run_log, runs,
+};
 use crate::wire::outcome::Problem;
 
 #[derive(OpenApi)]
@@ -79,6 +81,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(repository_links::show, repository_links::change, repository_links::unlink))
         .routes(routes!(api_keys::list, api_keys::make))
         .routes(routes!(api_keys::revoke))
+        .routes(routes!(root::resources))
         .routes(routes!(schema))
         .routes(routes!(docs::page))
 }

@@ -156,9 +156,26 @@ async fn a_path_is_served_with_and_without_its_slash() {
 }
 
 #[tokio::test]
+async fn the_root_says_where_the_lists_are() {
+    let house = House::new().await;
+    for path in ["/api/", "/api"] {
+        let request =
+            Request::get(path).header("host", "forge.example:8001").header("x-api-key", house.key(Who::Observer));
+        let answer = house.send(request.body(Body::empty()).unwrap()).await;
+        let lists = answer.has_status(200).as_object().unwrap();
+        assert_eq!(lists["merge-requests"], "http://forge.example:8001/api/merge-requests/");
+        assert_eq!(lists.len(), 6, "{lists:?}");
+        for (name, address) in lists.iter().filter(|(name, _)| *name != "chat") {
+            let path = address.as_str().unwrap().strip_prefix("http://forge.example:8001").unwrap();
+            assert!(house.get(Who::Admin, path).await.has_status(200).is_array(), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_told_in_json() {
     let house = House::new().await;
-    for path in ["/api/nothing/", "/api/", "/api", "/api/requests/a/b/c/"] {
+    for path in ["/api/nothing/", "/api/requests/a/b/c/"] {
         house.get(Who::Observer, path).await.is(404, json!({"detail": "Not found."}));
     }
     let answer = house.call(Who::Observer, "PUT", "/api/requests/", None).await;
