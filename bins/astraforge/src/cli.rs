@@ -76,16 +76,16 @@ pub(crate) struct RunArgs {
     /// What to do, in plain language; `-` reads it from standard input
     #[arg(allow_hyphen_values = true)]
     pub(crate) prompt: String,
-    /// Your clone, or the name of a repository that the server has
+    /// Your clone, of which only commits are seen, or the name of a repository that the server has
     #[arg(long, default_value = ".", value_name = "PATH")]
     pub(crate) repo: String,
-    /// Branch that the change is for; the current default branch unless given
+    /// Branch that the change is for [default: the one that is checked out in the clone]
     #[arg(long, value_name = "NAME")]
     pub(crate) branch: Option<String>,
-    /// Command to run before the agent starts, such as `npm ci`
+    /// Command to run before the agent starts, such as `npm ci`; remembered for the repository until it is ""
     #[arg(long, value_name = "LINE")]
     pub(crate) setup: Option<String>,
-    /// Command that tests the change, such as `node --test`
+    /// Command that tests the change, such as `node --test`; remembered for the repository until it is ""
     #[arg(long, value_name = "LINE")]
     pub(crate) test: Option<String>,
     /// Approve without asking

@@ -6,18 +6,43 @@ use anyhow::{Context, bail};
 use astraforge_http::Client;
 use tokio::net::TcpListener;
 
-use crate::{cli::ConnectionArgs, data_folder, node::Node};
+use crate::{
+    cli::ConnectionArgs,
+    data_folder,
+    node::{Node, Queue},
+    signals::{Interrupted, StopSignals},
+};
 
 /// A connection to a server, and the server itself when the command had to start one.
 pub(crate) struct Connection {
-    /// The client.
-    pub(crate) client: Client,
+    client: Client,
     own: Option<Node>,
 }
 
 impl Connection {
-    /// Connects.
-    pub(crate) async fn open(args: &ConnectionArgs) -> anyhow::Result<Self> {
+    /// Does `work` with a server, and ends a server of its own afterwards, also when it is told to stop before: then
+    /// the error is [`Interrupted`]. Such a server works through the queue only for commands that wait for that.
+    pub(crate) async fn with<T>(
+        args: &ConnectionArgs,
+        queue: Queue,
+        work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let mut stop = StopSignals::listen().context("cannot listen for signals")?;
+        let connection = Self::open(args, queue).await?;
+        let outcome = tokio::select! {
+            outcome = work(&connection.client) => outcome,
+            () = stop.told() => Err(Interrupted { server_stopped: connection.own.is_some(), then: String::new() }.into()),
+        };
+        if let Some(node) = connection.own {
+            tokio::select! {
+                () = node.stop() => {}
+                () = stop.told() => {} // told twice: what is left is settled at the next start
+            }
+        }
+        outcome
+    }
+
+    async fn open(args: &ConnectionArgs, queue: Queue) -> anyhow::Result<Self> {
         if let Some(url) = &args.server {
             let key =
                 args.api_key.as_deref().context("--server needs a key: pass --api-key or set ASTRAFORGE_API_KEY")?;
@@ -31,9 +56,9 @@ impl Connection {
             }
         }
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("cannot listen on 127.0.0.1")?;
-        let node = Node::start(&args.node, listener).await?;
-        for note in &node.notes {
-            tracing::warn!("{note}");
+        let node = Node::start(&args.node, listener, queue).await?;
+        if queue == Queue::Work {
+            node.notes.iter().for_each(|note| tracing::warn!("{note}"));
         }
         let client = Client::new(&node.url, node.owner_key.reveal())?;
         Ok(Self { client, own: Some(node) })
@@ -42,13 +67,6 @@ impl Connection {
     /// Tells whether the server is on this machine and uses the same data folder.
     pub(crate) fn is_local(args: &ConnectionArgs) -> bool {
         args.server.is_none()
-    }
-
-    /// Ends the connection; a server of its own is stopped.
-    pub(crate) async fn close(self) {
-        if let Some(node) = self.own {
-            node.stop().await;
-        }
     }
 }
 

@@ -8,6 +8,8 @@ mod connection;
 mod data_folder;
 mod node;
 mod render;
+mod signals;
+mod user_clone;
 
 use std::{
     io::{IsTerminal, Write},
@@ -17,7 +19,10 @@ use std::{
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    signals::Interrupted,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -27,9 +32,10 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            // Standard error is all that is left to tell it on.
-            _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
+            // Standard error is all that is left to tell it on. A server's words, or a typed id, may hold anything.
+            let text = format!("error: {error:#}");
+            text.lines().for_each(|line| _ = writeln!(std::io::stderr(), "{}", render::harmless(line)));
+            if error.is::<Interrupted>() { ExitCode::from(Interrupted::EXIT_CODE) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -57,9 +57,18 @@ pub(crate) struct Node {
     _known: Option<KnownSecret>,
 }
 
+/// What a node does about what waits in its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// Works through it.
+    Work,
+    /// Leaves it as it is: a command that only reads must not begin a run that ends with it.
+    Leave,
+}
+
 impl Node {
     /// Starts a node on `listener`.
-    pub(crate) async fn start(args: &ServerArgs, listener: TcpListener) -> anyhow::Result<Self> {
+    pub(crate) async fn start(args: &ServerArgs, listener: TcpListener, queue: Queue) -> anyhow::Result<Self> {
         args.check()?;
         let folder = DataFolder::open(&args.data_folder()?)?;
         let redactor = Redactor::default();
@@ -78,7 +87,8 @@ impl Node {
         if let Some(sandboxes) = &agent.sandboxes {
             remove_left(sandboxes).await?;
         }
-        let tasks = start_tasks(args, forge, quarantine, listener, stopped).await?;
+        let n_workers = if queue == Queue::Work { args.workers } else { 0 };
+        let tasks = start_tasks(n_workers, forge, quarantine, listener, stopped).await?;
         folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
         Ok(Self { url, owner_key, is_first_start, notes, stop, tasks, folder, store, _known: known })
     }
@@ -221,7 +231,7 @@ async fn remove_left(sandboxes: &Sandboxes) -> anyhow::Result<()> {
 
 /// Settles what an earlier process left, then serves and works.
 async fn start_tasks(
-    args: &ServerArgs,
+    n_workers: u16,
     forge: Forge,
     quarantine: Quarantine,
     listener: TcpListener,
@@ -231,7 +241,7 @@ async fn start_tasks(
     worker.recover().await?;
 
     let mut tasks = JoinSet::new();
-    for _ in 0..args.workers {
+    for _ in 0..n_workers {
         let (worker, stopped) = (worker.clone(), stopped.clone());
         tasks.spawn(async move { worker.run(stopped).await });
     }

@@ -33,6 +33,12 @@ impl Terminal {
         if self.colours { text.style(style).to_string() } else { text.to_string() }
     }
 
+    /// Writes a line to standard error: beside the point of the output, and never part of its JSON.
+    pub(crate) fn note(self, text: impl std::fmt::Display) {
+        // Who closed standard error does not want to know.
+        _ = writeln!(std::io::stderr(), "{text}");
+    }
+
     /// Writes a line. A reader that is gone, such as `head`, ends the program quietly.
     pub(crate) fn line(self, text: impl std::fmt::Display) {
         if writeln!(std::io::stdout().lock(), "{text}").is_err() {
@@ -66,14 +72,23 @@ pub(crate) fn strong() -> Style {
     Style::new().bold()
 }
 
-/// Blanks what would steer the terminal: an agent's output must not move the cursor or change the title.
+/// Blanks what would steer the terminal: an agent's output must not move the cursor or change the title, and a line
+/// of a diff must not be shown in another order than a compiler reads it.
 pub(crate) fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+    let steers = |c: char| c.is_control() && c != '\t';
+    let reorders =
+        |c| matches!(c, '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if steers(c) || reorders(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_shown_in_the_order_in_which_it_is_read() {
+        assert_eq!(harmless("if \u{202e}x\u{2066}"), "if \u{fffd}x\u{fffd}");
+    }
 
     #[test]
     fn output_of_an_agent_cannot_steer_the_terminal() {

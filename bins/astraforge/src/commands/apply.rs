@@ -10,16 +10,15 @@ use crate::{
     cli::{ApplyArgs, ConnectionArgs},
     commands::print,
     connection::{Connection, parse_id},
+    node::Queue,
     render::{good, strong},
 };
 
 /// Fetches the published branch into the clone, as a branch of the same name. Nothing is checked out or merged.
 pub(crate) async fn apply(args: &ConnectionArgs, apply: &ApplyArgs) -> anyhow::Result<()> {
     let request: RequestId = parse_id(&apply.request)?;
-    let connection = Connection::open(args).await?;
-    let listed = connection.client.merge_requests().await;
-    connection.close().await;
-    let found = listed?.into_iter().find(|it| it.request_id == request);
+    let listed = Connection::with(args, Queue::Leave, async |client| Ok(client.merge_requests().await?)).await?;
+    let found = listed.into_iter().find(|it| it.request_id == request);
     let merge_request = found.with_context(|| {
         format!("request {request} has no merge request yet; approve its change first: astraforge approve {request}")
     })?;

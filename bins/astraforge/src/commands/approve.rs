@@ -10,6 +10,7 @@ use crate::{
         print,
     },
     connection::{Connection, parse_id},
+    node::Queue,
     render::{good, strong},
 };
 
@@ -17,16 +18,13 @@ use crate::{
 pub(crate) async fn approve(args: &ConnectionArgs, approve: &ApproveArgs) -> anyhow::Result<()> {
     let request = parse_id(&approve.request)?;
     let digest: Option<Digest> = approve.digest.as_deref().map(str::parse).transpose().context("--digest")?;
-    let connection = Connection::open(args).await?;
-    let outcome = async {
-        let after = last_event(&connection.client, request).await?;
-        let approved = connection.client.approve(request, digest).await?;
-        let merge_request = wait_for(&connection.client, request, after, |_| Ok(())).await?;
-        anyhow::Ok((approved, merge_request))
-    };
-    let outcome = outcome.await;
-    connection.close().await;
-    let (approved, merge_request) = outcome?;
+    let (approved, merge_request) = Connection::with(args, Queue::Work, async |client| {
+        let after = last_event(client, request).await?;
+        let approved = client.approve(request, digest).await?;
+        let merge_request = wait_for(client, request, after, |_| Ok(())).await?;
+        Ok((approved, merge_request))
+    })
+    .await?;
     print(args, &merge_request, |terminal, merge_request| {
         terminal.line(terminal.paint(format!("approved {}", approved.approval.digest), good()));
         super::merge_requests::write(terminal, merge_request);

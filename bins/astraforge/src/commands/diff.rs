@@ -7,15 +7,15 @@ use crate::{
     cli::{ConnectionArgs, RequestArg},
     commands::print,
     connection::{Connection, parse_id},
+    node::Queue,
     render::{Terminal, attention, bad, change, good, harmless, strong},
 };
 
 /// Shows the newest change of a request.
 pub(crate) async fn diff(args: &ConnectionArgs, request: &RequestArg) -> anyhow::Result<()> {
-    let connection = Connection::open(args).await?;
-    let found = connection.client.diff(parse_id(&request.request)?).await;
-    connection.close().await;
-    print(args, &found?, write)
+    let id = parse_id(&request.request)?;
+    let found = Connection::with(args, Queue::Leave, async |client| Ok(client.diff(id).await?)).await?;
+    print(args, &found, write)
 }
 
 /// Writes a change with its verdict and digest.

@@ -1,26 +1,26 @@
 //! `logs`: shows what happens on a request.
 
 use astraforge_core::{event::RunEvent, id::RequestId};
+use astraforge_http::Client;
 use futures::StreamExt;
 
 use crate::{
     cli::{ConnectionArgs, LogsArgs},
     connection::{Connection, parse_id},
+    node::Queue,
     render::{Terminal, log},
 };
 
 /// Shows the log of a request.
 pub(crate) async fn logs(args: &ConnectionArgs, logs: &LogsArgs) -> anyhow::Result<()> {
     let request: RequestId = parse_id(&logs.request)?;
-    let connection = Connection::open(args).await?;
-    let shown = show(&connection, args, request, logs.follow).await;
-    connection.close().await;
-    shown
+    // Who stays wants to see something happen.
+    let queue = if logs.follow { Queue::Work } else { Queue::Leave };
+    Connection::with(args, queue, async |client| show(client, args, request, logs.follow).await).await
 }
 
-async fn show(connection: &Connection, args: &ConnectionArgs, request: RequestId, follow: bool) -> anyhow::Result<()> {
+async fn show(client: &Client, args: &ConnectionArgs, request: RequestId, follow: bool) -> anyhow::Result<()> {
     let terminal = Terminal::detect();
-    let client = &connection.client;
     let mut events = if follow { client.follow_logs(request, 0) } else { client.logs(request, 0) };
     while let Some(event) = events.next().await {
         print_event(terminal, args.json, &event?)?;

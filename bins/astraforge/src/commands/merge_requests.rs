@@ -15,15 +15,13 @@ use crate::{
     cli::{ConnectionArgs, OptionalRequest},
     commands::print,
     connection::{Connection, parse_id},
+    node::Queue,
     render::{Terminal, attention, bad, faint, harmless, strong},
 };
 
 /// Lists merge requests, or shows one by its own id or its request's.
 pub(crate) async fn merge_requests(args: &ConnectionArgs, which: &OptionalRequest) -> anyhow::Result<()> {
-    let connection = Connection::open(args).await?;
-    let listed = connection.client.merge_requests().await;
-    connection.close().await;
-    let listed = listed?;
+    let listed = Connection::with(args, Queue::Leave, async |client| Ok(client.merge_requests().await?)).await?;
     let Some(id) = &which.id else {
         return print(args, &listed, |terminal, listed| {
             if listed.is_empty() {

@@ -1,28 +1,26 @@
 //! `requests`: lists requests, or shows one.
 
 use astraforge_core::request::RequestState;
-use astraforge_http::wire::request::RequestView;
+use astraforge_http::{Client, wire::request::RequestView};
 use owo_colors::Style;
 
 use crate::{
     cli::{ConnectionArgs, OptionalRequest},
     commands::print,
     connection::{Connection, parse_id},
+    node::Queue,
     render::{Terminal, attention, bad, faint, good, harmless, strong},
 };
 
 /// Lists requests, or shows one.
 pub(crate) async fn requests(args: &ConnectionArgs, which: &OptionalRequest) -> anyhow::Result<()> {
-    let connection = Connection::open(args).await?;
-    let shown = show(&connection, args, which).await;
-    connection.close().await;
-    shown
+    Connection::with(args, Queue::Leave, async |client| show(client, args, which).await).await
 }
 
-async fn show(connection: &Connection, args: &ConnectionArgs, which: &OptionalRequest) -> anyhow::Result<()> {
+async fn show(client: &Client, args: &ConnectionArgs, which: &OptionalRequest) -> anyhow::Result<()> {
     match &which.id {
-        Some(id) => print(args, &connection.client.request(parse_id(id)?).await?, one),
-        None => print(args, &connection.client.requests().await?, |terminal, requests| {
+        Some(id) => print(args, &client.request(parse_id(id)?).await?, one),
+        None => print(args, &client.requests().await?, |terminal, requests| {
             if requests.is_empty() {
                 terminal.line("No requests yet. Make one with: astraforge run \"what to do\"");
             }

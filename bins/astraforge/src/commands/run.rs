@@ -1,8 +1,9 @@
 //! `run`: lets the agent work on a repository, and decides on its change.
 
 use std::{
+    cell::Cell,
     io::{IsTerminal, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, bail};
@@ -32,7 +33,10 @@ use crate::{
     },
     connection::Connection,
     data_folder,
+    node::Queue,
     render::{Terminal, attention, faint, good, progress::Progress, strong},
+    signals::Interrupted,
+    user_clone::UserClone,
 };
 
 /// What a run came to.
@@ -45,22 +49,41 @@ enum Outcome {
 /// Runs a prompt on a repository.
 pub(crate) async fn run(args: &ConnectionArgs, run: &RunArgs) -> anyhow::Result<()> {
     let prompt = read_prompt(&run.prompt)?;
-    let repository = find_repository(args, &run.repo)?;
-    let connection = Connection::open(args).await?;
+    let repository = find_repository(args, run)?;
     let terminal = Terminal::detect();
-    let outcome = async {
-        let link = link(&connection.client, run, &repository).await?;
-        let request = connection.client.submit(&NewRequest::new(link, prompt)).await?.id;
+    let submitted = Cell::new(None);
+    let outcome = Connection::with(args, Queue::Work, async |client| {
+        let link = link(client, run, &repository).await?;
+        let request = client.submit(&NewRequest::new(link, prompt)).await?.id;
+        submitted.set(Some(request));
         if !args.json {
             terminal.line(terminal.paint(format!("request {request}"), faint()));
         }
-        anyhow::Ok((request, carry_on(&connection.client, args, run, request).await?))
-    };
-    let outcome = outcome.await;
-    connection.close().await;
-    let (request, outcome) = outcome?;
+        Ok((request, carry_on(client, args, run, request).await?))
+    });
+    let (request, outcome) = outcome.await.map_err(|mut error| {
+        if let (Some(request), Some(interrupted)) = (submitted.get(), error.downcast_mut::<Interrupted>()) {
+            interrupted.then = after_interruption(interrupted.server_stopped, request);
+        }
+        error
+    })?;
     conclude(args, terminal, request, &outcome);
     Ok(())
+}
+
+/// What became of a request whose command was interrupted.
+fn after_interruption(server_stopped: bool, request: RequestId) -> String {
+    if server_stopped {
+        format!(
+            "a run at work has stopped with this command, a change that waits goes on waiting\n\
+             where it stands: astraforge requests {request}"
+        )
+    } else {
+        format!(
+            "the request goes on at the server\n\
+             watch it: astraforge logs -f {request}\nstop it:  astraforge cancel {request}"
+        )
+    }
 }
 
 fn read_prompt(text: &str) -> anyhow::Result<Prompt> {
@@ -72,8 +95,18 @@ fn read_prompt(text: &str) -> anyhow::Result<Prompt> {
     prompt.parse().map_err(|error| anyhow::anyhow!("the prompt cannot be used: {error}"))
 }
 
-/// The repository in the `local` provider's terms: a registered clone, or a name that the server knows.
-fn find_repository(args: &ConnectionArgs, repository: &str) -> anyhow::Result<String> {
+/// A repository to work on.
+#[derive(Debug)]
+struct Repository {
+    /// In the `local` provider's terms: the path of a registered clone, or a name that the server knows.
+    name: String,
+    /// The branch that the change is for; none leaves it to the server.
+    branch: Option<String>,
+}
+
+/// Finds the repository. Of a clone the branch is the one that is checked out, unless another is given.
+fn find_repository(args: &ConnectionArgs, run: &RunArgs) -> anyhow::Result<Repository> {
+    let repository = run.repo.as_str();
     let path = Path::new(repository);
     if repository.contains("://") || repository.starts_with("git@") {
         bail!(
@@ -85,40 +118,37 @@ fn find_repository(args: &ConnectionArgs, repository: &str) -> anyhow::Result<St
         if path.is_absolute() || repository.starts_with('.') {
             bail!("--repo {repository}: there is no such folder");
         }
-        return Ok(repository.to_owned());
+        return Ok(Repository { name: repository.to_owned(), branch: run.branch.clone() });
     }
     if !Connection::is_local(args) {
         bail!(
             "--repo {repository} is a folder of this machine, which a server elsewhere can't read; give the name of a repository that it has"
         );
     }
-    let clone = top_of_clone(path)?;
-    data_folder::register_clone(&args.node.data_folder()?, &clone)?;
-    clone.into_os_string().into_string().map_err(|path| anyhow::anyhow!("{} is not UTF-8", path.display()))
-}
-
-fn top_of_clone(path: &Path) -> anyhow::Result<PathBuf> {
-    let absolute = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
-    let is_repository = |folder: &&Path| {
-        folder.join(".git").exists() || (folder.join("HEAD").is_file() && folder.join("objects").is_dir())
+    let clone = UserClone::find(path)?;
+    let branch = match &run.branch {
+        Some(branch) => branch.clone(),
+        None => clone.branch()?,
     };
-    let top = absolute.ancestors().find(is_repository);
-    let top =
-        top.with_context(|| format!("{} is not in a git repository; `git init` and commit first", path.display()))?;
-    Ok(top.to_owned())
+    if let Some(note) = clone.uncommitted() {
+        let terminal = Terminal::detect();
+        terminal.note(format!("{} {note}", terminal.paint("note:", attention())));
+    }
+    data_folder::register_clone(&args.node.data_folder()?, clone.top())?;
+    Ok(Repository { name: clone.into_name()?, branch: Some(branch) })
 }
 
 /// Finds or makes the link to the repository, set up as the arguments say.
-async fn link(client: &Client, run: &RunArgs, repository: &str) -> anyhow::Result<RepositoryLinkId> {
+async fn link(client: &Client, run: &RunArgs, repository: &Repository) -> anyhow::Result<RepositoryLinkId> {
     let links = client.repository_links().await?;
-    let known = links.into_iter().find(|link| link.provider == "local" && link.repository == repository);
+    let known = links.into_iter().find(|link| link.provider == "local" && link.repository == repository.name);
     let Some(known) = known else {
-        let environment = with_arguments(EnvironmentBody::default(), run);
-        let mut new = NewRepositoryLink::new("local", repository);
+        let environment = with_arguments(EnvironmentBody::default(), run, repository);
+        let mut new = NewRepositoryLink::new("local", &repository.name);
         new.environment = Some(environment);
         return Ok(client.link_repository(&new).await?.id);
     };
-    let wanted = with_arguments(known.environment.clone(), run);
+    let wanted = with_arguments(known.environment.clone(), run, repository);
     if wanted != known.environment {
         let patch = RepositoryLinkPatch { environment: Some(wanted), ..RepositoryLinkPatch::default() };
         client.change_repository_link(known.id, &patch).await?;
@@ -126,15 +156,16 @@ async fn link(client: &Client, run: &RunArgs, repository: &str) -> anyhow::Resul
     Ok(known.id)
 }
 
-fn with_arguments(mut environment: EnvironmentBody, run: &RunArgs) -> EnvironmentBody {
+/// What is given replaces what is remembered; an empty line makes it forgotten.
+fn with_arguments(mut environment: EnvironmentBody, run: &RunArgs, repository: &Repository) -> EnvironmentBody {
     let given = [
-        (&mut environment.base_branch, &run.branch),
+        (&mut environment.base_branch, &repository.branch),
         (&mut environment.setup, &run.setup),
         (&mut environment.test, &run.test),
     ];
     for (setting, argument) in given {
-        if argument.is_some() {
-            setting.clone_from(argument);
+        if let Some(argument) = argument {
+            *setting = Some(argument.clone()).filter(|line| !line.is_empty());
         }
     }
     environment
@@ -162,7 +193,7 @@ async fn carry_on(
         terminal.line("");
         diff::write(terminal, &change);
     }
-    if !approved_by_person(run, &change)? {
+    if !approved_by_person(run, &change).await? {
         return Ok(Outcome::Waiting(Box::new(change)));
     }
     let show = |event: &_| if args.json { Ok(()) } else { print_event(terminal, false, event) };
@@ -187,7 +218,7 @@ async fn watch(client: &Client, args: &ConnectionArgs, request: RequestId) -> an
 }
 
 /// Asks, where there is somebody to ask.
-fn approved_by_person(run: &RunArgs, change: &ChangeSetView) -> anyhow::Result<bool> {
+async fn approved_by_person(run: &RunArgs, change: &ChangeSetView) -> anyhow::Result<bool> {
     if change.verdict.decision == Decision::Deny || run.yes {
         return Ok(run.yes);
     }
@@ -196,8 +227,14 @@ fn approved_by_person(run: &RunArgs, change: &ChangeSetView) -> anyhow::Result<b
     }
     write!(std::io::stdout(), "\nApprove this change? [y/N] ")?;
     std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
+    // A thread of its own: Ctrl-C must be heard meanwhile, and must not wait for a line.
+    let (answered, answer) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line).map(|_| line);
+        _ = answered.send(read); // nobody waits any more after Ctrl-C
+    });
+    let answer = answer.await??;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
@@ -232,7 +269,10 @@ fn conclude(args: &ConnectionArgs, terminal: Terminal, request: RequestId, outco
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::{Cli, Command};
 
     #[test]
     fn a_blank_prompt_is_refused() {
@@ -240,11 +280,18 @@ mod tests {
     }
 
     #[test]
-    fn the_top_of_a_clone_is_found_from_within() {
-        let scratch = tempfile::tempdir().unwrap();
-        let top = scratch.path().canonicalize().unwrap();
-        std::fs::create_dir_all(top.join(".git")).unwrap();
-        std::fs::create_dir_all(top.join("src/deep")).unwrap();
-        assert_eq!(top_of_clone(&top.join("src/deep")).unwrap(), top);
+    fn an_empty_line_forgets_what_was_remembered() {
+        let cli = Cli::try_parse_from(["astraforge", "run", "x", "--test", ""]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("not run") };
+        let remembered = EnvironmentBody {
+            base_branch: Some("old".into()),
+            setup: Some("make".into()),
+            test: Some("true".into()),
+            ..EnvironmentBody::default()
+        };
+        let repository = Repository { name: "/clone".into(), branch: Some("main".into()) };
+        let environment = with_arguments(remembered, &run, &repository);
+        assert_eq!(environment.base_branch.as_deref(), Some("main"));
+        assert_eq!((environment.setup.as_deref(), environment.test), (Some("make"), None));
     }
 }

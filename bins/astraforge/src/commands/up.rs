@@ -2,33 +2,30 @@
 
 use anyhow::Context;
 use serde_json::json;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::net::TcpListener;
 
 use crate::{
     cli::{ConnectionArgs, UpArgs},
-    node::Node,
+    node::{Node, Queue},
     render::{Terminal, attention, faint, good, strong},
+    signals::StopSignals,
 };
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn up(connection: &ConnectionArgs, args: &UpArgs) -> anyhow::Result<()> {
     // Asked for first, so that no signal is lost in between.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stop = StopSignals::listen().context("cannot listen for signals")?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; pass another address with --listen", args.listen))?;
-    let node = Node::start(&connection.node, listener).await?;
+    let node = Node::start(&connection.node, listener, Queue::Work).await?;
     greet(connection, &node)?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    stop.told().await;
     tracing::info!("stopping");
-    node.stop().await;
+    tokio::select! {
+        () = node.stop() => {}
+        () = stop.told() => tracing::warn!("told twice: what is left is settled at the next start"),
+    }
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    process::{Command, Output},
+    io::{BufRead, BufReader},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -88,6 +89,79 @@ fn mistakes_are_told_with_what_to_do() {
     fails(world.astraforge().args(["requests", "--server", "http://127.0.0.1:9"]), "--api-key");
     fails(world.astraforge().args(["requests", "--server", "http://127.0.0.1:9", "--api-key", "k"]), "127.0.0.1:9");
     fails(world.astraforge().args(["up", "--provisioner", "docker"]), "docker and k8s are coming");
+}
+
+/// Starts `run`, interrupts it like Ctrl-C when its agent is at work, and returns the request and what it said.
+fn interrupted(world: &World, repository: &str) -> (String, String) {
+    let mut command = world.astraforge();
+    command.args(["run", "--repo", repository, "Take your time"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    let request = first.strip_prefix("request ").unwrap().to_owned();
+    lines.find(|line| line.contains("Starting Codex CLI session")).unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    lines.for_each(drop);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    (request, String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn an_interrupted_run_leaves_no_sandbox_and_says_where_it_stands() {
+    let world = World::without_server(one_command("sleep 60"));
+    world.make_repository("demo", |clone| fs::write(clone.join("README.md"), "# demo\n").unwrap());
+    let (request, said) = interrupted(&world, "demo");
+    assert!(said.contains(&format!("astraforge requests {request}")), "{said}");
+    assert!(world.sandbox_processes().is_empty(), "they are gone with the command, not some time later");
+    world.assert_no_sandbox();
+    assert!(works(world.astraforge().args(["requests", &request])).contains("FAILED"));
+    assert!(works(world.astraforge().args(["logs", &request])).contains("stopped while this run was at work"));
+}
+
+#[test]
+fn a_run_at_a_server_goes_on_when_its_command_is_interrupted() {
+    let world = World::new(one_command("sleep 60"));
+    let (request, said) = interrupted(&world, "demo");
+    assert!(said.contains(&format!("astraforge logs -f {request}")), "{said}");
+    assert!(works(world.astraforge().args(["requests", &request])).contains("EXECUTING"));
+    assert!(works(world.astraforge().args(["cancel", &request])).contains("cancel"));
+}
+
+#[tokio::test]
+async fn looking_at_a_request_does_not_begin_what_waits_in_its_queue() {
+    let mut world = World::without_server(one_command("sleep 60"));
+    world.options = vec!["--workers".to_owned(), "1".to_owned()];
+    world.make_repository("demo", |clone| fs::write(clone.join("README.md"), "# demo\n").unwrap());
+    world.start();
+    let at_work = world.submit("Take your time").await.to_string();
+    let waiting = world.submit("Wait").await.to_string();
+    world.kill();
+    let looked = works(world.astraforge().args(["requests", &at_work]));
+    assert!(!looked.contains(&waiting), "{looked}");
+    for words in [["logs", &waiting], ["requests", &waiting]] {
+        let shown = works(world.astraforge().args(words));
+        assert!(!shown.contains("Provisioning") && !shown.contains("stopped") && !shown.contains("FAILED"), "{shown}");
+    }
+    world.assert_no_sandbox();
+}
+
+#[test]
+fn the_branch_of_a_change_is_the_one_that_is_checked_out() {
+    let (world, clone) = clone_world();
+    git(&clone, &["checkout", "--quiet", "-b", "feature"]);
+    let target = |options: &[&str]| {
+        let ran = works(world.astraforge().args(["run", "--yes", "--json", "--repo"]).arg(&clone).args(options));
+        let summary: Value = serde_json::from_str(ran.lines().last().unwrap()).unwrap();
+        summary["merge_request"]["target_branch"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(target(&["--branch", "main", "Make it"]), "main");
+    assert_eq!(target(&["Make it"]), "feature", "what was given once does not stick");
+    git(&clone, &["checkout", "--quiet", "--detach"]);
+    fails(world.astraforge().args(["run", "--repo"]).arg(&clone).arg("x"), "--branch NAME");
+    fs::write(clone.join("new"), "").unwrap();
+    let ran = world.astraforge().args(["run", "--branch", "main", "--repo"]).arg(&clone).arg("x").output().unwrap();
+    assert!(String::from_utf8(ran.stderr).unwrap().contains("one file is not committed"));
 }
 
 #[test]
