@@ -170,7 +170,16 @@ impl Quarantine {
     /// # Errors
     /// [`GitError::Backend`] when the folder cannot be read.
     pub async fn sweep(&self) -> Result<(), GitError> {
-        let (dir, age) = (self.config.dir.clone(), self.config.timeout);
+        self.sweep_older_than(self.config.timeout).await
+    }
+
+    /// The same for temporary files and folders that nothing has touched for `age`. At the start of the only server
+    /// that uses the folder, that may be no time at all.
+    ///
+    /// # Errors
+    /// [`GitError::Backend`] when the folder cannot be read.
+    pub async fn sweep_older_than(&self, age: Duration) -> Result<(), GitError> {
+        let dir = self.config.dir.clone();
         let swept = tokio::task::spawn_blocking(move || quarantine::sweep(&dir, age)).await;
         let swept = swept.map_err(|error| run::backend("sweep the quarantines", error))?;
         swept.map_err(|error| run::backend("sweep the quarantines", error))

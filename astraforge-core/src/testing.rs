@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
 
 pub mod artifacts;
+pub mod artifacts_conformance;
 pub mod clock;
 pub mod ports;
 pub mod samples;

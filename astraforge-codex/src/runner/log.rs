@@ -18,6 +18,8 @@ use tokio::{
 
 /// How long an event may wait for others to be written with it.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a store that does not take events is left alone before each new try, in seconds.
+const PAUSES: [u64; 6] = [1, 2, 4, 8, 16, 32];
 /// How many events are written at once at most.
 const BATCH: usize = 256;
 /// How much of what comes out of the sandbox one run may write to its log, in bytes.
@@ -133,7 +135,7 @@ async fn write(reporter: Reporter, mut inbox: mpsc::Receiver<Entry>) -> Result<(
             };
         }
         if !events.is_empty() {
-            reporter.emit_all(events).await.map_err(|error| lost(error.to_string()))?;
+            keep(&reporter, events).await?;
         }
         for done in flushed {
             _ = done.send(());
@@ -142,9 +144,66 @@ async fn write(reporter: Reporter, mut inbox: mpsc::Receiver<Entry>) -> Result<(
     Ok(())
 }
 
+/// Writes a batch; a store that fails for a while holds the run up and does not end it.
+async fn keep(reporter: &Reporter, events: Vec<EventKind>) -> Result<(), RunFailure> {
+    let mut pauses = PAUSES.iter();
+    loop {
+        match (reporter.emit_all(events.clone()).await, pauses.next()) {
+            (Ok(()), _) => return Ok(()),
+            (Err(error), None) => return Err(lost(error.to_string())),
+            (Err(error), Some(seconds)) => {
+                tracing::warn!(%error, "the log of a run could not be written; will try again");
+                tokio::time::sleep(Duration::from_secs(*seconds)).await;
+            }
+        }
+    }
+}
+
 fn lost(why: String) -> RunFailure {
     RunFailure::new(
         FailureCause::Internal,
         format!("The run's log could not be written: {why}. Check the server's database and start the run again."),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use astraforge_core::{
+        journal::Journal,
+        ports::store::Store as _,
+        testing::{MemoryStore, MemoryWakeups, TestClock, samples},
+    };
+
+    use super::*;
+
+    /// A log over a store that refuses the next `times` commits.
+    fn log(times: usize) -> (Log, Arc<MemoryStore>, astraforge_core::id::RequestId) {
+        let request = samples::request();
+        let store = Arc::new(MemoryStore::holding([&request]));
+        let (wakeups, clock) = (Arc::new(MemoryWakeups::default()), Arc::new(TestClock::new()));
+        let journal = Journal::new(store.clone(), wakeups, clock, Redactor::default());
+        store.refuse(times, |_| true);
+        (Log::start(journal.reporter(request.id, samples::run(&request).id)), store, request.id)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_fails_for_a_while_loses_no_event() {
+        let (log, store, request) = log(PAUSES.len());
+        log.emit(EventKind::log("one")).await;
+        log.flush().await;
+        log.emit(EventKind::log("two")).await;
+        log.close().await.unwrap();
+        let events = store.events(request, 0, 10).await.unwrap();
+        let kinds: Vec<_> = events.into_iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, [EventKind::log("one"), EventKind::log("two")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_cannot_be_written_fails_the_run() {
+        let (log, ..) = log(usize::MAX);
+        log.emit(EventKind::log("one")).await;
+        assert_eq!(log.close().await.unwrap_err().cause, FailureCause::Internal);
+    }
 }

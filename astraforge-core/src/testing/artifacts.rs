@@ -63,30 +63,7 @@ fn check(key: &str, operation: &'static str) -> Result<(), ArtifactError> {
 
 #[cfg(test)]
 mod tests {
-    use futures::executor::block_on;
-
     use super::*;
 
-    #[test]
-    fn the_last_bytes_put_are_read_until_they_are_deleted() {
-        let artifacts = MemoryArtifacts::default();
-        block_on(async {
-            assert_eq!(artifacts.get("a/b").await.unwrap(), None);
-            artifacts.put("a/b", "1".into()).await.unwrap();
-            artifacts.put("a/b", "2".into()).await.unwrap();
-            assert_eq!(artifacts.get("a/b").await.unwrap(), Some("2".into()));
-            assert_eq!(artifacts.keys(), ["a/b"]);
-            artifacts.delete("a/b").await.unwrap();
-            artifacts.delete("a/b").await.unwrap();
-            assert_eq!(artifacts.get("a/b").await.unwrap(), None);
-        });
-    }
-
-    #[test]
-    fn keys_that_could_leave_their_folder_are_refused() {
-        let artifacts = MemoryArtifacts::default();
-        for key in ["", "/a", "../a", "a/../b", "a//b", "a/"] {
-            assert!(block_on(artifacts.put(key, "x".into())).is_err(), "{key}");
-        }
-    }
+    crate::artifacts_conformance!(async { ((), MemoryArtifacts::default()) });
 }

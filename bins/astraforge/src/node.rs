@@ -87,6 +87,7 @@ impl Node {
         if let Some(sandboxes) = &agent.sandboxes {
             remove_left(sandboxes).await?;
         }
+        clear(&folder, &quarantine).await?;
         let n_workers = if queue == Queue::Work { args.workers } else { 0 };
         let tasks = start_tasks(n_workers, forge, quarantine, listener, stopped).await?;
         folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
@@ -227,6 +228,12 @@ async fn remove_left(sandboxes: &Sandboxes) -> anyhow::Result<()> {
         sandboxes.destroy(left).await?;
     }
     Ok(())
+}
+
+/// Removes what an earlier process left half written. The folder is ours alone, so nothing of it is in use.
+async fn clear(folder: &DataFolder, quarantine: &Quarantine) -> anyhow::Result<()> {
+    artifacts(folder).sweep().await.context("cannot clear the artifacts of half written files")?;
+    Ok(quarantine.sweep_older_than(Duration::ZERO).await?)
 }
 
 /// Settles what an earlier process left, then serves and works.
