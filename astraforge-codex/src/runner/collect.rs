@@ -19,8 +19,11 @@ use super::{
     checkout::{REPOSITORY_URL, git, git_with},
 };
 
-/// How many of the agent's own repositories are named in the log.
+/// How many of those paths are named in the log that are left out.
 const NAMED: usize = 5;
+/// The largest file that is collected, as `find` writes it: 1 GiB. A larger one could not be pushed, and a sparse one
+/// would take hours to read.
+const TOO_LARGE: &str = "+1048576k";
 
 /// What the workspace held beyond its commit before the agent began: what the setup command left there.
 #[derive(Debug, Default)]
@@ -132,11 +135,10 @@ impl Collector<'_> {
     /// Writes all that the work tree holds as a tree object, and returns its id.
     async fn tree(&self) -> Result<String, RunFailure> {
         self.ask(["read-tree", &self.assignment.start_commit]).await?;
-        let nested = self.nested_repositories().await?;
         let mut paths = b".\0".to_vec();
-        for path in &nested {
+        for path in self.left_out().await? {
             paths.extend_from_slice(b":(top,exclude,literal)");
-            paths.extend_from_slice(path);
+            paths.extend_from_slice(&path);
             paths.push(0);
         }
         let add =
@@ -177,23 +179,33 @@ impl Collector<'_> {
         Ok(changes(&raw.stdout))
     }
 
-    /// Finds repositories within the workspace: a commit can't hold their files, and a link to them leads nowhere.
-    async fn nested_repositories(&self) -> Result<Vec<Vec<u8>>, RunFailure> {
-        let find = Command::new(["find", WORKSPACE, "-xdev", "-mindepth", "2", "-name", ".git", "-prune", "-print0"]);
-        let found = self.bench.run(find.with_cwd("/"), Output::Kept).await?;
+    /// Finds what is not collected, and says so: repositories within the workspace, because a commit can't hold their
+    /// files and a link to them leads nowhere; and files without measure. Folders that the agent closed are opened on
+    /// the way: git would pass them over without a word.
+    async fn left_out(&self) -> Result<Vec<Vec<u8>>, RunFailure> {
+        let own = format!("{WORKSPACE}/.git");
+        let open = ["(", "-type", "d", "!", "-perm", "-500", "!", "-exec", "chmod", "u+rx", "{}", ";", ")", "-o"];
+        let which = ["(", "-name", ".git", "-prune", "-o", "-type", "f", "-size", TOO_LARGE, ")", "-print0"];
+        let find = ["find", WORKSPACE, "-xdev", "-path", &own, "-prune", "-o"].into_iter().chain(open).chain(which);
+        let found = self.bench.run(Command::new(find).with_cwd("/"), Output::Kept).await?;
         let prefix = format!("{WORKSPACE}/");
-        let path = |found: &[u8]| Some(found.strip_prefix(prefix.as_bytes())?.strip_suffix(b"/.git")?.to_vec());
-        let paths: Vec<Vec<u8>> = found.stdout.split(|byte| *byte == 0).filter_map(path).collect();
-        if !paths.is_empty() {
-            let names: Vec<_> =
-                paths.iter().take(NAMED).map(|path| format!("`{}`", String::from_utf8_lossy(path))).collect();
-            let more = paths.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let message =
-                format!("Left out folders that are git repositories of their own: {}{more}", names.join(", "));
-            self.bench.log.status("git", message).await;
+        let paths = found.stdout.split(|byte| *byte == 0).filter_map(|path| path.strip_prefix(prefix.as_bytes()));
+        let (repositories, large): (Vec<_>, Vec<_>) = paths.partition(|path| path.ends_with(b"/.git"));
+        let repositories: Vec<_> = repositories.into_iter().filter_map(|path| path.strip_suffix(b"/.git")).collect();
+        self.tell("folders that are git repositories of their own", &repositories).await;
+        self.tell("files of more than 1 GiB", &large).await;
+        Ok(repositories.into_iter().chain(large).map(<[u8]>::to_vec).collect())
+    }
+
+    async fn tell(&self, what: &str, left_out: &[&[u8]]) {
+        if left_out.is_empty() {
+            return;
         }
-        Ok(paths)
+        let names = left_out.iter().take(NAMED).map(|path| format!("`{}`", String::from_utf8_lossy(path)));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let more = left_out.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        self.bench.log.status("git", format!("Left out {what}: {names}{more}")).await;
     }
 
     async fn commit(&self, tree: &str) -> Result<String, RunFailure> {
