@@ -4,6 +4,7 @@
 
 mod agents;
 mod command_line;
+mod follow_ups;
 mod hostile;
 mod models;
 mod real_key;
