@@ -155,6 +155,9 @@ impl Parent {
             (Version::V1, Controller::Memory) => vec![
                 required("memory.limit_in_bytes", max.to_string()),
                 optional("memory.memsw.limit_in_bytes", max.to_string()),
+                // Version 1 counts what lies in TCP sockets apart, and only where there is a limit for it. Each socket
+                // still gets its first 90 KiB or so; the large buffers are what this takes away.
+                optional("memory.kmem.tcp.limit_in_bytes", (max / 8).to_string()),
             ],
             (Version::V2, Controller::Memory) => {
                 vec![required("memory.max", max.to_string()), optional("memory.swap.max", "0".to_owned())]

@@ -93,7 +93,7 @@ fn start(folder: &Folder, spec: &LaunchSpec) -> Result<Child, Failure> {
         listener,
         launcher,
     };
-    let child = match namespaces::spawn().at("make name spaces")? {
+    let child = match namespaces::spawn(spec.host_id).at("make name spaces")? {
         None => {
             // Else this process would keep open the very end whose closing tells it that the launcher is gone.
             drop(gate);

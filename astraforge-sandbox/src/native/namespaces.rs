@@ -2,7 +2,10 @@
 
 use std::{fs, io};
 
-use rustix::{process::Pid, thread::UnshareFlags};
+use rustix::{
+    process::{Pid, Uid},
+    thread::{CapabilitySets, UnshareFlags},
+};
 
 /// Names of the name spaces that a sandbox has of its own.
 const KINDS: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
@@ -18,7 +21,32 @@ pub(super) fn own() -> io::Result<Vec<String>> {
 /// Starts a sandbox's first process in name spaces of its own; `None` is the answer in that process.
 ///
 /// The one for control groups is left out: it has to be made when the process is in its group.
-pub(super) fn spawn() -> io::Result<Option<Pid>> {
+///
+/// The name spaces are `owner`'s, where the agent has an id of its own: what the kernel counts by user and by name space
+/// (watches on files, processes, name spaces) is then nobody else's, and nothing of it can be used up for root.
+pub(super) fn spawn(owner: Option<u32>) -> io::Result<Option<Pid>> {
+    let Some(id) = owner else { return clone() };
+    let (root, owner) = (Uid::ROOT, Uid::from_raw(id));
+    rustix::thread::set_thread_res_uid(root, owner, owner)?;
+    let spawned = own_files_as_root().and_then(|()| clone());
+    if !matches!(spawned, Ok(None)) {
+        rustix::thread::set_thread_res_uid(root, root, root)?;
+    }
+    spawned
+}
+
+/// Keeps root's access to files, and all capabilities, for a process that has become another user otherwise.
+fn own_files_as_root() -> io::Result<()> {
+    #[expect(unsafe_code, reason = "rustix does not wrap setfsuid")]
+    // SAFETY: takes a plain number, and changes this thread alone, which is the process's only one.
+    unsafe {
+        libc::setfsuid(0);
+    }
+    let held = rustix::thread::capabilities(None)?;
+    Ok(rustix::thread::set_capabilities(None, CapabilitySets { effective: held.permitted, ..held })?)
+}
+
+fn clone() -> io::Result<Option<Pid>> {
     let flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID

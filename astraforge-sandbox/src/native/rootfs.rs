@@ -155,7 +155,7 @@ impl Sources {
             root.file(&target, "")?;
             mounts::attach(tree, &root.0, &target).at(format_args!("mount /{target}"))?;
         }
-        root.mount_system()?;
+        root.mount_system(spec.host_id.is_some())?;
         root.mount_writable(spec, self.workspace)?;
         for (tree, target) in self.shown {
             root.show(tree, &target)?;
@@ -205,9 +205,12 @@ impl Root {
         self.file("etc/resolv.conf", "")
     }
 
-    fn mount_system(&self) -> Result<(), Failure> {
+    fn mount_system(&self, private_id: bool) -> Result<(), Failure> {
         let quiet = mounts::WRITABLE | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         self.mount("proc", "proc", &[], quiet)?;
+        if !private_id {
+            self.leave_half_of_the_watchers()?;
+        }
         for name in READ_ONLY_PROC {
             self.over_proc(name, mounts::copy(&self.0, &Path::new("proc").join(name)))?;
         }
@@ -221,8 +224,28 @@ impl Root {
                 Err(_) => {}
             }
         }
-        let options = [("ptmxmode", "0666"), ("mode", "0620")];
+        // All sandboxes of the machine share its terminals, of which there are 3072 as a rule.
+        let options = [("ptmxmode", "0666"), ("mode", "0620"), ("max", "64")];
         self.mount("dev/pts", "devpts", &options, mounts::DEVICE)
+    }
+
+    /// Keeps the sandbox from using up what watches files for the user whose id it shares, the server's own.
+    fn leave_half_of_the_watchers(&self) -> Result<(), Failure> {
+        let step = "limit the watching of files";
+        for kind in ["instances", "watches"] {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let of_user = format!("proc/sys/fs/inotify/max_user_{kind}");
+            let of_user = match rustix::fs::openat(&self.0, &of_user, flags, Mode::empty()) {
+                Err(rustix::io::Errno::NOENT) => continue, // this kernel watches no files
+                opened => io::read_to_string(std::fs::File::from(opened.at(step)?)).at(step)?,
+            };
+            let half = of_user.trim().parse::<u64>().at(step)? / 2;
+            let limit = format!("proc/sys/user/max_inotify_{kind}");
+            let limit =
+                rustix::fs::openat(&self.0, &limit, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at(step)?;
+            std::fs::File::from(limit).write_all(half.to_string().as_bytes()).at(step)?;
+        }
+        Ok(())
     }
 
     /// Lays a read-only mount over a part of `/proc`, where this kernel has it.
