@@ -51,6 +51,7 @@ mod record;
 pub(crate) mod remedy;
 mod rootfs;
 mod seccomp;
+mod state_folder;
 
 /// How long a launcher may take. It takes milliseconds; only a broken machine comes near.
 const LAUNCH: Duration = Duration::from_secs(30);
@@ -67,7 +68,7 @@ const LAUNCH: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NativeConfig {
-    /// The folder of all sandboxes' folders; made if missing, for its owner alone.
+    /// The folder of all sandboxes' folders; made if missing, for its owner alone. Nobody else may own or write it.
     pub state_dir: PathBuf,
     /// The guest program; see [`GuestBinary`](guest_binary::GuestBinary).
     pub guest: PathBuf,
@@ -160,7 +161,7 @@ impl NativeDriver {
 
     /// Prepares the driver without making a sandbox.
     pub(crate) fn unprobed(config: NativeConfig) -> Result<Self, DriverError> {
-        let state_dir = make_private(&config.state_dir).map_err(|error| {
+        let state_dir = state_folder::make(&config.state_dir).map_err(|error| {
             unsupported(
                 "native sandboxes",
                 format!("the state folder {} cannot be used: {error}", config.state_dir.display()),
@@ -218,10 +219,7 @@ impl NativeDriver {
     /// Removes the folders of sandboxes whose processes are gone.
     fn sweep(&self) {
         for id in self.found().unwrap_or_default() {
-            let folder = self.folder(id);
-            if !folder.is_live()
-                && let Err(error) = folder.destroy()
-            {
+            if let Err(error) = self.folder(id).remove_if_dead() {
                 tracing::warn!(sandbox.id = %id, %error, "cannot remove what a dead sandbox left");
             }
         }
@@ -284,25 +282,12 @@ impl NativeDriver {
     /// Makes the folder of `id`, in the place of one that a dead sandbox left.
     async fn claim(&self, id: SandboxId) -> Result<Lock, DriverError> {
         let folder = self.folder(id);
-        let claimed = match folder.create() {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let stale = folder.clone();
-                let cleared =
-                    blocking(move || if stale.is_live() { Ok(false) } else { stale.destroy().map(|()| true) });
-                match cleared.await {
-                    Ok(true) => folder.create(),
-                    Ok(false) => return Err(DriverError::AlreadyExists { id }),
-                    Err(error) => Err(error),
-                }
-            }
-            created => created,
-        };
-        match claimed {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(DriverError::AlreadyExists { id }),
-            claimed => {
-                claimed.and_then(|()| folder.share()).map_err(|source| backend("make the folder of", id, source))
-            }
-        }
+        let claimed = blocking(move || match folder.claim()? {
+            None if folder.remove_if_dead()? => folder.claim(),
+            claimed => Ok(claimed),
+        });
+        let claimed = claimed.await.map_err(|source| backend("make the folder of", id, source))?;
+        claimed.ok_or(DriverError::AlreadyExists { id })
     }
 
     /// Starts the launcher and hears from it.
@@ -390,13 +375,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
-/// Makes the state folder and returns its absolute path.
-fn make_private(path: &Path) -> io::Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    path.canonicalize()
-}
-
 /// Returns how many bytes of the memory one file system may take: files count as memory, and a sandbox whose files took
 /// all of it could only be killed.
 fn in_memory(limit: ByteSize) -> u64 {
@@ -419,6 +397,10 @@ fn workspace(workspace: &Workspace, room: u64) -> Result<WorkspacePlan, DriverEr
 const PRIVATE_IDS: std::ops::Range<u32> = 0x7000_0000..0x7ffd_0000;
 
 /// Picks the host's id behind a sandbox's agent.
+///
+/// It is a hash, so two sandboxes may get the same one; of a thousand that live at once, any two do with a chance of one
+/// in five hundred. They share then what the kernel counts by user, as all sandboxes of an ordinary user do, and nothing
+/// else: neither sees the other's processes or files, and their folders on the host are closed to both.
 fn private_id(id: SandboxId) -> u32 {
     // The low half of a time-ordered id is random.
     let (high, low) = id.as_uuid().as_u64_pair();

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::state_folder;
+
 /// Name of the guest program.
 pub const NAME: &str = "astraforge-guest";
 
@@ -102,12 +104,19 @@ fn write(bytes: &[u8], state_dir: &Path) -> Result<PathBuf, GuestBinaryError> {
     let mut hasher = std::hash::DefaultHasher::new();
     bytes.hash(&mut hasher);
     let path = state_dir.join(format!("{NAME}-{:016x}", hasher.finish()));
+    if let Err(source) = state_folder::make(state_dir) {
+        return Err(GuestBinaryError::Write { path, source });
+    }
     if fs::read(&path).is_ok_and(|it| it == bytes) {
         return Ok(path);
     }
     let new = state_dir.join(format!(".{NAME}-{}", std::process::id()));
-    let written = fs::create_dir_all(state_dir)
-        .and_then(|()| fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o700).open(&new))
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o700)
+        .open(&new)
         .and_then(|mut file| io::Write::write_all(&mut file, bytes))
         .and_then(|()| fs::rename(&new, &path));
     match written {
@@ -135,5 +144,7 @@ mod tests {
         assert_eq!(write(b"one", home.path()).unwrap(), path);
         assert_ne!(write(b"two", home.path()).unwrap(), path);
         assert_eq!(fs::read(path).unwrap(), b"one");
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(write(b"one", home.path()).is_err(), "others may have put it there");
     }
 }

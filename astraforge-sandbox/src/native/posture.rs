@@ -9,22 +9,12 @@ use super::{
     namespaces,
 };
 
-/// Mount points that are not read-only: the agent's own folders, and what the kernel or a device answers for.
-const WRITABLE: [&str; 13] = [
-    "/workspace",
-    "/tmp",
-    "/run",
-    "/home/agent",
-    "/dev/shm",
-    "/dev/pts",
-    "/proc",
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/tty",
-];
+/// Mount points that are not read-only: the agent's own folders, and what the kernel answers for.
+const WRITABLE: [&str; 6] = ["/workspace", "/tmp", "/run", "/home/agent", "/dev/shm", "/proc"];
+
+/// Mount points where devices answer.
+const DEVICES: [&str; 7] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts"];
 
 /// Checks that this process is closed in; `host` are the name spaces it must have left.
 pub(super) fn check(host: &[String]) -> Result<(), Failure> {
@@ -72,7 +62,8 @@ fn check_status(status: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks `/proc/self/mountinfo`: nothing honours setuid bits, and nothing but the agent's own folders can be written.
+/// Checks `/proc/self/mountinfo`: nothing honours setuid bits, devices answer only where they are meant to, and nothing
+/// but the agent's own folders can be written.
 fn check_mounts(mountinfo: &str) -> Result<(), String> {
     for line in mountinfo.lines() {
         let mut fields = line.split(' ');
@@ -81,7 +72,11 @@ fn check_mounts(mountinfo: &str) -> Result<(), String> {
         if !has("nosuid") {
             return Err(format!("{target} is mounted without nosuid"));
         }
-        if !has("ro") && !WRITABLE.contains(&target) {
+        // What is hidden in `/proc` has `/dev/null` over it.
+        if !has("nodev") && !DEVICES.contains(&target) && !target.starts_with("/proc/") {
+            return Err(format!("{target} is mounted without nodev"));
+        }
+        if !has("ro") && !WRITABLE.contains(&target) && !DEVICES.contains(&target) {
             return Err(format!("{target} is mounted writable"));
         }
     }
@@ -125,7 +120,11 @@ mod tests {
         check_mount("/", "rw,nosuid,nodev", false);
         check_mount("/usr", "ro,nodev", false);
         check_mount("/usr", "rw,nosuid", false);
-        check_mount("/workspace", "rw,nosuid", true);
-        check_mount("/workspace/x", "rw,nosuid", false);
+        check_mount("/workspace", "rw,nosuid,nodev", true);
+        check_mount("/workspace", "rw,nosuid", false);
+        check_mount("/workspace/x", "rw,nosuid,nodev", false);
+        check_mount("/dev/null", "rw,nosuid,noexec", true);
+        check_mount("/usr", "ro,nosuid", false);
+        check_mount("/proc/kcore", "ro,nosuid,noexec", true);
     }
 }

@@ -91,28 +91,58 @@ impl Folder {
     /// # Errors
     /// When the folder is gone or about to go.
     pub(crate) fn share(&self) -> io::Result<Lock> {
-        let lock = self.lock(FlockOperation::NonBlockingLockShared)?.ok_or(io::ErrorKind::ResourceBusy)?;
-        // It may have been removed, and even made anew, between opening and locking.
-        let (locked, named) = (rustix::fs::fstat(&lock.0)?, rustix::fs::stat(&self.0)?);
-        if (locked.st_dev, locked.st_ino) == (named.st_dev, named.st_ino) {
-            Ok(lock)
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+        Ok(self.lock(FlockOperation::NonBlockingLockShared)?.ok_or(io::ErrorKind::ResourceBusy)?)
     }
 
-    /// Tells whether the sandbox lives or is being made: then its launcher or its server holds the lock.
-    pub(crate) fn is_live(&self) -> bool {
-        matches!(self.lock(FlockOperation::NonBlockingLockExclusive), Ok(None))
+    /// Makes the folder and shares it, as the only one of all who try; `None` when it is another's.
+    pub(crate) fn claim(&self) -> io::Result<Option<Lock>> {
+        match self.create() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            created => created?,
+        }
+        // Somebody may have taken it for a dead one's, removed it and made it anew: who has it alone, has it.
+        let lock = match self.lock(FlockOperation::NonBlockingLockExclusive) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            lock => lock?,
+        };
+        let Some(lock) = lock else { return Ok(None) };
+        match rustix::fs::flock(&lock.0, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            shared => shared?,
+        }
+        // Between the two locks it had none.
+        Ok(self.is_named(&lock)?.then_some(lock))
+    }
+
+    /// Removes what a dead sandbox left. `false` when it lives, or is being made: then its launcher or its server holds
+    /// the lock.
+    pub(crate) fn remove_if_dead(&self) -> io::Result<bool> {
+        match self.lock(FlockOperation::NonBlockingLockExclusive) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+            Ok(None) => Ok(false),
+            Ok(Some(lock)) => self.clear(&lock).map(|()| true),
+        }
     }
 
     /// Locks the folder; `None` when others use it in a way that does not go together.
     fn lock(&self, operation: FlockOperation) -> io::Result<Option<Lock>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&self.0, flags, Mode::empty())?;
-        match rustix::fs::flock(&folder, operation) {
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            locked => Ok(locked.map(|()| Some(Lock(folder)))?),
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = Lock(rustix::fs::open(&self.0, flags, Mode::empty())?);
+        match rustix::fs::flock(&lock.0, operation) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            locked => locked?,
+        }
+        // It may have been removed, and even made anew, between opening and locking.
+        if self.is_named(&lock)? { Ok(Some(lock)) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Tells whether what was locked still is the folder of this name.
+    fn is_named(&self, lock: &Lock) -> io::Result<bool> {
+        let locked = rustix::fs::fstat(&lock.0)?;
+        match rustix::fs::lstat(&self.0) {
+            Err(Errno::NOENT) => Ok(false),
+            named => Ok(named.map(|it| (it.st_dev, it.st_ino) == (locked.st_dev, locked.st_ino))?),
         }
     }
 
