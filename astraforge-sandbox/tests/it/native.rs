@@ -30,8 +30,10 @@ use astraforge_sandbox::{
 use async_trait::async_trait;
 use tempfile::TempDir;
 
+mod at_once;
 mod attacks;
 mod folders;
+mod hostile;
 mod inside;
 mod leftovers;
 mod limits;

@@ -13,14 +13,19 @@ use astraforge_core::session::{Command, Exit, SandboxSpec};
 use super::Fixture;
 
 /// Where the test program lies in the sandbox.
-const PROGRAM: &str = "/opt/attack";
+pub(super) const PROGRAM: &str = "/opt/attack";
+
+/// Runs one of the tests in [`inside`](super::inside) where the test program is shown.
+pub(super) fn command(test: &str) -> Command {
+    let name = format!("native::inside::{test}");
+    Command::new([PROGRAM, "--ignored", "--exact", &name, "--nocapture", "--test-threads=1"])
+}
 
 /// Runs one of the tests in [`inside`](super::inside), inside.
 async fn run(test: &str, env: &[(&str, &str)]) -> (Exit, String) {
     let program = std::env::current_exe().unwrap();
     let fixture = Fixture::with(SandboxSpec::default().with_folder(program, PROGRAM)).await;
-    let name = format!("native::inside::{test}");
-    let mut command = Command::new([PROGRAM, "--ignored", "--exact", &name, "--nocapture", "--test-threads=1"]);
+    let mut command = command(test);
     for (name, value) in env {
         command = command.with_env(*name, *value);
     }

@@ -338,3 +338,114 @@ async fn a_server_that_will_be_killed() {
     println!("id={id}");
     tokio::time::sleep(super::PATIENCE * 2).await;
 }
+
+/// A server that makes, uses and removes sandboxes until it is killed. The working directory is its state folder.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "is started by a test, as a server of its own"]
+async fn a_busy_server() {
+    use astraforge_core::{id::SandboxId, ports::sessions::Sessions, session::Command};
+    let state = std::env::current_dir().unwrap();
+    let driver: super::DynSandboxDriver = std::sync::Arc::new(super::NativeDriver::new(super::config(&state)).unwrap());
+    println!("busy");
+    let sandboxes = super::Sandboxes::new(driver);
+    let lives = (0..3).map(|_| async {
+        let end = std::time::Instant::now() + super::PATIENCE;
+        while std::time::Instant::now() < end {
+            let session =
+                sandboxes.create(SandboxId::random(), super::SandboxSpec::default(), Vec::new()).await.unwrap();
+            let line = Command::shell("(sleep 60 &); echo x > it");
+            session.exec(line).await.unwrap().collect(100).await.unwrap();
+            sandboxes.destroy(session.id()).await.unwrap();
+        }
+    });
+    futures::future::join_all(lives).await;
+}
+
+/// Takes all it gets of what the kernel counts for a whole machine, and keeps it.
+#[test]
+#[ignore = "runs inside a sandbox, until it is killed there"]
+fn everything_countable_is_used_up() {
+    let all_of = |n_most: usize, make: &dyn Fn() -> i64| (0..n_most).take_while(|_| make() >= 0).count();
+    // SAFETY: makes descriptors and nothing else.
+    let watchers = all_of(1000, &|| unsafe { libc::inotify_init1(0) }.into());
+    let contexts = all_of(2000, &|| {
+        let mut context = 0_u64;
+        // SAFETY: the kernel writes one number to the address that it is given.
+        unsafe { libc::syscall(libc::SYS_io_setup, 512, &raw mut context) }
+    });
+    let mut terminals = 0;
+    for _ in 0..4 {
+        // SAFETY: the child takes what it can, in calls that need no memory, and waits to be killed.
+        unsafe {
+            let mut ends = [0; 2];
+            libc::pipe(ends.as_mut_ptr());
+            if libc::fork() == 0 {
+                let mut n_taken = 0_u32;
+                while n_taken < 1000 && libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY) >= 0 {
+                    n_taken += 1;
+                }
+                libc::write(ends[1], (&raw const n_taken).cast(), 4);
+                loop {
+                    libc::pause();
+                }
+            }
+            let mut n_taken = 0_u32;
+            libc::read(ends[0], (&raw mut n_taken).cast(), 4);
+            terminals += n_taken;
+        }
+    }
+    println!("{watchers} watchers, {contexts} contexts, {terminals} terminals: full");
+    std::thread::sleep(super::PATIENCE * 4);
+}
+
+/// Takes from the daemon what one process of a user may take from another.
+#[test]
+#[ignore = "runs inside a sandbox, until it is killed there"]
+fn the_daemon_is_starved() {
+    let none = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    for resource in [libc::RLIMIT_NOFILE, libc::RLIMIT_AS, libc::RLIMIT_STACK, libc::RLIMIT_NPROC, libc::RLIMIT_FSIZE] {
+        // SAFETY: the kernel reads one struct from the address that it is given.
+        unsafe { libc::prlimit64(1, resource, &raw const none, std::ptr::null_mut()) };
+    }
+    // SAFETY: takes plain numbers.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 1, 19) };
+    for signal in 1..=64 {
+        // SAFETY: takes plain numbers.
+        unsafe { libc::kill(1, signal) };
+    }
+    assert!(fs::write("/proc/1/oom_score_adj", "1000").is_err());
+    std::thread::sleep(super::PATIENCE * 4);
+}
+
+/// Leaves data on its way between local sockets, as much as is taken.
+#[test]
+#[ignore = "runs inside a sandbox"]
+fn memory_is_held_by_sockets() {
+    fn fill(writer: &mut impl io::Write) -> usize {
+        let piece = vec![0; 1 << 16];
+        std::iter::from_fn(|| writer.write(&piece).ok()).sum()
+    }
+    const ENOUGH: usize = 300 << 20;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut network, mut local, mut ends, mut pairs) = (0, 0, Vec::new(), Vec::new());
+    for _ in 0..400 {
+        if network < ENOUGH
+            && let Ok(mut writer) = TcpStream::connect(listener.local_addr().unwrap())
+        {
+            writer.set_nonblocking(true).unwrap();
+            network += fill(&mut writer);
+            ends.push((writer, listener.accept()));
+        }
+    }
+    println!("network={network}");
+    for _ in 0..1000 {
+        if local < ENOUGH
+            && let Ok((mut writer, reader)) = UnixStream::pair()
+        {
+            writer.set_nonblocking(true).unwrap();
+            local += fill(&mut writer);
+            pairs.push((writer, reader));
+        }
+    }
+    println!("local={local}");
+}

@@ -169,14 +169,14 @@ async fn many_sandboxes_in_a_row_leave_descriptors_and_mounts_as_they_were() {
 }
 
 /// Lists processes of the host that have `text` in their working directory's path, as launchers have at first.
-fn processes_named(text: &str) -> Vec<String> {
+pub(super) fn processes_named(text: &str) -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let cwds = entries.filter_map(|it| fs::read_link(it.path().join("cwd")).ok());
     cwds.map(|it| it.display().to_string()).filter(|it| it.contains(text)).collect()
 }
 
 /// Lists control groups of this name beneath this process's own.
-fn cgroups_named(name: &str) -> Vec<String> {
+pub(super) fn cgroups_named(name: &str) -> Vec<String> {
     fn walk(folder: &std::path::Path, depth: u32, name: &str, found: &mut Vec<String>) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_name().to_str() == Some(name) {

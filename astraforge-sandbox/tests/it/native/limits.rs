@@ -10,7 +10,7 @@ use astraforge_sandbox::{
     sandboxes::Sandboxes,
 };
 
-use super::{Fixture, Native};
+use super::{Fixture, Native, attacks};
 
 fn limited(change: impl FnOnce(&mut Limits)) -> SandboxSpec {
     let mut limits = Limits::default();
@@ -71,6 +71,25 @@ async fn memory_stops_at_its_limit_and_the_sandbox_lives_on() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("No space left"), "{output:?}");
     fixture.shell("rm /workspace/big").await;
     assert_eq!(fixture.shell("echo alive").await, "alive");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn what_lies_in_sockets_counts_as_memory() {
+    if Native::new().capabilities().memory != Enforcement::Hard {
+        eprintln!("skipped: the limit on memory is not enforced here, and the driver says so");
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let spec = limited(|it| it.memory = Limit::required(ByteSize::mib(96))).with_folder(program, attacks::PROGRAM);
+    let fixture = Fixture::with(spec).await;
+    let output = fixture.run(attacks::command("memory_is_held_by_sockets")).await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for kind in ["network=", "local="] {
+        // It may have been killed before it could say how much it had.
+        let held: u64 = text.lines().find_map(|it| it.split_once(kind)?.1.parse().ok()).unwrap_or(0);
+        assert!(held <= 96 << 20, "{kind}{held} bytes were held under a limit of 96 MiB");
+    }
     fixture.end().await;
 }
 
