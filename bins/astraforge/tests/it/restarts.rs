@@ -2,12 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use astraforge_core::{
-    event::{EventKind, RunEvent},
-    id::RequestId,
-    request::RequestState,
-    run::RunStatus,
-};
+use astraforge_core::{event::EventKind, id::RequestId, request::RequestState, run::RunStatus};
 use astraforge_http::{
     Client,
     wire::{repository_link::NewRepositoryLink, request::NewRequest},
@@ -130,7 +125,7 @@ async fn check_requests(world: &World, accepted: &BTreeSet<RequestId>) {
     let listed: BTreeSet<_> = world.client().requests().await.unwrap().iter().map(|request| request.id).collect();
     assert!(accepted.is_subset(&listed), "lost: {:?}", accepted.difference(&listed));
     for id in &listed {
-        let log = whole_log(world, *id).await;
+        let log = world.log(*id).await;
         assert!(log.iter().zip(1..).all(|(event, seq)| event.seq == seq), "{id}: a gap in {log:?}");
         let request = world.client().request(*id).await.unwrap();
         for run in request.metadata.runs.unwrap() {
@@ -146,7 +141,7 @@ async fn check_published(world: &World) {
     let opened = world.client().merge_requests().await.unwrap();
     for (branch, commit) in refs.lines().filter_map(|line| line.split_once(' ')) {
         let Some(id) = branch.strip_prefix("astraforge/") else { continue };
-        let log = whole_log(world, id.parse().unwrap()).await;
+        let log = world.log(id.parse().unwrap()).await;
         let told = |words: &str| {
             log.iter().any(|e| matches!(&e.kind, EventKind::Status { message, .. } if message.contains(words)))
         };
@@ -165,7 +160,7 @@ async fn check_nothing_left(world: &World, accepted: &BTreeSet<RequestId>) {
     assert!(!mounts.contains(world.scratch.path().to_str().unwrap()), "{mounts}");
     let mut sandboxes = Vec::new();
     for id in accepted {
-        let text = text(&whole_log(world, *id).await);
+        let text = text(&world.log(*id).await);
         let made = text.lines().filter_map(|line| line.strip_prefix("Provisioned workspace ")).map(str::to_owned);
         sandboxes.extend(made);
     }
@@ -174,10 +169,6 @@ async fn check_nothing_left(world: &World, accepted: &BTreeSet<RequestId>) {
     let unfinished = |name: &str| [".tmp-", "tmp-", "tmp_"].iter().any(|begin| name.starts_with(begin));
     let left = files_below(&world.path("data"), &unfinished);
     assert!(left.is_empty(), "{left:?}");
-}
-
-async fn whole_log(world: &World, request: RequestId) -> Vec<RunEvent> {
-    world.log(request).await
 }
 
 /// The files and folders below a folder whose name is one of these.
@@ -193,15 +184,13 @@ fn files_below(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<std::path::P
     found
 }
 
-/// Numbers of chance, told when a test fails.
+/// Numbers of chance.
 struct Chance(u64);
 
 impl Chance {
     fn new() -> Self {
         let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-        let seed = u64::try_from(seed % u128::from(u64::MAX)).unwrap() | 1;
-        eprintln!("the seed of chance is {seed}");
-        Self(seed)
+        Self(u64::try_from(seed % u128::from(u64::MAX)).unwrap() | 1)
     }
 
     /// The next number (xorshift).
