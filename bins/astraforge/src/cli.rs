@@ -25,7 +25,7 @@ pub(crate) struct ConnectionArgs {
     /// API key for it
     #[arg(long, global = true, env = "ASTRAFORGE_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
-    /// Print one JSON value instead of text
+    /// Print one JSON value instead of text; `logs` prints one a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(flatten)]

@@ -25,8 +25,8 @@ pub(crate) struct ServerArgs {
     /// Scenario that the scripted model plays
     #[arg(long, global = true, env = "SCRIPTED_SCENARIO", value_name = "FILE")]
     pub(crate) scenario: Option<PathBuf>,
-    /// Key for OpenAI
-    #[arg(long, global = true, env = "OPENAI_API_KEY", value_name = "KEY", hide_env_values = true, hide = true)]
+    /// Key for OpenAI; set the variable instead, which other users of the machine can't see
+    #[arg(long, global = true, env = "OPENAI_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub(crate) openai_api_key: Option<String>,
     /// Address of OpenAI, or of a server that speaks its Responses API
     #[arg(

@@ -21,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cli::{Cli, Command},
-    signals::Interrupted,
+    signals::{Interrupted, OUTPUT_GONE},
 };
 
 fn main() -> ExitCode {
@@ -29,8 +29,11 @@ fn main() -> ExitCode {
     start_logging(&cli);
     // Another provider can only have been installed by this process, which has done nothing yet.
     _ = rustls::crypto::ring::default_provider().install_default();
+    let is_quiet = !matches!(cli.command, Command::Run(_));
     match run(cli) {
         Ok(code) => code,
+        // `head` has read what it wanted: no mistake, and nothing to tell.
+        Err(error) if OUTPUT_GONE.is_so() && error.is::<Interrupted>() && is_quiet => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error is all that is left to tell it on. A server's words, or a typed id, may hold anything.
             let text = format!("error: {error:#}");
@@ -55,7 +58,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Mr(which) => commands::merge_requests::merge_requests(args, which).await?,
         Command::Doctor => return commands::doctor::doctor(args),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "astraforge", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "astraforge", &mut script);
+            render::Terminal::detect().line(String::from_utf8_lossy(&script).trim_end());
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Write};
 
 use owo_colors::{OwoColorize, Style};
 
+use crate::signals::OUTPUT_GONE;
+
 pub(crate) mod change;
 pub(crate) mod log;
 pub(crate) mod progress;
@@ -39,10 +41,10 @@ impl Terminal {
         _ = writeln!(std::io::stderr(), "{text}");
     }
 
-    /// Writes a line. A reader that is gone, such as `head`, ends the program quietly.
+    /// Writes a line. A reader that is gone, such as `head`, makes the command stop, in order.
     pub(crate) fn line(self, text: impl std::fmt::Display) {
         if writeln!(std::io::stdout().lock(), "{text}").is_err() {
-            std::process::exit(0);
+            OUTPUT_GONE.notice();
         }
     }
 }

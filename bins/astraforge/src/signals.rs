@@ -1,8 +1,38 @@
-//! Being told to stop: Ctrl-C, a supervisor's SIGTERM, a terminal that is closed.
+//! Being told to stop: Ctrl-C, a supervisor's SIGTERM, a terminal that is closed, a reader that is gone.
 
-use std::{error::Error, fmt, io};
+use std::{
+    error::Error,
+    fmt, io,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
+
+/// The reader of standard output, such as `head`, has had enough.
+#[derive(Debug)]
+pub(crate) struct OutputGone {
+    is_so: AtomicBool,
+    noticed: Notify,
+}
+
+impl OutputGone {
+    /// Tells it to whoever waits in [`StopSignals::told`].
+    pub(crate) fn notice(&self) {
+        self.is_so.store(true, Ordering::Relaxed);
+        self.noticed.notify_one();
+    }
+
+    /// Whether it was noticed.
+    pub(crate) fn is_so(&self) -> bool {
+        self.is_so.load(Ordering::Relaxed)
+    }
+}
+
+/// There is one standard output.
+pub(crate) static OUTPUT_GONE: OutputGone = OutputGone { is_so: AtomicBool::new(false), noticed: Notify::const_new() };
 
 /// Hears the signals that ask a process to stop, from the moment it is made.
 #[derive(Debug)]
@@ -32,6 +62,7 @@ impl StopSignals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
             _ = hung_up => {}
+            () = OUTPUT_GONE.noticed.notified() => {}
         }
     }
 }

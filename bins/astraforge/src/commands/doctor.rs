@@ -32,21 +32,22 @@ pub(crate) fn doctor(args: &ConnectionArgs) -> anyhow::Result<ExitCode> {
             .collect();
         terminal.line(serde_json::to_string(&rows)?);
     } else {
-        checks.iter().for_each(|check| write(terminal, check));
+        let width = checks.iter().map(|check| check.name.len()).max().unwrap_or_default();
+        checks.iter().for_each(|check| write(terminal, width, check));
     }
     let failed = checks.iter().any(|check| check.status == Status::Fail);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn write(terminal: Terminal, check: &Check) {
+fn write(terminal: Terminal, width: usize, check: &Check) {
     let (mark, style) = match check.status {
         Status::Ok => ("ok  ", good()),
         Status::Warn => ("warn", attention()),
         Status::Fail => ("FAIL", bad()),
     };
-    terminal.line(format!("{}  {:<22} {}", terminal.paint(mark, style), check.name, check.detail));
+    terminal.line(format!("{}  {:<width$}  {}", terminal.paint(mark, style), check.name, check.detail));
     if let Some(remedy) = &check.remedy {
-        terminal.line(format!("      {:<22} {}", "", terminal.paint(remedy, strong())));
+        terminal.line(format!("      {:<width$}  {}", "", terminal.paint(remedy, strong())));
     }
 }
 

@@ -14,9 +14,8 @@ use crate::{
 /// Shows the log of a request.
 pub(crate) async fn logs(args: &ConnectionArgs, logs: &LogsArgs) -> anyhow::Result<()> {
     let request: RequestId = parse_id(&logs.request)?;
-    // Who stays wants to see something happen.
-    let queue = if logs.follow { Queue::Work } else { Queue::Leave };
-    Connection::with(args, queue, async |client| show(client, args, request, logs.follow).await).await
+    // It stays until nothing is at work, so what waits has to be worked on.
+    Connection::with(args, Queue::Work, async |client| show(client, args, request, logs.follow).await).await
 }
 
 async fn show(client: &Client, args: &ConnectionArgs, request: RequestId, follow: bool) -> anyhow::Result<()> {

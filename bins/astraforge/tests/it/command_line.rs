@@ -6,6 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use astraforge_http::wire::repository_link::EnvironmentBody;
 use serde_json::Value;
 
 use crate::world::{World, git, one_command, say, step};
@@ -120,6 +121,21 @@ fn an_interrupted_run_leaves_no_sandbox_and_says_where_it_stands() {
 }
 
 #[test]
+fn a_reader_that_has_had_enough_ends_a_run_in_order() {
+    let world = World::without_server(one_command("sleep 60"));
+    world.make_repository("demo", |clone| fs::write(clone.join("README.md"), "# demo\n").unwrap());
+    let mut command = world.astraforge();
+    command.args(["run", "--repo", "demo", "Take your time"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "the run did not end well");
+    assert!(world.sandbox_processes().is_empty());
+    let request = first.trim().strip_prefix("request ").unwrap().to_owned();
+    assert!(works(world.astraforge().args(["requests", &request])).contains("FAILED"));
+}
+
+#[test]
 fn a_run_at_a_server_goes_on_when_its_command_is_interrupted() {
     let world = World::new(one_command("sleep 60"));
     let (request, said) = interrupted(&world, "demo");
@@ -132,17 +148,17 @@ fn a_run_at_a_server_goes_on_when_its_command_is_interrupted() {
 async fn looking_at_a_request_does_not_begin_what_waits_in_its_queue() {
     let mut world = World::without_server(one_command("sleep 60"));
     world.options = vec!["--workers".to_owned(), "1".to_owned()];
-    world.make_repository("demo", |clone| fs::write(clone.join("README.md"), "# demo\n").unwrap());
+    for name in ["demo", "other"] {
+        world.make_repository(name, |clone| fs::write(clone.join("README.md"), "# demo\n").unwrap());
+    }
     world.start();
     let at_work = world.submit("Take your time").await.to_string();
-    let waiting = world.submit("Wait").await.to_string();
+    let waiting = world.submit_for("other", "Wait", EnvironmentBody::default()).await.to_string();
     world.kill();
     let looked = works(world.astraforge().args(["requests", &at_work]));
     assert!(!looked.contains(&waiting), "{looked}");
-    for words in [["logs", &waiting], ["requests", &waiting]] {
-        let shown = works(world.astraforge().args(words));
-        assert!(!shown.contains("Provisioning") && !shown.contains("stopped") && !shown.contains("FAILED"), "{shown}");
-    }
+    let shown: Value = serde_json::from_str(&works(world.astraforge().args(["--json", "requests", &waiting]))).unwrap();
+    assert_eq!(shown["state"], "RECEIVED", "{shown}");
     world.assert_no_sandbox();
 }
 
