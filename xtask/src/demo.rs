@@ -13,9 +13,11 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::interruption::Interruption;
 use crate::{codex, guest, process, workspace::Workspace};
 
 mod fresh_sandbox;
+mod interruption;
 mod timings;
 
 /// What the agent is asked.
@@ -48,6 +50,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &DemoArguments) -> anyhow::R
     let codex = codex::install(workspace)?;
     let prepared = began.elapsed();
 
+    let interruption = Interruption::listen()?;
     let mut scratch = Scratch::new(workspace)?;
     let repository = make_repository(workspace, &scratch)?;
     step("Starting the server: astraforge up");
@@ -55,7 +58,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &DemoArguments) -> anyhow::R
     println!("{} (data in {})", server.url, scratch.folder.display());
 
     step("Asking the agent: astraforge run");
-    server.ask(workspace, arguments)?;
+    server.ask(workspace, arguments, &interruption)?;
 
     step("Testing the published branch in a fresh sandbox");
     let outcome = Outcome::read(&server)?;
@@ -63,6 +66,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &DemoArguments) -> anyhow::R
     let tested = Instant::now();
     let test_passed = fresh_sandbox::passes(&scratch, &guest, &repository.bare, &outcome.commit(), TEST)?;
     ensure!(test_passed, "the tests do not pass on the published branch");
+    interruption.check()?;
     println!("`{TEST}` passes on branch {} at {}", outcome.branch(), outcome.commit());
 
     let timings = timings::of(&outcome.request, prepared, tested.elapsed());
@@ -220,14 +224,14 @@ impl Server {
     }
 
     /// Lets the agent work, live on the terminal.
-    fn ask(&self, workspace: &Workspace, arguments: &DemoArguments) -> anyhow::Result<()> {
+    fn ask(&self, workspace: &Workspace, arguments: &DemoArguments, interruption: &Interruption) -> anyhow::Result<()> {
         let mut command = self.astraforge();
         command.args(["run", "--repo", "demo", "--test", TEST]).current_dir(&workspace.root);
         if arguments.yes {
             command.arg("--yes");
         }
         command.args(["--", PROMPT]);
-        let status = command.status().context("cannot start astraforge")?;
+        let status = interruption.run(&mut command)?;
         process::ensure_success(&command, status)
     }
 
