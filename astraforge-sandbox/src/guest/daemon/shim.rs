@@ -58,6 +58,8 @@ pub(super) enum Order {
 /// What a shim tells: a kind and a number, five bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Report {
+    /// The job is understood: from here on the command may run.
+    Taken,
     Started,
     /// So many bytes of reason follow.
     SpawnFailed(usize),
@@ -67,6 +69,7 @@ enum Report {
 impl Report {
     fn to_wire(self) -> [u8; 5] {
         let (kind, number) = match self {
+            Self::Taken => (b'T', 0),
             Self::Started => (b'S', 0),
             Self::SpawnFailed(n_bytes) => (b'F', i32::try_from(n_bytes).unwrap_or(0)),
             Self::Ended(Exit::Signaled { signal }) => (b'G', signal),
@@ -79,6 +82,7 @@ impl Report {
     fn from_wire([kind, a, b, c, d]: [u8; 5]) -> Option<Self> {
         let number = i32::from_be_bytes([a, b, c, d]);
         match kind {
+            b'T' => Some(Self::Taken),
             b'S' => Some(Self::Started),
             b'F' => usize::try_from(number).ok().map(Self::SpawnFailed),
             b'G' => Some(Self::Ended(Exit::Signaled { signal: number })),
@@ -135,17 +139,21 @@ impl Shim {
     /// Starts the command of a [`Job`] on the wire.
     ///
     /// # Errors
-    /// The shim is dead. The inner result is the command's: the reason why it can't start.
+    /// The shim died before it took the job. The inner result is the command's: the reason why it can't start.
     pub(super) async fn start(&mut self, job: &[u8]) -> io::Result<Result<(), String>> {
         self.orders.0.write_all(job).await?;
-        match self.reports.next().await? {
-            Report::Started => Ok(Ok(())),
-            Report::SpawnFailed(n_bytes) => {
+        if self.reports.next().await? != Report::Taken {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        match self.reports.next().await {
+            // A command may be so quick to kill its shim that nothing says that it started; it must not run twice.
+            Ok(Report::Started) | Err(_) => Ok(Ok(())),
+            Ok(Report::SpawnFailed(n_bytes)) => {
                 let mut reason = String::new();
                 (&mut self.reports.0).take(n_bytes as u64).read_to_string(&mut reason).await?;
                 Ok(Err(reason))
             }
-            Report::Ended(_) => Err(io::ErrorKind::InvalidData.into()),
+            Ok(Report::Taken | Report::Ended(_)) => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }
@@ -180,6 +188,7 @@ mod tests {
     #[test]
     fn reports_survive_the_wire() {
         for report in [
+            Report::Taken,
             Report::Started,
             Report::SpawnFailed(300),
             Report::Ended(Exit::Exited { code: 255 }),

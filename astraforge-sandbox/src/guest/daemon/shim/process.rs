@@ -73,6 +73,7 @@ fn live(ends: &Ends, daemon: Pid) -> io::Result<()> {
     let mut control = take_descriptors(ends)?;
     let deaths = watch_children()?;
     let Some(job) = read_job(&mut control)? else { return Ok(()) };
+    control.write_all(&Report::Taken.to_wire())?;
     match start(&job) {
         Ok(pid) => {
             // The command alone holds its streams from here on, or its end would not be their end.
