@@ -50,7 +50,7 @@ async fn cancel_in(
     let others_open = runs.iter().any(|run| !wanted(run) && !run.status.is_over());
     let at_work = open.iter().any(|run| run.status != RunStatus::Queued);
     // A run at work is settled by its worker; a request with another run at work is not cancelled with this one.
-    let settles = !at_work && !others_open;
+    let settles = !at_work && !others_open && settles_with(&request, only, open.len());
     if settles {
         check_not_publishing(ports, request.id).await?;
     }
@@ -75,6 +75,16 @@ async fn cancel_in(
         request.become_state(RequestState::Cancelled, now)?;
     }
     Ok((Some(request.clone()), changes, request))
+}
+
+/// Tells whether a request is cancelled when its last open runs are. A single run takes only a request with it that had
+/// nothing else: what waits for approval, is published, or has settled already stays as it is.
+fn settles_with(request: &Request, only: Option<RunId>, n_dropped: usize) -> bool {
+    use RequestState::{ChatReviewed, Executing, PlanReady, Received, SpecReady};
+    match only {
+        Some(_) => matches!(request.state, Received | SpecReady | ChatReviewed | PlanReady | Executing),
+        None => n_dropped == 0 || !request.state.is_settled(),
+    }
 }
 
 /// Refuses while a change is on its way to the repository: what leaves in the same moment is not cancelled.

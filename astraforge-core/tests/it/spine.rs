@@ -566,6 +566,30 @@ async fn a_run_at_work_is_stopped() {
 }
 
 #[tokio::test]
+async fn cancelling_a_waiting_follow_up_leaves_the_change_that_waits_for_approval() {
+    let fixture = Fixture::new().await;
+    let request = fixture.patch_ready().await.id;
+    fixture.chat(request, "also add docs").await.unwrap();
+    let follow_up = fixture.forge.store().runs_of(request).await.unwrap().pop().unwrap();
+    let left = fixture.cancel(CancelTarget::Run(follow_up.id)).await.unwrap();
+    assert_eq!(left.state, RequestState::PatchReady);
+    fixture.approve(request, None).await.unwrap();
+    fixture.work().await;
+    assert_eq!(fixture.state(request).await, RequestState::Reviewed);
+}
+
+#[tokio::test]
+async fn a_waiting_repetition_of_a_failed_run_can_be_cancelled() {
+    let fixture = Fixture::new().await;
+    let request = fixture.patch_ready().await.id;
+    fixture.force(request, RequestState::Failed).await;
+    fixture.execute(request).await.unwrap();
+    let left = fixture.cancel(CancelTarget::Request(request)).await.unwrap();
+    assert_eq!(left.state, RequestState::Failed);
+    assert!(fixture.forge.store().waiting_jobs(request).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_cancelled_request_without_a_run_stays_cancelled() {
     let fixture = Fixture::new().await;
     let request = fixture.patch_ready().await.id;
