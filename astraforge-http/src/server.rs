@@ -25,6 +25,7 @@ mod merge_requests;
 mod openapi;
 mod path;
 mod plans;
+mod refusals;
 mod repository_links;
 mod requests;
 mod root;

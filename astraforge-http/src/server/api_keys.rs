@@ -18,8 +18,8 @@ use super::{
     caller::Authenticated,
     error::{ApiError, chain},
     fields::{self, Fields, FromFields},
-    openapi::{Conflict, Invalid, Missing, Refused},
     path::{Named, PathId},
+    refusals::{Conflict, Invalid, Missing, Refused},
 };
 use crate::wire::api_key::{ApiKeyView, MintedApiKey, NewApiKey};
 

@@ -12,8 +12,8 @@ use super::{
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields},
-    openapi::{Conflict, Invalid, Missing, Refused},
     path::PathId,
+    refusals::{Conflict, Invalid, Missing, Refused},
 };
 use crate::wire::{
     chat::{ApproveBody, Approved, ChatBody},

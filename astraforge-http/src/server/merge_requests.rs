@@ -14,8 +14,8 @@ use super::{
     AT_A_TIME, AppState,
     caller::Authenticated,
     error::ApiError,
-    openapi::{Missing, Refused},
     path::{Named, PathId},
+    refusals::{Missing, Refused},
     runs::titles,
 };
 use crate::wire::merge_request::MergeRequestView;

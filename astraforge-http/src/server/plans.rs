@@ -9,7 +9,7 @@ use super::{
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields},
-    openapi::{Conflict, Invalid, Missing, Refused},
+    refusals::{Conflict, Invalid, Missing, Refused},
 };
 use crate::wire::{
     outcome::{Problem, Queued},

@@ -22,8 +22,8 @@ use super::{
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields, Mistake, mistake},
-    openapi::{Invalid, Missing, Refused},
     path::{Named, PathId},
+    refusals::{Invalid, Missing, Refused},
 };
 use crate::wire::repository_link::{EnvironmentBody, NewRepositoryLink, RepositoryLinkPatch, RepositoryLinkView};
 

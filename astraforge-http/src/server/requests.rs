@@ -23,8 +23,8 @@ use super::{
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields, Mistake, mistake},
-    openapi::{Conflict, Invalid, Missing, Refused},
     path::{Named, PathId},
+    refusals::{Conflict, Invalid, Missing, Refused},
     runs::change_of,
 };
 use crate::wire::{

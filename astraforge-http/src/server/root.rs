@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, Uri, header::HOST, uri::Authority},
 };
 
-use super::{caller::Authenticated, error::ApiError, openapi::Refused};
+use super::{caller::Authenticated, error::ApiError, refusals::Refused};
 use crate::wire::root::Resources;
 
 /// Show where the lists are.

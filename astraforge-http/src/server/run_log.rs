@@ -28,8 +28,8 @@ use super::{
     AppState,
     caller::Authenticated,
     error::{ApiError, chain},
-    openapi::{Missing, Refused},
     path::{Named, PathId},
+    refusals::{Missing, Refused},
 };
 use crate::wire::outcome::Problem;
 

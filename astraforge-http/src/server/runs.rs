@@ -18,8 +18,8 @@ use super::{
     AT_A_TIME, AppState,
     caller::Authenticated,
     error::ApiError,
-    openapi::{Conflict, Missing, Refused},
     path::{Named, PathId},
+    refusals::{Conflict, Missing, Refused},
     requests::cancelled,
 };
 use crate::wire::{
