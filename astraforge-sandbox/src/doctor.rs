@@ -148,7 +148,8 @@ fn guest(path: &Path) -> Check {
 }
 
 fn limits(driver: &NativeDriver) -> Vec<Check> {
-    const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes astraforge up, or start the server as root";
+    const DELEGATE: &str =
+        "systemd-run --user --pty -p Delegate=yes -p DelegateSubgroup=server astraforge up (systemd 254 or newer)";
     let capabilities = driver.capabilities();
     let limit = |name, enforcement, remedy: &str| match enforcement {
         Enforcement::Hard => Check::ok(name, "enforced"),

@@ -31,7 +31,7 @@ use self::{
     launch_spec::{Failure, LaunchSpec, Payload, Report, WorkspacePlan},
     record::{Folder, Lock},
     remedy::Machine,
-    rootfs::RootPlan,
+    root_plan::RootPlan,
 };
 use crate::{
     driver::{Capabilities, DriverError, Enforcement, IsolationTier, SandboxDriver},
@@ -49,6 +49,7 @@ mod namespaces;
 mod posture;
 mod record;
 pub(crate) mod remedy;
+mod root_plan;
 mod rootfs;
 mod seccomp;
 mod state_folder;

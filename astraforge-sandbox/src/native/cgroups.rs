@@ -64,7 +64,7 @@ impl Cgroups {
     pub(crate) fn probe() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let mut found = Self::of(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
-        found.parents.retain(|controller, parent| parent.works(*controller));
+        found.parents.retain(|controller, parent| parent.settle(*controller));
         found
     }
 
@@ -133,6 +133,31 @@ impl<T> MapValue<T> for Limit<T> {
 }
 
 impl Parent {
+    /// Settles for a folder that works: this process's own group, else the one above it that was delegated.
+    fn settle(&mut self, controller: Controller) -> bool {
+        if self.works(controller) {
+            return true;
+        }
+        let Some(folder) = self.delegated_above() else { return false };
+        let above = Self { version: self.version, folder };
+        let works = above.works(controller);
+        if works {
+            *self = above;
+        }
+        works
+    }
+
+    /// The group above, where a service manager put this process into a subgroup of what it delegated to the unit
+    /// (systemd's `DelegateSubgroup=`). Version 2 takes no limited groups beside processes, so that is the place for
+    /// them; any other group above belongs to somebody else.
+    fn delegated_above(&self) -> Option<PathBuf> {
+        let is_unit = |folder: &Path| {
+            folder.extension().is_some_and(|kind| ["service", "scope", "slice"].iter().any(|unit| kind == *unit))
+        };
+        let above = self.folder.parent()?;
+        (self.version == Version::V2 && !is_unit(&self.folder) && is_unit(above)).then(|| above.to_owned())
+    }
+
     /// Tries whether a control group can be made here and has the files that the limit needs.
     fn works(&self, controller: Controller) -> bool {
         if self.version == Version::V2 {
@@ -244,8 +269,8 @@ fn unsupported(controller: Controller) -> DriverError {
             }
         ),
         reason: format!(
-            "this server may not make control groups with the `{}` controller; start it as root, or with a delegated \
-             subtree: systemd-run --user --scope -p Delegate=yes astraforge up",
+            "this server may not make control groups with the `{}` controller; start it with a delegated subtree \
+             (systemd 254 or newer): systemd-run --user --pty -p Delegate=yes -p DelegateSubgroup=server astraforge up",
             controller.name()
         ),
     }
@@ -276,6 +301,24 @@ mod tests {
         check(memberships, Controller::Cpu, Some("/sys/fs/cgroup/cpu,cpuacct"));
         check(memberships, Controller::Pids, Some("/sys/fs/cgroup/unified/user.slice"));
         check("4:memory:/elsewhere", Controller::Cpu, None);
+    }
+
+    #[track_caller]
+    fn check_above(version: Version, own: &str, above: Option<&str>) {
+        let parent = Parent { version, folder: own.into() };
+        assert_eq!(parent.delegated_above().as_deref(), above.map(Path::new));
+    }
+
+    #[test]
+    fn only_a_subgroup_of_a_unit_looks_above_itself() {
+        check_above(
+            Version::V2,
+            "/sys/fs/cgroup/a.slice/forge.service/server",
+            Some("/sys/fs/cgroup/a.slice/forge.service"),
+        );
+        check_above(Version::V2, "/sys/fs/cgroup/a.slice/forge.service", None);
+        check_above(Version::V2, "/sys/fs/cgroup", None);
+        check_above(Version::V1, "/sys/fs/cgroup/memory/forge.service/server", None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{cgroups::CgroupPlan, rootfs::RootPlan};
+use super::{cgroups::CgroupPlan, root_plan::RootPlan};
 use crate::guest::GuestConfig;
 
 /// Everything the launcher needs to make one sandbox; read from its standard input as JSON.
