@@ -90,3 +90,9 @@ impl From<ForbiddenTransition> for ForgeError {
         Self::conflict(forbidden.to_string())
     }
 }
+
+/// An error with all that caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use crate::{
     cancel::Cancellation,
     command::{OpenMergeRequest, ReviewMergeRequest},
-    error::ForgeError,
+    error::{ForgeError, chain},
     event::EventKind,
     forge::Forge,
     id::RunId,
@@ -215,12 +215,6 @@ impl Worker {
         let ended = EndedJob { id: job.id, error: Some("the server stopped; queued again".to_owned()) };
         Ok(journal.commit(Changes { new_jobs: vec![again], ended_jobs: vec![ended], ..Changes::default() }).await?)
     }
-}
-
-/// An error with all that caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Waits for whichever comes first.

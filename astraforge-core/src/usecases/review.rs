@@ -6,7 +6,7 @@ use futures::FutureExt;
 
 use crate::{
     command::ReviewMergeRequest,
-    error::ForgeError,
+    error::{ForgeError, chain},
     event::EventKind,
     merge_request::MergeRequest,
     ports::{review::ReviewError, store::Changes},
@@ -61,12 +61,6 @@ async fn ask_reviewers(ports: &Ports, change_set: &ChangeSet) -> Review {
         }
     }
     Review::new(ports.reviewers.iter().map(|reviewer| reviewer.name().to_owned()).collect(), findings)
-}
-
-/// An error with all that caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn record(

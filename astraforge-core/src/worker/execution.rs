@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::Either};
 
-use super::{chain, either};
+use super::either;
 use crate::{
     cancel::Cancellation,
-    error::ForgeError,
+    error::{ForgeError, chain},
     event::EventKind,
     id::{MessageId, RunId},
     job::Job,

@@ -1,9 +1,6 @@
 //! `/api/chat/`: the conversation about a request, and approvals.
 
-use astraforge_core::{
-    command::{ApproveChange, ChatReview},
-    id::RequestId,
-};
+use astraforge_core::{command::ChatReview, id::RequestId};
 use axum::{Json, extract::State, http::StatusCode};
 
 use super::{
@@ -14,6 +11,7 @@ use super::{
     fields::{self, Fields, FromFields},
     path::PathId,
     refusals::{Conflict, Invalid, Missing, Refused},
+    requests,
 };
 use crate::wire::{
     chat::{ApproveBody, Approved, ChatBody},
@@ -37,7 +35,7 @@ pub(super) async fn say(
     Ok((StatusCode::ACCEPTED, Json(Queued { status: "received".to_owned(), run_id: run.id })))
 }
 
-/// Approve the change of a request.
+/// Approve the change of a request, at the contract's address.
 ///
 /// With a digest exactly that change is approved; without one, the change that is current now.
 #[utoipa::path(
@@ -51,8 +49,7 @@ pub(super) async fn approve(
     PathId(request): PathId<RequestId>,
     JsonBody(body): JsonBody<ApproveBody>,
 ) -> Result<(StatusCode, Json<Approved>), ApiError> {
-    let approval = state.forge().approve(ApproveChange { caller, request, digest: body.digest }).await?;
-    Ok((StatusCode::ACCEPTED, Json(Approved { status: "queued".to_owned(), approval: approval.into() })))
+    requests::approve(State(state), Authenticated(caller), PathId(request), JsonBody(body)).await
 }
 
 impl FromFields for ChatBody {

@@ -163,7 +163,7 @@ pub(super) async fn cancel(
 
 /// How a cancellation is answered.
 pub(super) fn cancelled(request: &Request) -> Cancelled {
-    let status = if request.state == RequestState::Cancelled { "cancelled" } else { "cancelling" };
+    let status = if request.state == RequestState::Executing { "cancelling" } else { "cancelled" };
     Cancelled { status: status.to_owned(), state: request.state }
 }
 
