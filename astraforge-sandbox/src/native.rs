@@ -412,7 +412,8 @@ fn private_id(id: SandboxId) -> u32 {
 /// Reads the launcher's answer.
 fn read_report(stdout: &[u8], stderr: &[u8]) -> Report {
     serde_json::from_slice(stdout.split(|byte| *byte == b'\n').next().unwrap_or_default()).unwrap_or_else(|_| {
-        let error = String::from_utf8_lossy(stderr).trim().to_owned();
+        let told = String::from_utf8_lossy(stderr).trim().to_owned();
+        let error = if told.is_empty() { "it ended without a word".to_owned() } else { told };
         Report::Failed(Failure { step: "hear from the launcher".to_owned(), error })
     })
 }

@@ -195,3 +195,30 @@ fn doctor_and_completions_answer() {
     assert!(checks.as_array().unwrap().iter().all(|check| check["status"] != "fail"), "{checks}");
     assert!(works(world.astraforge().args(["completions", "bash"])).contains("astraforge"));
 }
+
+#[test]
+fn applying_again_changes_nothing_and_never_moves_what_is_checked_out() {
+    let (world, clone) = clone_world();
+    let ran = works(world.astraforge().args(["run", "--yes", "--json", "--repo"]).arg(&clone).arg("Make it"));
+    let summary: Value = serde_json::from_str(ran.lines().last().unwrap()).unwrap();
+    let request = summary["request_id"].as_str().unwrap();
+    let branch = summary["merge_request"]["source_branch"].as_str().unwrap();
+    let apply = || {
+        let mut command = world.astraforge();
+        command.args(["apply", request, "--repo"]).arg(&clone);
+        command
+    };
+    works(&mut apply());
+    git(&clone, &["checkout", "--quiet", branch]);
+    works(&mut apply());
+    git(&clone, &["commit", "--quiet", "--allow-empty", "--message", "mine"]);
+    works(&mut apply());
+    assert_eq!(git(&clone, &["log", "-1", "--format=%s"]), "mine", "what the person added stays");
+    git(&clone, &["reset", "--quiet", "--hard", "main"]);
+    fails(&mut apply(), "git merge --ff-only");
+    git(&clone, &["commit", "--quiet", "--allow-empty", "--message", "other"]);
+    fails(&mut apply(), "commits of its own");
+    git(&clone, &["checkout", "--quiet", "main"]);
+    git(&clone, &["branch", "--quiet", "--force", branch, "main"]);
+    works(&mut apply());
+}
