@@ -14,19 +14,17 @@ use astraforge_core::{
 };
 use async_trait::async_trait;
 
-pub(crate) mod argv;
 mod bundle;
 mod change;
 mod daemon;
 pub(crate) mod failure;
 mod mirror;
-pub(crate) mod parse;
 mod publish;
 pub(crate) mod quarantine;
-pub(crate) mod refname;
 pub(crate) mod run;
 
 use self::{argv::Call, daemon::Daemon, quarantine::Bare, run::Git};
+pub(crate) use astraforge_core::git::{argv, parse, refname};
 
 /// The oldest git whose serving side does not fetch missing objects on its own.
 const OLDEST_GIT: (u32, u32) = (2, 39);

@@ -53,6 +53,7 @@ pub mod diff;
 pub mod error;
 pub mod event;
 pub mod forge;
+pub mod git;
 pub mod id;
 pub mod job;
 pub mod journal;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use astraforge_core::{ports::git::Remote, repository::Secret};
+use crate::{ports::git::Remote, repository::Secret};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
 /// Where programs are looked for, after the folder of git itself.
@@ -37,9 +37,21 @@ const FORGIVEN_IN_FETCHED_HISTORY: &[&str] =
     &["zeroPaddedFilemode", "badTimezone", "missingSpaceBeforeDate", "missingTaggerEntry"];
 
 /// One call of git: what follows the program's name, and its whole environment.
-pub(crate) struct Call {
-    pub(crate) args: Vec<OsString>,
-    pub(crate) env: Vec<(OsString, OsString)>,
+///
+/// ```
+/// use std::path::Path;
+///
+/// use astraforge_core::git::argv::Call;
+///
+/// let call = Call::on(Path::new("/usr/bin/git"), Path::new("/srv/demo.git"), ["rev-parse", "--verify", "main"]);
+/// assert!(call.args.iter().any(|arg| arg == "--git-dir=/srv/demo.git"));
+/// assert!(call.args.iter().any(|arg| arg == "core.hooksPath=/dev/null"), "no hook of a repository ever runs");
+/// ```
+pub struct Call {
+    /// What follows the program's name.
+    pub args: Vec<OsString>,
+    /// The whole environment; nothing of the caller's is passed on.
+    pub env: Vec<(OsString, OsString)>,
 }
 
 /// Values of the environment may be credentials, so only their names are shown.
@@ -52,7 +64,7 @@ impl fmt::Debug for Call {
 
 impl Call {
     /// A call on a bare repository that the host made.
-    pub(crate) fn on<S: Into<OsString>>(git: &Path, bare: &Path, args: impl IntoIterator<Item = S>) -> Self {
+    pub fn on<S: Into<OsString>>(git: &Path, bare: &Path, args: impl IntoIterator<Item = S>) -> Self {
         let mut call = Self { args: settings(SETTINGS), env: environment(git, "") };
         call.args.push(joined("--git-dir=", bare));
         call.args.extend(args.into_iter().map(Into::into));
@@ -60,7 +72,7 @@ impl Call {
     }
 
     /// A call that makes a repository, so that none is there yet.
-    pub(crate) fn init(git: &Path, bare: &Path) -> Self {
+    pub fn init(git: &Path, bare: &Path) -> Self {
         let mut args = settings(SETTINGS);
         let rest = ["init", "--bare", "--quiet", "--template=", "--initial-branch=main", "--object-format=sha1", "--"];
         args.extend(rest.into_iter().map(OsString::from));
@@ -69,25 +81,25 @@ impl Call {
     }
 
     /// A call of a verb that needs no repository.
-    pub(crate) fn bare_verb(git: &Path, verb: &str) -> Self {
+    pub fn bare_verb(git: &Path, verb: &str) -> Self {
         Self { args: vec![verb.into()], env: environment(git, "") }
     }
 
     /// Puts settings before those that the call has already.
-    pub(crate) fn with_settings(mut self, more: &[(&str, &str)]) -> Self {
+    pub fn with_settings(mut self, more: &[(&str, &str)]) -> Self {
         self.args.splice(0..0, settings(more));
         self
     }
 
     /// Sets one variable of the environment.
-    pub(crate) fn with_env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+    pub fn with_env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.env.retain(|(known, _)| known != name);
         self.env.push((name.into(), value.into()));
         self
     }
 
     /// Lets the call reach one real repository, by its transport only.
-    pub(crate) fn reaching(self, transport: &Transport) -> Self {
+    pub fn reaching(self, transport: &Transport) -> Self {
         match transport {
             Transport::Local(_) => self.with_env("GIT_ALLOW_PROTOCOL", "file"),
             Transport::Http { url, token } => {
@@ -111,21 +123,32 @@ impl Call {
 
 /// How a real repository is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Transport {
+pub enum Transport {
     /// It is a folder of this machine.
     Local(PathBuf),
     /// It is on a host, behind HTTP.
-    Http { url: String, token: Option<Secret> },
+    Http {
+        /// Its address, without a credential in it.
+        url: String,
+        /// What opens it.
+        token: Option<Secret>,
+    },
 }
 
 impl Transport {
     /// The transport of a remote's own address.
-    pub(crate) fn of(remote: &Remote) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// Why the address cannot be used, in words.
+    pub fn of(remote: &Remote) -> Result<Self, String> {
         Self::parse(&remote.url, remote.token.as_ref())
     }
 
     /// The transport to where a remote's published branches go.
-    pub(crate) fn of_published(remote: &Remote) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// Why the address cannot be used, in words.
+    pub fn of_published(remote: &Remote) -> Result<Self, String> {
         Self::parse(remote.publish_url.as_deref().unwrap_or(&remote.url), remote.token.as_ref())
     }
 
@@ -152,7 +175,7 @@ impl Transport {
     }
 
     /// The address as git takes it.
-    pub(crate) fn address(&self) -> OsString {
+    pub fn address(&self) -> OsString {
         match self {
             Self::Local(path) => path.into(),
             Self::Http { url, .. } => url.into(),
@@ -168,7 +191,7 @@ impl Transport {
     ///   folder's choice, whose address or `uploadpack` could be any program.
     ///
     /// `uploadpack.packObjectsHook` is heeded by git only outside of a repository's own configuration.
-    pub(crate) fn serving_option(&self, git: &Path, serve: Serve) -> Option<OsString> {
+    pub fn serving_option(&self, git: &Path, serve: Serve) -> Option<OsString> {
         let Self::Local(_) = self else { return None };
         let (option, verb) = match serve {
             Serve::Upload => ("--upload-pack=", "upload-pack"),
@@ -196,7 +219,7 @@ fn is_loopback(rest: &str) -> bool {
 
 /// Which side of git serves.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Serve {
+pub enum Serve {
     /// It gives objects.
     Upload,
     /// It takes objects.
@@ -204,12 +227,12 @@ pub(crate) enum Serve {
 }
 
 /// The settings of a fetch from a real repository.
-pub(crate) fn fetch_settings() -> Vec<(String, &'static str)> {
+pub fn fetch_settings() -> Vec<(String, &'static str)> {
     FORGIVEN_IN_FETCHED_HISTORY.iter().map(|fault| (format!("fetch.fsck.{fault}"), "warn")).collect()
 }
 
 /// The settings under which a workspace's push is taken: to one branch, without deletion, at most `max_bytes` large.
-pub(crate) fn receive_settings(work_branch: &str, max_bytes: u64) -> Vec<(&'static str, String)> {
+pub fn receive_settings(work_branch: &str, max_bytes: u64) -> Vec<(&'static str, String)> {
     vec![
         ("receive.hideRefs", "refs/".into()),
         ("receive.hideRefs", format!("!refs/heads/{work_branch}")),
@@ -223,7 +246,7 @@ pub(crate) fn receive_settings(work_branch: &str, max_bytes: u64) -> Vec<(&'stat
 }
 
 /// The settings under which a workspace reads: branches only.
-pub(crate) const UPLOAD_SETTINGS: &[(&str, &str)] =
+pub const UPLOAD_SETTINGS: &[(&str, &str)] =
     &[("uploadpack.hideRefs", "refs/"), ("uploadpack.hideRefs", "!refs/heads"), ("uploadpack.allowFilter", "true")];
 
 fn settings(pairs: &[(&str, &str)]) -> Vec<OsString> {

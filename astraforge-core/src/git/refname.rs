@@ -4,7 +4,10 @@
 const MAX_BYTES: usize = 200;
 
 /// Checks a branch name by the rules of `git check-ref-format --branch`, and says what is wrong with it.
-pub(crate) fn check_branch(name: &str) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check_branch(name: &str) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("`{}` is not a branch name: it {why}", name.escape_debug()));
     let forbidden = |c: char| c.is_ascii_control() || " ~^:?*[\\".contains(c);
     if name.is_empty() {
@@ -29,7 +32,10 @@ pub(crate) fn check_branch(name: &str) -> Result<(), String> {
 }
 
 /// Checks that a text is a whole commit id.
-pub(crate) fn check_commit(id: &str) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check_commit(id: &str) -> Result<(), String> {
     let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
     if id.len() == 40 && id.bytes().all(hex) {
         Ok(())

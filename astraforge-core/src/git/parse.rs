@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use astraforge_core::request::change_set::ChangeKind;
+use crate::request::change_set::ChangeKind;
 
 /// Output that does not have the form that git documents.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("git printed something unexpected where {expected} belongs: `{found}`")]
-pub(crate) struct ParseError {
+pub struct ParseError {
     expected: &'static str,
     found: String,
 }
@@ -18,15 +18,18 @@ fn unexpected(expected: &'static str, found: &[u8]) -> ParseError {
 
 /// What a repository offers: its branches, and where its HEAD points.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Offered {
+pub struct Offered {
     /// The branch that HEAD names, if it names one.
-    pub(crate) default_branch: Option<String>,
+    pub default_branch: Option<String>,
     /// Branches and their commits. Names that are not UTF-8 are left out: nobody can ask for them.
-    pub(crate) branches: Vec<(String, String)>,
+    pub branches: Vec<(String, String)>,
 }
 
 /// Reads `git ls-remote --symref`.
-pub(crate) fn ls_remote(output: &[u8]) -> Result<Offered, ParseError> {
+///
+/// # Errors
+/// [`ParseError`] when that is not what git printed.
+pub fn ls_remote(output: &[u8]) -> Result<Offered, ParseError> {
     let mut offered = Offered::default();
     for line in output.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
         let Ok(text) = std::str::from_utf8(line) else { continue };
@@ -43,7 +46,10 @@ pub(crate) fn ls_remote(output: &[u8]) -> Result<Offered, ParseError> {
 }
 
 /// Reads `git for-each-ref --format=%(objectname) %(refname)`.
-pub(crate) fn for_each_ref(output: &[u8]) -> Result<Vec<(String, String)>, ParseError> {
+///
+/// # Errors
+/// [`ParseError`] when that is not what git printed.
+pub fn for_each_ref(output: &[u8]) -> Result<Vec<(String, String)>, ParseError> {
     let text = String::from_utf8_lossy(output);
     let pair = |line: &str| line.split_once(' ').map(|(id, name)| (name.to_owned(), id.to_owned()));
     text.lines().map(|line| pair(line).ok_or_else(|| unexpected("a ref", line.as_bytes()))).collect()
@@ -51,17 +57,26 @@ pub(crate) fn for_each_ref(output: &[u8]) -> Result<Vec<(String, String)>, Parse
 
 /// One file of a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FileDifference {
-    pub(crate) path: String,
-    pub(crate) old_path: Option<String>,
-    pub(crate) kind: ChangeKind,
-    pub(crate) mode: String,
-    pub(crate) blob: String,
-    pub(crate) lines: Option<(u64, u64)>,
+pub struct FileDifference {
+    /// Its path after the change (before it, for a deleted file), readable and unambiguous.
+    pub path: String,
+    /// Its path before the change, where that differs.
+    pub old_path: Option<String>,
+    /// What happens to it.
+    pub kind: ChangeKind,
+    /// Its mode after the change, in octal.
+    pub mode: String,
+    /// Its object after the change, in full; zeros for a deleted file.
+    pub blob: String,
+    /// Lines added and removed; `None` for a binary file.
+    pub lines: Option<(u64, u64)>,
 }
 
 /// Reads `git diff-tree -r --raw --numstat -z`: all raw records, then all line counts, in the same order.
-pub(crate) fn raw_and_numstat(output: &[u8]) -> Result<Vec<FileDifference>, ParseError> {
+///
+/// # Errors
+/// [`ParseError`] when that is not what git printed.
+pub fn raw_and_numstat(output: &[u8]) -> Result<Vec<FileDifference>, ParseError> {
     let mut fields = Fields(output);
     let mut files = Vec::new();
     while fields.0.first() == Some(&b':') {
@@ -130,7 +145,7 @@ impl<'a> Fields<'a> {
 
 /// Shows a path as it is, where that is UTF-8; else, and where it would look like this form, in quotes with octal
 /// escapes, as git itself does. So no two paths are shown alike.
-pub(crate) fn shown_path(bytes: &[u8]) -> String {
+pub fn shown_path(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.starts_with('"') => text.to_owned(),
         _ => {
@@ -154,12 +169,12 @@ pub(crate) fn shown_path(bytes: &[u8]) -> String {
 }
 
 /// Reads `git cat-file --batch-check=%(objectsize)`: one size a line, 0 for what is not here (a submodule's commit).
-pub(crate) fn sizes(output: &[u8]) -> Vec<u64> {
+pub fn sizes(output: &[u8]) -> Vec<u64> {
     String::from_utf8_lossy(output).lines().map(|line| line.parse().unwrap_or(0)).collect()
 }
 
 /// Reads `git version` as major and minor number.
-pub(crate) fn version(output: &[u8]) -> Option<(u32, u32)> {
+pub fn version(output: &[u8]) -> Option<(u32, u32)> {
     let text = std::str::from_utf8(output).ok()?.trim().strip_prefix("git version ")?;
     let mut numbers = text.split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -167,15 +182,15 @@ pub(crate) fn version(output: &[u8]) -> Option<(u32, u32)> {
 
 /// What a bundle holds and needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BundleHeader {
+pub struct BundleHeader {
     /// Commits that must be there before it is read.
-    pub(crate) needs: Vec<String>,
+    pub needs: Vec<String>,
     /// Refs in it.
-    pub(crate) refs: Vec<String>,
+    pub refs: Vec<String>,
 }
 
 /// Reads the head of a bundle, version 2.
-pub(crate) fn bundle_header(bundle: &[u8]) -> Result<BundleHeader, ParseError> {
+pub fn bundle_header(bundle: &[u8]) -> Result<BundleHeader, ParseError> {
     let wrong = || unexpected("a bundle", bundle);
     let rest = bundle.strip_prefix(b"# v2 git bundle\n").ok_or_else(wrong)?;
     let end = rest.windows(2).position(|pair| pair == b"\n\n").ok_or_else(wrong)?;
