@@ -10,45 +10,34 @@ use super::row::{Columns as _, SqlResult, json, micros};
 use crate::secret_box::SecretKey;
 
 pub(super) async fn add(pool: &SqlitePool, key: &SecretKey, link: &RepositoryLink) -> SqlResult<()> {
-    let secrets = Sealed::of(link, key)?;
-    sqlx::query(
-        "INSERT INTO links (owner, provider, repository, base_url, access_token, environment, created_at, \
-         updated_at, id, tenant) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(link.owner.as_str())
-    .bind(&link.provider)
-    .bind(&link.repository)
-    .bind(&link.base_url)
-    .bind(secrets.access_token)
-    .bind(secrets.environment)
-    .bind(micros(link.created_at))
-    .bind(micros(link.updated_at))
-    .bind(link.id.to_string())
-    .bind(link.tenant.as_str())
-    .execute(pool)
-    .await?;
-    Ok(())
+    let statement = "INSERT INTO links (owner, provider, repository, base_url, access_token, environment, created_at, \
+                     updated_at, id, tenant) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    write(pool, key, link, statement).await.map(drop)
 }
 
 pub(super) async fn update(pool: &SqlitePool, key: &SecretKey, link: &RepositoryLink) -> SqlResult<bool> {
+    let statement = "UPDATE links SET owner = ?, provider = ?, repository = ?, base_url = ?, access_token = ?, \
+                     environment = ?, created_at = ?, updated_at = ? WHERE id = ? AND tenant = ?";
+    Ok(write(pool, key, link, statement).await? > 0)
+}
+
+/// Runs a statement whose parameters are the columns of a link, `id` and `tenant` last, and counts the rows it wrote.
+async fn write(pool: &SqlitePool, key: &SecretKey, link: &RepositoryLink, statement: &'static str) -> SqlResult<u64> {
     let secrets = Sealed::of(link, key)?;
-    let done = sqlx::query(
-        "UPDATE links SET owner = ?, provider = ?, repository = ?, base_url = ?, access_token = ?, environment = ?, \
-         created_at = ?, updated_at = ? WHERE id = ? AND tenant = ?",
-    )
-    .bind(link.owner.as_str())
-    .bind(&link.provider)
-    .bind(&link.repository)
-    .bind(&link.base_url)
-    .bind(secrets.access_token)
-    .bind(secrets.environment)
-    .bind(micros(link.created_at))
-    .bind(micros(link.updated_at))
-    .bind(link.id.to_string())
-    .bind(link.tenant.as_str())
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() > 0)
+    let done = sqlx::query(statement)
+        .bind(link.owner.as_str())
+        .bind(&link.provider)
+        .bind(&link.repository)
+        .bind(&link.base_url)
+        .bind(secrets.access_token)
+        .bind(secrets.environment)
+        .bind(micros(link.created_at))
+        .bind(micros(link.updated_at))
+        .bind(link.id.to_string())
+        .bind(link.tenant.as_str())
+        .execute(pool)
+        .await?;
+    Ok(done.rows_affected())
 }
 
 pub(super) async fn remove(pool: &SqlitePool, tenant: &TenantId, id: RepositoryLinkId) -> SqlResult<bool> {

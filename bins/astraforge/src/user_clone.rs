@@ -1,8 +1,8 @@
-//! The clone of whoever types the command: where it is, which branch it is on, and what of it an agent won't see.
+//! The clone of whoever types the command: where it is, what of it an agent won't see, and how it takes a branch.
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 use anyhow::{Context, bail};
@@ -55,6 +55,43 @@ impl UserClone {
         }
     }
 
+    /// Lets `branch` hold `commit`, fetched from `address`. What the branch holds beyond it stays; what is checked out
+    /// is never moved.
+    pub(crate) fn take(&self, address: &str, branch: &str, commit: &str) -> anyhow::Result<()> {
+        let name = format!("refs/heads/{branch}");
+        self.done(&["fetch", "--no-tags", "--", address, &name])?;
+        if self.done(&["rev-parse", "--verify", "FETCH_HEAD"])?.trim() != commit {
+            bail!("the published branch does not hold the approved commit {commit}; nothing was changed");
+        }
+        if self.git(&["rev-parse", "--verify", "--quiet", &name])?.is_none() {
+            return self.done(&["branch", "--no-track", branch, commit]).map(drop);
+        }
+        if self.holds(&name, commit)? {
+            return Ok(());
+        }
+        if !self.holds(commit, &name)? {
+            bail!("{branch} of the clone has commits of its own; bring both together with: git merge {commit}");
+        }
+        if self.branch().is_ok_and(|current| current == branch) {
+            bail!("{branch} is checked out; move it on with: git merge --ff-only {commit}");
+        }
+        self.done(&["branch", "--force", "--no-track", branch, commit]).map(drop)
+    }
+
+    /// Tells whether `commit` is part of the history of `tip`.
+    fn holds(&self, tip: &str, commit: &str) -> anyhow::Result<bool> {
+        Ok(self.git(&["merge-base", "--is-ancestor", commit, tip])?.is_some())
+    }
+
+    /// What git prints; what it complains of, when it fails.
+    fn done(&self, words: &[&str]) -> anyhow::Result<String> {
+        let output = self.run(words)?;
+        if !output.status.success() {
+            bail!("git {} failed: {}", words[0], String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// What git prints; none when it fails. It takes no lock, and runs no program that the clone's own configuration
     /// names: nobody has looked at a clone of somebody else's yet.
     fn git(&self, words: &[&str]) -> anyhow::Result<Option<String>> {
@@ -66,10 +103,14 @@ impl UserClone {
     }
 
     fn output(&self, words: &[&str]) -> anyhow::Result<Option<String>> {
+        let output = self.run(words)?;
+        Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    fn run(&self, words: &[&str]) -> anyhow::Result<Output> {
         let mut git = Command::new("git");
         git.arg("--no-optional-locks").arg("-C").arg(&self.0).args(words);
-        let output = git.output().context("cannot run git; install it, for instance with: apt-get install git")?;
-        Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+        git.output().context("cannot run git; install it, for instance with: apt-get install git")
     }
 }
 
