@@ -5,11 +5,17 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use astraforge_core::ports::artifacts::{ArtifactError, ArtifactStore};
+use astraforge_core::{
+    BoxError,
+    ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream},
+};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
 /// Keeps each artifact as a file `<dir>/<key>` that only this user can read.
@@ -73,6 +79,30 @@ impl ArtifactStore for FolderArtifacts {
         Ok(self.on_file("read", key, read).await?.map(Bytes::from))
     }
 
+    /// # Cancel safety
+    /// Dropping the future stores nothing.
+    async fn put_stream(&self, key: &str, mut bytes: ArtifactStream) -> Result<u64, ArtifactError> {
+        let draft = self.on_file("store", key, Draft::create).await?;
+        let draft = Arc::new(Mutex::new(draft));
+        let failed = |source| ArtifactError { operation: "store", key: key.to_owned(), source };
+        let mut n_bytes = 0;
+        while let Some(piece) = bytes.next().await {
+            let piece = piece.map_err(failed)?;
+            n_bytes += piece.len() as u64;
+            let draft = draft.clone();
+            self.on_file("store", key, move |_| held(&draft).file.write_all(&piece)).await?;
+        }
+        self.on_file("store", key, move |path| held(&draft).publish(path)).await?;
+        Ok(n_bytes)
+    }
+
+    async fn get_stream(&self, key: &str) -> Result<Option<ArtifactStream>, ArtifactError> {
+        let file = self.on_file("read", key, |path| found(fs::File::open(path))).await?;
+        let Some(file) = file.map(tokio::fs::File::from_std) else { return Ok(None) };
+        let pieces = ReaderStream::with_capacity(file, 256 * 1024).map_err(BoxError::from);
+        Ok(Some(pieces.boxed()))
+    }
+
     async fn delete(&self, key: &str) -> Result<(), ArtifactError> {
         let remove = |path: &Path| found(fs::remove_file(path));
         self.on_file("remove", key, remove).await.map(drop)
@@ -117,21 +147,44 @@ fn sweep(folder: &Path) -> io::Result<()> {
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // No key begins with a dot, so this is no artifact's name.
-    let fresh = folder.join(format!("{UNFINISHED}{}", Uuid::new_v4()));
-    let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)?;
-        fs::File::open(folder)?.sync_all()
-    });
-    if written.is_err() {
-        // It is not there when the rename was what succeeded.
-        let _ = fs::remove_file(&fresh);
+    let mut draft = Draft::create(path)?;
+    draft.file.write_all(bytes)?;
+    draft.publish(path)
+}
+
+/// Nothing panics while it holds a draft.
+fn held(draft: &Mutex<Draft>) -> MutexGuard<'_, Draft> {
+    draft.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file that is not in place yet; dropped before that, it is removed.
+struct Draft {
+    file: fs::File,
+    fresh: PathBuf,
+}
+
+impl Draft {
+    fn create(path: &Path) -> io::Result<Self> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        // No key begins with a dot, so this is no artifact's name.
+        let fresh = folder.join(format!("{UNFINISHED}{}", Uuid::new_v4()));
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        Ok(Self { file, fresh })
     }
-    written
+
+    fn publish(&mut self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.fresh, path)?;
+        fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // It is not there any more when it was published.
+        let _ = fs::remove_file(&self.fresh);
+    }
 }
 
 #[cfg(test)]

@@ -47,11 +47,14 @@
 //! ```
 
 pub mod access;
+pub mod archive;
 pub mod cancel;
 pub mod command;
 pub mod diff;
+pub mod egress;
 pub mod error;
 pub mod event;
+pub mod files;
 pub mod forge;
 pub mod git;
 pub mod id;
@@ -60,6 +63,7 @@ pub mod journal;
 pub mod merge_request;
 pub mod policy;
 pub mod ports;
+pub mod process;
 pub mod redact;
 pub mod registry;
 pub mod repository;

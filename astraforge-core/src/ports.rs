@@ -5,6 +5,7 @@ pub mod clock;
 pub mod executor;
 pub mod git;
 pub mod guest_service;
+pub mod machines;
 pub mod model;
 pub mod policy;
 pub mod review;

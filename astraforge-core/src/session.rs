@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::{egress::Egress, files::Roots, process::PtySize};
+
 /// A number of bytes, read and printed the way Kubernetes writes sizes (`512Mi`, `2Gi`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -152,16 +154,6 @@ pub enum Workspace {
     },
 }
 
-/// Which addresses a sandbox may reach, besides the services given to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Egress {
-    /// None at all.
-    #[default]
-    Off,
-}
-
 /// A folder of the host that a sandbox sees read-only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadOnlyFolder {
@@ -169,6 +161,77 @@ pub struct ReadOnlyFolder {
     pub source: PathBuf,
     /// The absolute path inside the sandbox.
     pub target: PathBuf,
+}
+
+/// What a sandbox sees as its system: `python:3.11-slim`, `registry.example.com/team/tools@sha256:…`, or the absolute
+/// path of a root folder, an OCI image layout or an image archive on the host.
+///
+/// A name that could be taken for an option, or that holds blanks, is no image.
+///
+/// ```
+/// use astraforge_core::session::Image;
+///
+/// assert_eq!("python:3.11-slim".parse::<Image>()?.as_str(), "python:3.11-slim");
+/// assert!("--privileged".parse::<Image>().is_err());
+/// # Ok::<(), astraforge_core::session::ParseImageError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Image(String);
+
+/// A text that names no image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` names no image: write name:tag, registry/name@sha256:digest, or an absolute path")]
+pub struct ParseImageError(String);
+
+impl Image {
+    /// Returns the name or path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the path on the host, when the image is one.
+    #[must_use]
+    pub fn as_path(&self) -> Option<&std::path::Path> {
+        self.0.starts_with('/').then(|| std::path::Path::new(&self.0))
+    }
+}
+
+impl FromStr for Image {
+    type Err = ParseImageError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let path = |c: char| !c.is_control();
+        let name = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+        let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let sound = if text.starts_with('/') {
+            text.len() <= 4096 && text.chars().all(path)
+        } else {
+            text.len() <= 255 && starts_well && text.chars().all(name) && !text.contains("//") && !text.ends_with('/')
+        };
+        sound.then(|| Self(text.to_owned())).ok_or_else(|| ParseImageError(text.chars().take(80).collect()))
+    }
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Image {
+    type Error = ParseImageError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Image> for String {
+    fn from(image: Image) -> Self {
+        image.0
+    }
 }
 
 /// What a sandbox is asked to be. A driver gives all of it or refuses.
@@ -184,6 +247,8 @@ pub struct ReadOnlyFolder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SandboxSpec {
+    /// What it sees as its system; `None` is the driver's default.
+    pub image: Option<Image>,
     /// Where `/workspace` lives.
     pub workspace: Workspace,
     /// What the sandbox may use up.
@@ -198,11 +263,14 @@ pub struct SandboxSpec {
     pub tmp_size: ByteSize,
     /// How long the sandbox outlives the loss of its server.
     pub orphan_timeout: Duration,
+    /// The folders in which callers may use file verbs.
+    pub roots: Roots,
 }
 
 impl Default for SandboxSpec {
     fn default() -> Self {
         Self {
+            image: None,
             workspace: Workspace::Tmpfs { size: ByteSize::gib(2) },
             limits: Limits::default(),
             egress: Egress::Off,
@@ -210,11 +278,26 @@ impl Default for SandboxSpec {
             env: BTreeMap::new(),
             tmp_size: ByteSize::gib(1),
             orphan_timeout: Duration::from_secs(120),
+            roots: Roots::default(),
         }
     }
 }
 
 impl SandboxSpec {
+    /// Sets what it sees as its system.
+    #[must_use]
+    pub fn with_image(mut self, image: Image) -> Self {
+        self.image = Some(image);
+        self
+    }
+
+    /// Sets which addresses it may reach.
+    #[must_use]
+    pub fn with_egress(mut self, egress: Egress) -> Self {
+        self.egress = egress;
+        self
+    }
+
     /// Sets where `/workspace` lives.
     #[must_use]
     pub fn with_workspace(mut self, workspace: Workspace) -> Self {
@@ -271,8 +354,12 @@ pub struct Command {
     pub cwd: PathBuf,
     /// Environment, on top of the sandbox's own.
     pub env: BTreeMap<String, String>,
-    /// What the command reads; its end follows at once.
+    /// What the command reads first.
     pub stdin: Bytes,
+    /// What follows that.
+    pub stdin_end: StdinEnd,
+    /// The terminal it runs in; `None` is none. With one, all output is standard output.
+    pub pty: Option<PtySize>,
     /// How long the whole process tree may run; `None` is no limit.
     pub timeout: Option<Duration>,
 }
@@ -285,6 +372,8 @@ impl Command {
             cwd: PathBuf::from("/workspace"),
             env: BTreeMap::new(),
             stdin: Bytes::new(),
+            stdin_end: StdinEnd::AtOnce,
+            pty: None,
             timeout: None,
         }
     }
@@ -315,12 +404,37 @@ impl Command {
         self
     }
 
+    /// Leaves standard input open after what is read first; more comes through the running command's control.
+    #[must_use]
+    pub fn with_open_stdin(mut self) -> Self {
+        self.stdin_end = StdinEnd::WhenClosed;
+        self
+    }
+
+    /// Runs it in a terminal, with its standard input open.
+    #[must_use]
+    pub fn with_pty(mut self, size: PtySize) -> Self {
+        self.pty = Some(size);
+        self.with_open_stdin()
+    }
+
     /// Sets how long the whole process tree may run.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
+}
+
+/// When a command's standard input ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StdinEnd {
+    /// After what it is given at its start.
+    #[default]
+    AtOnce,
+    /// When its control closes it.
+    WhenClosed,
 }
 
 /// Environment values may be secrets, so only their names are shown.
@@ -331,6 +445,8 @@ impl fmt::Debug for Command {
             .field("cwd", &self.cwd)
             .field("env", &self.env.keys())
             .field("stdin_bytes", &self.stdin.len())
+            .field("stdin_end", &self.stdin_end)
+            .field("pty", &self.pty)
             .field("timeout", &self.timeout)
             .finish()
     }
@@ -373,6 +489,8 @@ pub enum ExecEvent {
     Stdout(Bytes),
     /// Bytes written to standard error.
     Stderr(Bytes),
+    /// So many bytes of output, of both streams together, were written here and are no longer kept.
+    Lost(u64),
     /// The command ended and its whole process tree is gone. Always the last event.
     Exited(Exit),
 }

@@ -153,6 +153,7 @@ fn limits(driver: &NativeDriver) -> Vec<Check> {
     let capabilities = driver.capabilities();
     let limit = |name, enforcement, remedy: &str| match enforcement {
         Enforcement::Hard => Check::ok(name, "enforced"),
+        Enforcement::Soft => Check::new(name, Status::Warn, "measured, not enforced", Some(remedy.to_owned())),
         Enforcement::None => Check::new(name, Status::Warn, "cannot be enforced here", Some(remedy.to_owned())),
     };
     vec![

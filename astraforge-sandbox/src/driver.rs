@@ -2,7 +2,15 @@
 
 use std::{fmt, sync::Arc};
 
-use astraforge_core::{BoxError, id::SandboxId, ports::guest_service::GuestStream, session::SandboxSpec};
+use astraforge_core::{
+    BoxError,
+    id::SandboxId,
+    ports::{
+        guest_service::GuestStream,
+        machines::{Usage, WorkspaceOrigin},
+    },
+    session::SandboxSpec,
+};
 use async_trait::async_trait;
 
 /// Runs sandboxes on one backend.
@@ -13,22 +21,36 @@ use async_trait::async_trait;
 /// - The caller chooses the id *before* `create`, so a dropped future or a crash orphans nothing.
 /// - `destroy` is idempotent: an unknown id is `Ok(())`.
 /// - `list` finds what an earlier server left, so that it can be adopted or removed.
+/// - Egress is not the driver's: the way out is a service like any other, which the caller hands over as a port.
+/// - A sandbox on a disk workspace that died by itself leaves that workspace where the driver can keep it; the next
+///   `create` of its id takes it over. `destroy` removes it.
 /// - What a driver can't do is [`DriverError::Unsupported`], never a silent no-op.
 #[async_trait]
 pub trait SandboxDriver: fmt::Debug + Send + Sync + 'static {
+    /// The driver's name, as configuration and the wire spell it: `native`, `docker`, `k8s`.
+    fn name(&self) -> &'static str;
+
     /// What this backend can do; constant for the driver's life.
     fn capabilities(&self) -> Capabilities;
 
-    /// Creates sandbox `id` and returns once its guest answers.
+    /// Creates sandbox `id` and returns once its guest answers, with where its workspace comes from.
     ///
     /// `service_ports` are the ports on the in-guest address `127.0.0.2` that the guest forwards to its host.
     ///
     /// # Errors
     /// [`DriverError::AlreadyExists`], [`DriverError::Unsupported`], or [`DriverError::Backend`].
-    async fn create(&self, id: SandboxId, spec: &SandboxSpec, service_ports: &[u16]) -> Result<(), DriverError>;
+    async fn create(
+        &self,
+        id: SandboxId,
+        spec: &SandboxSpec,
+        service_ports: &[u16],
+    ) -> Result<WorkspaceOrigin, DriverError>;
 
     /// Opens one more byte stream to the guest of `id`.
     async fn connect(&self, id: SandboxId) -> Result<GuestStream, DriverError>;
+
+    /// Returns what sandbox `id` uses, as far as the backend can tell from outside; the rest is asked of the guest.
+    async fn usage(&self, id: SandboxId) -> Result<Usage, DriverError>;
 
     /// Lists the sandboxes of this backend that exist.
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError>;
@@ -46,6 +68,10 @@ pub type DynSandboxDriver = Arc<dyn SandboxDriver>;
 pub enum IsolationTier {
     /// Namespaces, read-only root, Landlock, seccomp, no capabilities.
     T1,
+    /// What the container engine gives: namespaces, read-only root, its seccomp filter, no capabilities.
+    Container,
+    /// A kernel of its own, or one in user space: Kata, gVisor.
+    Kernel,
 }
 
 /// Whether and how a limit holds.
@@ -54,6 +80,8 @@ pub enum IsolationTier {
 pub enum Enforcement {
     /// The kernel enforces it.
     Hard,
+    /// It is measured and told, not enforced.
+    Soft,
     /// It cannot be enforced here.
     None,
 }
@@ -72,6 +100,18 @@ pub struct Capabilities {
     pub cpu: Enforcement,
     /// The limit on a workspace on disk; one in memory is always limited.
     pub disk: Enforcement,
+    /// How commands and files are reached.
+    pub access: Access,
+}
+
+/// How a driver reaches the inside of its sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Through the guest daemon: everything.
+    Guest,
+    /// By starting programs in it, one at a time: no services, no egress, no background processes, no watching.
+    PlainExec,
 }
 
 impl Capabilities {
@@ -84,6 +124,7 @@ impl Capabilities {
             processes: Enforcement::None,
             cpu: Enforcement::None,
             disk: Enforcement::None,
+            access: Access::Guest,
         }
     }
 }

@@ -14,8 +14,11 @@ use std::{
 
 use astraforge_core::{
     id::SandboxId,
-    ports::guest_service::GuestStream,
-    session::{ByteSize, Egress, Limit, ReadOnlyFolder, SandboxSpec, Strictness, Workspace},
+    ports::{
+        guest_service::GuestStream,
+        machines::{Usage, WorkspaceOrigin},
+    },
+    session::{ByteSize, Limit, ReadOnlyFolder, SandboxSpec, Strictness, Workspace},
 };
 use async_trait::async_trait;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -238,8 +241,8 @@ impl NativeDriver {
 
     /// Decides all about a sandbox, or refuses it.
     fn launch_spec(&self, id: SandboxId, spec: &SandboxSpec, payload: Payload) -> Result<LaunchSpec, DriverError> {
-        if spec.egress != Egress::Off {
-            return Err(unsupported("that egress", "this driver gives a sandbox no network beyond its services"));
+        if let Some(image) = &spec.image {
+            return Err(unsupported("that image", format!("{image}: this driver shows the host's own system")));
         }
         let mut root = self.root.clone();
         for ReadOnlyFolder { source, target } in &spec.folders {
@@ -320,6 +323,10 @@ impl NativeDriver {
 
 #[async_trait]
 impl SandboxDriver for NativeDriver {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             memory: self.cgroups.enforcement(Controller::Memory),
@@ -330,13 +337,18 @@ impl SandboxDriver for NativeDriver {
         }
     }
 
-    async fn create(&self, id: SandboxId, spec: &SandboxSpec, service_ports: &[u16]) -> Result<(), DriverError> {
+    async fn create(
+        &self,
+        id: SandboxId,
+        spec: &SandboxSpec,
+        service_ports: &[u16],
+    ) -> Result<WorkspaceOrigin, DriverError> {
         let spec = self.launch_spec(id, spec, Payload::Daemon(self.guest_config(spec, service_ports)))?;
         let lock = self.claim(id).await?;
         let report = tokio::time::timeout(LAUNCH, self.launch(&spec)).await;
         drop(lock);
         let source: astraforge_core::BoxError = match report {
-            Ok(Ok(Report::Ready)) => return Ok(()),
+            Ok(Ok(Report::Ready)) => return Ok(WorkspaceOrigin::Fresh),
             Ok(Ok(Report::Failed(failure))) => failure.into(),
             Ok(Err(error)) => error.into(),
             Err(elapsed) => elapsed.into(),
@@ -359,6 +371,10 @@ impl SandboxDriver for NativeDriver {
             }
             Err(error) => Err(backend("connect to", id, error)),
         }
+    }
+
+    async fn usage(&self, _: SandboxId) -> Result<Usage, DriverError> {
+        Ok(Usage::default())
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError> {

@@ -7,21 +7,25 @@ use std::{
 
 use astraforge_core::{
     BoxError,
+    egress::Egress,
     id::SandboxId,
     ports::{
         guest_service::ServiceBinding,
-        sessions::{Execution, Session, SessionError, Sessions},
+        machines::{Machine, Machines, Made, WorkspaceOrigin},
+        sessions::{Session, SessionError, Sessions},
     },
-    session::{Command, SandboxSpec},
+    session::SandboxSpec,
 };
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::{runtime::Handle, task::JoinHandle};
 
+use self::session::SandboxSession;
 use crate::{
     driver::{Capabilities, DriverError, DynSandboxDriver},
     guest::{HandshakeError, client::GuestClient},
 };
+
+mod session;
 
 /// Makes, finds and removes sandboxes on one driver; clones share them.
 ///
@@ -76,21 +80,21 @@ impl Sandboxes {
     async fn open(&self, id: SandboxId, services: Vec<ServiceBinding>) -> Result<Arc<SandboxSession>, SessionError> {
         let stream = self.driver.connect(id).await.map_err(session_error)?;
         let guest = GuestClient::connect(stream, services).await.map_err(unanswered)?;
-        let session = Arc::new(SandboxSession { id, guest });
+        let session = Arc::new(SandboxSession::new(id, guest, Arc::clone(&self.driver)));
         self.lock().insert(id, Arc::clone(&session));
         Ok(session)
     }
 
-    async fn make(
+    async fn provision(
         &self,
         id: SandboxId,
         spec: SandboxSpec,
         services: Vec<ServiceBinding>,
-    ) -> Result<Arc<SandboxSession>, SessionError> {
+    ) -> Result<Provisioned, SessionError> {
         let ports: Vec<u16> = services.iter().map(|binding| binding.port).collect();
-        self.driver.create(id, &spec, &ports).await.map_err(session_error)?;
+        let workspace = self.driver.create(id, &spec, &ports).await.map_err(session_error)?;
         match self.open(id, services).await {
-            Ok(session) => Ok(session),
+            Ok(session) => Ok((session, workspace)),
             Err(error) => {
                 self.discard(id).await;
                 Err(error)
@@ -123,11 +127,7 @@ impl Sessions for Sandboxes {
         spec: SandboxSpec,
         services: Vec<ServiceBinding>,
     ) -> Result<Arc<dyn Session>, SessionError> {
-        let sandboxes = self.clone();
-        // A task of its own: a driver is never stopped between two of its steps.
-        let making = tokio::spawn(async move { sandboxes.make(id, spec, services).await });
-        let mut creation = Creation { sandboxes: self.clone(), id, making: Some(making) };
-        Ok(creation.finish().await?)
+        Ok(Creation::start(self, id, spec, services).finish().await?.0)
     }
 
     async fn destroy(&self, id: SandboxId) -> Result<(), SessionError> {
@@ -145,15 +145,55 @@ impl Sessions for Sandboxes {
     }
 }
 
+#[async_trait]
+impl Machines for Sandboxes {
+    fn mode(&self) -> &'static str {
+        self.driver.name()
+    }
+
+    /// # Cancel safety
+    /// Dropping the future removes the sandbox again, in a task of its own.
+    async fn make(&self, id: SandboxId, spec: SandboxSpec) -> Result<Made, SessionError> {
+        let (machine, workspace) = Creation::start(self, id, spec, Vec::new()).finish().await?;
+        Ok(Made { machine, workspace })
+    }
+
+    async fn find(&self, id: SandboxId, _egress: Egress) -> Result<Arc<dyn Machine>, SessionError> {
+        let live = self.lock().get(&id).cloned();
+        match live {
+            Some(session) if !session.is_lost() => Ok(session),
+            _ => Ok(self.open(id, Vec::new()).await?),
+        }
+    }
+
+    async fn remove(&self, id: SandboxId) -> Result<(), SessionError> {
+        self.destroy(id).await
+    }
+
+    async fn ids(&self) -> Result<Vec<SandboxId>, SessionError> {
+        self.list().await
+    }
+}
+
+/// A sandbox that was just made, and where its workspace comes from.
+type Provisioned = (Arc<SandboxSession>, WorkspaceOrigin);
+
 /// A sandbox in the making; dropped before it is finished, it is removed as soon as it is made.
 struct Creation {
     sandboxes: Sandboxes,
     id: SandboxId,
-    making: Option<JoinHandle<Result<Arc<SandboxSession>, SessionError>>>,
+    making: Option<JoinHandle<Result<Provisioned, SessionError>>>,
 }
 
 impl Creation {
-    async fn finish(&mut self) -> Result<Arc<SandboxSession>, SessionError> {
+    /// Begins in a task of its own: a driver is never stopped between two of its steps.
+    fn start(sandboxes: &Sandboxes, id: SandboxId, spec: SandboxSpec, services: Vec<ServiceBinding>) -> Self {
+        let maker = sandboxes.clone();
+        let making = tokio::spawn(async move { maker.provision(id, spec, services).await });
+        Self { sandboxes: sandboxes.clone(), id, making: Some(making) }
+    }
+
+    async fn finish(&mut self) -> Result<Provisioned, SessionError> {
         let Some(making) = &mut self.making else { return Err(SessionError::Lost) };
         let made = making.await;
         self.making = None;
@@ -173,32 +213,6 @@ impl Drop for Creation {
                 }
             });
         }
-    }
-}
-
-/// A live sandbox.
-#[derive(Debug)]
-struct SandboxSession {
-    id: SandboxId,
-    guest: GuestClient,
-}
-
-#[async_trait]
-impl Session for SandboxSession {
-    fn id(&self) -> SandboxId {
-        self.id
-    }
-
-    async fn exec(&self, command: Command) -> Result<Execution, SessionError> {
-        self.guest.exec(command).await
-    }
-
-    async fn read_file(&self, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
-        self.guest.read_file(path, max_bytes).await
-    }
-
-    async fn write_file(&self, path: &str, contents: Bytes, mode: u32) -> Result<(), SessionError> {
-        self.guest.write_file(path, contents, mode).await
     }
 }
 

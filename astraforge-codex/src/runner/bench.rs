@@ -114,6 +114,8 @@ impl Bench {
                 event = execution.events.next() => match event {
                     Some(Ok(ExecEvent::Stdout(bytes))) => self.log.relay(reader.stdout(&bytes)).await,
                     Some(Ok(ExecEvent::Stderr(bytes))) => self.log.relay(reader.stderr(&bytes)).await,
+                    // Only a kept process loses output, and this one is watched.
+                    Some(Ok(ExecEvent::Lost(_))) => {}
                     Some(Ok(ExecEvent::Exited(exit))) => {
                         self.log.relay(reader.end()).await;
                         return ending.map_or(Ok(exit), |ending| Err(ending.why.into()));

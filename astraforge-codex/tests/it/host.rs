@@ -16,6 +16,7 @@ use astraforge_core::{
         guest_service::ServiceBinding,
         sessions::{ExecControl, Execution, Session, SessionError, Sessions},
     },
+    process::PtySize,
     session::{Command, ExecEvent, Exit, SandboxSpec, Signal},
 };
 use async_trait::async_trait;
@@ -249,6 +250,18 @@ impl ExecControl for Control {
             Signal::Kill => "KILL",
         };
         kill(self.0, name);
+        Ok(())
+    }
+
+    async fn write_stdin(&self, _: Bytes) -> Result<(), SessionError> {
+        unreachable!("a run gives its input at the start")
+    }
+
+    async fn close_stdin(&self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn resize(&self, _: PtySize) -> Result<(), SessionError> {
         Ok(())
     }
 }

@@ -1,11 +1,16 @@
-//! The port for large objects: bundles, rollouts, attachments.
+//! The port for large objects: bundles, rollouts, attachments, snapshots.
 
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use futures::stream::BoxStream;
+
 use crate::BoxError;
+
+/// Bytes as they come. An error is the last item.
+pub type ArtifactStream = BoxStream<'static, Result<Bytes, BoxError>>;
 
 /// Keeps bytes under keys such as `rollouts/REQUEST/RUN.jsonl`.
 ///
@@ -17,6 +22,11 @@ pub trait ArtifactStore: fmt::Debug + Send + Sync + 'static {
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ArtifactError>;
     /// Reads bytes; `None` when there are none under that key.
     async fn get(&self, key: &str) -> Result<Option<Bytes>, ArtifactError>;
+    /// Stores bytes as they come and returns their number. Until the stream has ended well, readers see what was there
+    /// before; an error in it stores nothing.
+    async fn put_stream(&self, key: &str, bytes: ArtifactStream) -> Result<u64, ArtifactError>;
+    /// Reads bytes as they are wanted; `None` when there are none under that key.
+    async fn get_stream(&self, key: &str) -> Result<Option<ArtifactStream>, ArtifactError>;
     /// Removes bytes; a key that holds none is `Ok(())`.
     async fn delete(&self, key: &str) -> Result<(), ArtifactError>;
 }

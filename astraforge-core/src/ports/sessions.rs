@@ -8,8 +8,10 @@ use futures::{StreamExt, stream::BoxStream};
 
 use crate::{
     BoxError,
+    files::FileErrorKind,
     id::SandboxId,
     ports::guest_service::ServiceBinding,
+    process::{ProcessName, PtySize},
     session::{Command, ExecEvent, ExecOutput, SandboxSpec, Signal},
 };
 
@@ -80,6 +82,10 @@ impl Execution {
             let (buffer, bytes) = match event? {
                 ExecEvent::Stdout(bytes) => (&mut stdout, bytes),
                 ExecEvent::Stderr(bytes) => (&mut stderr, bytes),
+                ExecEvent::Lost(_) => {
+                    truncated = true;
+                    continue;
+                }
                 ExecEvent::Exited(exit) => return Ok(ExecOutput { stdout, stderr, exit, truncated }),
             };
             let room = max_bytes.saturating_sub(buffer.len());
@@ -101,6 +107,18 @@ impl fmt::Debug for Execution {
 pub trait ExecControl: Send + Sync {
     /// Sends a signal to the command; one that has ended already is `Ok(())`.
     async fn signal(&self, signal: Signal) -> Result<(), SessionError>;
+
+    /// Writes to the standard input of a command that was started with it open; waits while the command reads slowly.
+    ///
+    /// # Errors
+    /// [`SessionError::Unsupported`] when it was not left open.
+    async fn write_stdin(&self, bytes: Bytes) -> Result<(), SessionError>;
+
+    /// Ends standard input.
+    async fn close_stdin(&self) -> Result<(), SessionError>;
+
+    /// Changes the size of the command's terminal; without one it is `Ok(())`.
+    async fn resize(&self, size: PtySize) -> Result<(), SessionError>;
 }
 
 /// Why a session could not do what it was asked.
@@ -150,8 +168,16 @@ pub enum SessionError {
         operation: &'static str,
         /// The path asked for.
         path: String,
+        /// What a caller can act on.
+        kind: FileErrorKind,
         /// What the kernel said.
         reason: String,
+    },
+    /// No process of the sandbox has that name.
+    #[error("no process `{name}` in this sandbox")]
+    NoSuchProcess {
+        /// The name asked for.
+        name: ProcessName,
     },
     /// The sandbox or the connection to it is gone.
     #[error("the sandbox is gone")]

@@ -6,9 +6,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::ports::artifacts::{ArtifactError, ArtifactStore};
+use crate::ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream};
 
 /// Keeps artifacts in memory.
 ///
@@ -45,6 +46,23 @@ impl ArtifactStore for MemoryArtifacts {
     async fn get(&self, key: &str) -> Result<Option<Bytes>, ArtifactError> {
         check(key, "read")?;
         Ok(self.objects.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
+
+    async fn put_stream(&self, key: &str, bytes: ArtifactStream) -> Result<u64, ArtifactError> {
+        let whole = bytes.try_fold(BytesMut::new(), |mut whole, piece| async move {
+            whole.extend_from_slice(&piece);
+            Ok(whole)
+        });
+        let failed = |source| ArtifactError { operation: "write", key: key.to_owned(), source };
+        let whole = whole.await.map_err(failed)?.freeze();
+        let n_bytes = whole.len() as u64;
+        self.put(key, whole).await?;
+        Ok(n_bytes)
+    }
+
+    async fn get_stream(&self, key: &str) -> Result<Option<ArtifactStream>, ArtifactError> {
+        let bytes = self.get(key).await?;
+        Ok(bytes.map(|bytes| stream::iter([Ok(bytes)]).boxed()))
     }
 
     async fn delete(&self, key: &str) -> Result<(), ArtifactError> {

@@ -3,8 +3,9 @@
 #![expect(missing_docs, reason = "the name of a rule says what it is")]
 
 use bytes::Bytes;
-use futures::future::join;
+use futures::{StreamExt, TryStreamExt, future::join, stream};
 
+use crate::BoxError;
 use crate::ports::artifacts::ArtifactStore;
 
 /// Makes one test of each rule that an [`ArtifactStore`] keeps. The argument is a future that makes a fresh store, with
@@ -26,6 +27,8 @@ macro_rules! artifacts_conformance {
             empty_and_large_bytes_are_kept_as_they_are
             a_reader_sees_old_or_new_bytes_and_never_a_part
             a_key_that_could_leave_its_place_is_refused
+            what_is_streamed_in_is_streamed_out
+            a_stream_that_breaks_off_stores_nothing
         );
     };
     (@ $fresh:expr; $($rule:ident)*) => { $(
@@ -115,4 +118,24 @@ pub async fn a_key_that_could_leave_its_place_is_refused(store: &impl ArtifactSt
         assert!(store.get(key).await.is_err(), "{key:?}");
         assert!(store.delete(key).await.is_err(), "{key:?}");
     }
+}
+
+pub async fn what_is_streamed_in_is_streamed_out(store: &impl ArtifactStore) {
+    let pieces: Vec<Bytes> = (0..100u8).map(|fill| Bytes::from(vec![fill; 70_000])).collect();
+    let n_bytes = store.put_stream(KEY, stream::iter(pieces.clone()).map(Ok).boxed()).await.unwrap();
+    assert_eq!(n_bytes, 7_000_000);
+    let read: Vec<Bytes> = store.get_stream(KEY).await.unwrap().unwrap().try_collect().await.unwrap();
+    assert!(read.concat() == pieces.concat());
+    assert!(store.get_stream("rollouts/none").await.unwrap().is_none());
+    assert_eq!(store.put_stream(KEY, stream::empty().boxed()).await.unwrap(), 0);
+    assert_eq!(store.get(KEY).await.unwrap().as_deref(), Some(&b""[..]));
+}
+
+pub async fn a_stream_that_breaks_off_stores_nothing(store: &impl ArtifactStore) {
+    let broken = || stream::iter([Ok(Bytes::from_static(b"half")), Err(BoxError::from("the sandbox died"))]).boxed();
+    assert!(store.put_stream(KEY, broken()).await.is_err());
+    assert_eq!(store.get(KEY).await.unwrap(), None);
+    store.put(KEY, "whole".into()).await.unwrap();
+    assert!(store.put_stream(KEY, broken()).await.is_err());
+    assert_eq!(store.get(KEY).await.unwrap().as_deref(), Some(&b"whole"[..]));
 }

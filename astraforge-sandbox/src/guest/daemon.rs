@@ -236,13 +236,17 @@ async fn operate(daemon: Rc<Daemon>, mut stream: Stream) {
         FrameSink::new(tokio_util::compat::FuturesAsyncWriteCompatExt::compat_write(writer), FrameCodec::new());
     match operation {
         Ok(Operation::Exec(request)) => exec::run(&daemon, request, frames, sink).await,
-        Ok(Operation::ReadFile { path, max_bytes }) => files::read(&path, max_bytes, &mut sink).await,
-        Ok(Operation::WriteFile { path, mode }) => files::write(&path, mode, frames, &mut sink).await,
+        Ok(Operation::Download(request)) => files::read(&request, &mut sink).await,
+        Ok(Operation::Upload(request)) => files::write(&request, frames, &mut sink).await,
         Ok(Operation::Shutdown {}) => {
             answer(&mut sink, GuestFrame::Done).await;
             // The answer is on its way once the connection had its turn.
             tokio::time::sleep(Duration::from_millis(5)).await;
             daemon.end.cancel();
+        }
+        Ok(_) => {
+            let reason = "this guest does not know the operation".to_owned();
+            answer(&mut sink, GuestFrame::Failed(Failure::Refused { reason })).await;
         }
         Err(error) => answer(&mut sink, GuestFrame::Failed(Failure::Refused { reason: error.to_string() })).await,
     }

@@ -4,7 +4,11 @@
 
 use std::{io, marker::PhantomData};
 
-use astraforge_core::session::{Exit, Signal};
+use astraforge_core::{
+    files::FileErrorKind,
+    process::{ProcessId, PtySize},
+    session::{Exit, Signal},
+};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio_util::codec::{Decoder, Encoder};
@@ -56,6 +60,8 @@ pub(super) enum HostFrame {
     StdinEnd,
     /// A signal for the command.
     Signal(Signal),
+    /// The size of the command's terminal.
+    Resize(PtySize),
     /// Bytes of a file.
     Contents(Bytes),
     /// The end of a file.
@@ -65,8 +71,12 @@ pub(super) enum HostFrame {
 /// What a guest sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum GuestFrame {
-    /// The command runs.
-    Started,
+    /// The command runs; its number among the sandbox's commands.
+    Started(ProcessId),
+    /// So many bytes of output are no longer kept.
+    Lost(u64),
+    /// One of many answers, as JSON.
+    Item(Bytes),
     /// Bytes of standard output.
     Stdout(Output),
     /// Bytes of standard error.
@@ -98,12 +108,10 @@ pub(super) struct Output {
 pub(super) enum Failure {
     /// The program could not be started.
     Spawn { reason: String },
-    /// There is no such file.
-    NotFound,
-    /// The file is larger than was asked for.
-    TooLarge,
-    /// The kernel refused.
-    File { reason: String },
+    /// No kept command has that name.
+    NoSuchProcess,
+    /// A file verb failed.
+    File { kind: FileErrorKind, reason: String },
     /// The guest does not know the operation or its arguments.
     Refused { reason: String },
 }
@@ -180,6 +188,7 @@ const STDIN_END: u8 = 2;
 const SIGNAL: u8 = 3;
 const CONTENTS: u8 = 4;
 const CONTENTS_END: u8 = 5;
+const RESIZE: u8 = 6;
 
 impl Frame for HostFrame {
     fn kind(&self) -> u8 {
@@ -189,6 +198,7 @@ impl Frame for HostFrame {
             Self::Signal(_) => SIGNAL,
             Self::Contents(_) => CONTENTS,
             Self::ContentsEnd => CONTENTS_END,
+            Self::Resize(_) => RESIZE,
         }
     }
 
@@ -196,6 +206,7 @@ impl Frame for HostFrame {
         match self {
             Self::Stdin(bytes) | Self::Contents(bytes) => out.extend_from_slice(bytes),
             Self::Signal(signal) => write_json(signal, out),
+            Self::Resize(size) => write_json(size, out),
             Self::StdinEnd | Self::ContentsEnd => {}
         }
     }
@@ -207,6 +218,7 @@ impl Frame for HostFrame {
             SIGNAL => read_json(&payload, "signal").map(Self::Signal),
             CONTENTS => Ok(Self::Contents(payload)),
             CONTENTS_END => empty(&payload, Self::ContentsEnd, "end of file"),
+            RESIZE => read_json(&payload, "terminal size").map(Self::Resize),
             other => Err(ProtocolError::UnknownKind(other)),
         }
     }
@@ -220,11 +232,15 @@ const EXITED: u8 = 36;
 const FILE: u8 = 37;
 const DONE: u8 = 38;
 const FAILED: u8 = 39;
+const LOST: u8 = 40;
+const ITEM: u8 = 41;
 
 impl Frame for GuestFrame {
     fn kind(&self) -> u8 {
         match self {
-            Self::Started => STARTED,
+            Self::Started(_) => STARTED,
+            Self::Lost(_) => LOST,
+            Self::Item(_) => ITEM,
             Self::Stdout(_) => STDOUT,
             Self::Stderr(_) => STDERR,
             Self::StdinTaken(_) => STDIN_TAKEN,
@@ -243,15 +259,18 @@ impl Frame for GuestFrame {
             }
             Self::StdinTaken(n_bytes) => out.put_u32(*n_bytes),
             Self::Exited(exit) => write_json(exit, out),
-            Self::Contents(bytes) => out.extend_from_slice(bytes),
+            Self::Contents(bytes) | Self::Item(bytes) => out.extend_from_slice(bytes),
+            Self::Started(ProcessId(n)) | Self::Lost(n) => out.put_u64(*n),
             Self::Failed(failure) => write_json(failure, out),
-            Self::Started | Self::Done => {}
+            Self::Done => {}
         }
     }
 
     fn parse(kind: u8, payload: Bytes) -> Result<Self, ProtocolError> {
         match kind {
-            STARTED => empty(&payload, Self::Started, "start"),
+            STARTED => number(&payload, "start").map(|n| Self::Started(ProcessId(n))),
+            LOST => number(&payload, "loss").map(Self::Lost),
+            ITEM => Ok(Self::Item(payload)),
             STDOUT => output(payload).map(Self::Stdout),
             STDERR => output(payload).map(Self::Stderr),
             STDIN_TAKEN => taken(&payload).map(Self::StdinTaken),
@@ -271,6 +290,10 @@ fn empty<F>(payload: &[u8], frame: F, name: &'static str) -> Result<F, ProtocolE
 fn output(mut payload: Bytes) -> Result<Output, ProtocolError> {
     let sequence = payload.try_get_u64().map_err(|_| ProtocolError::Malformed("output"))?;
     Ok(Output { sequence, bytes: payload })
+}
+
+fn number(payload: &[u8], name: &'static str) -> Result<u64, ProtocolError> {
+    payload.try_into().map(u64::from_be_bytes).map_err(|_| ProtocolError::Malformed(name))
 }
 
 fn taken(payload: &[u8]) -> Result<u32, ProtocolError> {
@@ -311,13 +334,16 @@ mod tests {
                 .prop_map(HostFrame::Signal),
             bytes(MAX_PAYLOAD).prop_map(HostFrame::Contents),
             Just(HostFrame::ContentsEnd),
+            (any::<u16>(), any::<u16>()).prop_map(|(rows, columns)| HostFrame::Resize(PtySize { rows, columns })),
         ]
     }
 
     fn guest_frame() -> impl Strategy<Value = GuestFrame> {
         let output = || (any::<u64>(), bytes(MAX_OUTPUT)).prop_map(|(sequence, bytes)| Output { sequence, bytes });
         prop_oneof![
-            Just(GuestFrame::Started),
+            any::<u64>().prop_map(|n| GuestFrame::Started(ProcessId(n))),
+            any::<u64>().prop_map(GuestFrame::Lost),
+            bytes(MAX_PAYLOAD).prop_map(GuestFrame::Item),
             output().prop_map(GuestFrame::Stdout),
             output().prop_map(GuestFrame::Stderr),
             any::<u32>().prop_map(GuestFrame::StdinTaken),

@@ -2,6 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use astraforge_core::{
+    archive::{CompareRequest, PackRequest, UnpackRequest},
+    files::{DownloadRequest, FileRequest, UploadRequest, WatchRequest},
+    process::{ProcessName, ProcessTag, PtySize},
+    session::Signal,
+};
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -16,12 +22,33 @@ pub(super) const MAX_CALL: usize = 256;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Operation {
-    /// Runs a command. The host sends input and signals; the guest sends `Started`, output, and `Exited`, or `Failed`.
+    /// Runs a command. The host sends input, signals and terminal sizes; the guest sends `Started`, output, and
+    /// `Exited`, or `Failed`. Unless it is kept, the command ends with the stream.
     Exec(ExecRequest),
+    /// Follows a kept command from byte `from` of its output on, like `Exec` from `Started` on.
+    Attach { process: ProcessName, from: u64 },
+    /// Lists kept commands. The guest sends `Contents` with the JSON of a list of `Process` and `Done`.
+    Processes {},
+    /// Sends a signal to a kept command. The guest answers `Done` or `Failed`.
+    Signal { process: ProcessName, signal: Signal },
+    /// Carries out a file verb. The guest sends `Contents` with the JSON of a `FileReply` and `Done`, or `Failed`.
+    File(FileRequest),
+    /// Follows changes of files. The guest sends an `Item` with the JSON of a `FileEvent` for each, or `Failed`.
+    Watch(WatchRequest),
     /// Reads a file. The guest sends its contents and `Done`, or `Failed`.
-    ReadFile { path: String, max_bytes: u64 },
+    Download(DownloadRequest),
     /// Writes a file. The host sends its contents and their end; the guest answers `Done` or `Failed`.
-    WriteFile { path: String, mode: u32 },
+    Upload(UploadRequest),
+    /// Packs an archive. The guest sends it as contents and `Done`, or `Failed`.
+    Pack(PackRequest),
+    /// Unpacks an archive, which the host sends as contents. The guest sends `Contents` with the JSON of an
+    /// `ArchiveSummary` and `Done`, or `Failed`.
+    Unpack(UnpackRequest),
+    /// Compares with an archive, which the host sends as contents. The guest sends `Contents` with the JSON of a
+    /// `Comparison` and `Done`, or `Failed`.
+    Compare(CompareRequest),
+    /// Measures. The guest sends `Contents` with the JSON of a `Usage` and `Done`.
+    Usage {},
     /// Ends the sandbox. The guest answers `Done` and goes.
     Shutdown {},
 }
@@ -37,6 +64,17 @@ pub(super) struct ExecRequest {
     pub(super) env: BTreeMap<String, String>,
     /// How long the whole process tree may run, in milliseconds.
     pub(super) timeout_ms: Option<u64>,
+    /// The terminal it runs in.
+    pub(super) pty: Option<PtySize>,
+    /// Whether it goes on without the stream that started it, and under which name.
+    pub(super) keep: Option<Keep>,
+}
+
+/// That a command is kept when nobody watches it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Keep {
+    /// The name its caller gave it.
+    pub(super) tag: Option<ProcessTag>,
 }
 
 /// What a guest asks of its host: to serve a connection made inside the sandbox. Its bytes follow as they are.

@@ -296,7 +296,7 @@ pub async fn a_flood_of_output_arrives_whole_whatever_the_readers_pace(driver: D
                 n_bytes += bytes.len();
                 last = bytes[bytes.len() - 1];
             }
-            ExecEvent::Stderr(bytes) => panic!("{bytes:?}"),
+            other @ (ExecEvent::Stderr(_) | ExecEvent::Lost(_)) => panic!("{other:?}"),
             ExecEvent::Exited(ended) => exit = Some(ended),
         }
         if n_bytes < MIB {

@@ -16,6 +16,7 @@ use astraforge_core::{
     id::SandboxId,
     ports::{
         guest_service::GuestStream,
+        machines::{Usage, WorkspaceOrigin},
         sessions::{Session, Sessions},
     },
     session::{Command, ExecOutput, SandboxSpec},
@@ -77,16 +78,29 @@ impl Drop for Native {
 
 #[async_trait]
 impl SandboxDriver for Native {
+    fn name(&self) -> &'static str {
+        self.driver.name()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.driver.capabilities()
     }
 
-    async fn create(&self, id: SandboxId, spec: &SandboxSpec, service_ports: &[u16]) -> Result<(), DriverError> {
+    async fn create(
+        &self,
+        id: SandboxId,
+        spec: &SandboxSpec,
+        service_ports: &[u16],
+    ) -> Result<WorkspaceOrigin, DriverError> {
         self.driver.create(id, spec, service_ports).await
     }
 
     async fn connect(&self, id: SandboxId) -> Result<GuestStream, DriverError> {
         self.driver.connect(id).await
+    }
+
+    async fn usage(&self, id: SandboxId) -> Result<Usage, DriverError> {
+        self.driver.usage(id).await
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError> {

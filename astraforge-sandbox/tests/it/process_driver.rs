@@ -15,7 +15,14 @@ use std::{
     time::Duration,
 };
 
-use astraforge_core::{id::SandboxId, ports::guest_service::GuestStream, session::SandboxSpec};
+use astraforge_core::{
+    id::SandboxId,
+    ports::{
+        guest_service::GuestStream,
+        machines::{Usage, WorkspaceOrigin},
+    },
+    session::SandboxSpec,
+};
 use astraforge_sandbox::{
     driver::{Capabilities, DriverError, DynSandboxDriver, IsolationTier, SandboxDriver},
     driver_conformance,
@@ -62,11 +69,20 @@ impl ProcessDriver {
 
 #[async_trait]
 impl SandboxDriver for ProcessDriver {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(IsolationTier::T1)
     }
 
-    async fn create(&self, id: SandboxId, spec: &SandboxSpec, service_ports: &[u16]) -> Result<(), DriverError> {
+    async fn create(
+        &self,
+        id: SandboxId,
+        spec: &SandboxSpec,
+        service_ports: &[u16],
+    ) -> Result<WorkspaceOrigin, DriverError> {
         if self.guests.lock().unwrap().contains_key(&id) {
             return Err(DriverError::AlreadyExists { id });
         }
@@ -77,13 +93,21 @@ impl SandboxDriver for ProcessDriver {
         };
         self.start(id, &config);
         let guest = GuestClient::connect(self.connect(id).await?, Vec::new()).await;
-        guest.map(drop).map_err(|error| DriverError::Backend { operation: "create", id, source: error.into() })
+        guest.map(|_| WorkspaceOrigin::Fresh).map_err(|error| DriverError::Backend {
+            operation: "create",
+            id,
+            source: error.into(),
+        })
     }
 
     async fn connect(&self, id: SandboxId) -> Result<GuestStream, DriverError> {
         let socket = self.folder.path().join(id.to_string());
         let stream = tokio::net::UnixStream::connect(socket).await.map_err(|_| DriverError::NotFound { id })?;
         Ok(Box::pin(stream.compat()))
+    }
+
+    async fn usage(&self, _: SandboxId) -> Result<Usage, DriverError> {
+        Ok(Usage::default())
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use astraforge_core::{
     ports::sessions::{ExecControl, Execution, SessionError},
+    process::PtySize,
     session::{Command, ExecEvent, Signal},
 };
 use async_trait::async_trait;
@@ -25,11 +26,13 @@ pub(super) async fn start(client: &GuestClient, command: Command) -> Result<Exec
         argv: command.argv,
         cwd: command.cwd,
         env: command.env,
+        pty: None,
+        keep: None,
         timeout_ms: command.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
     });
     let mut call = client.call(&operation).await.map_err(|error| too_long(error, &program))?;
     match call.next().await? {
-        GuestFrame::Started => Ok(follow(call, command.stdin)),
+        GuestFrame::Started(_) => Ok(follow(call, command.stdin)),
         GuestFrame::Failed(Failure::Spawn { reason } | Failure::Refused { reason }) => {
             Err(SessionError::Spawn { program, reason: printable(&reason) })
         }
@@ -164,4 +167,20 @@ impl ExecControl for Control {
         let _ = self.0.send(signal).await;
         Ok(())
     }
+
+    async fn write_stdin(&self, _: Bytes) -> Result<(), SessionError> {
+        Err(not_yet("writing to a running command"))
+    }
+
+    async fn close_stdin(&self) -> Result<(), SessionError> {
+        Err(not_yet("closing a running command's input"))
+    }
+
+    async fn resize(&self, _: PtySize) -> Result<(), SessionError> {
+        Err(not_yet("a terminal"))
+    }
+}
+
+fn not_yet(what: &str) -> SessionError {
+    SessionError::Unsupported { what: what.to_owned(), reason: "this version has no such operation".to_owned() }
 }

@@ -1,6 +1,9 @@
 //! The file verbs, seen from the host.
 
-use astraforge_core::ports::sessions::SessionError;
+use astraforge_core::{
+    files::{DownloadRequest, Existing, FileErrorKind, Roots, UploadRequest},
+    ports::sessions::SessionError,
+};
 use bytes::{Bytes, BytesMut};
 use futures::SinkExt;
 
@@ -11,7 +14,14 @@ use crate::guest::{
 };
 
 pub(super) async fn read(client: &GuestClient, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
-    let mut call = client.call(&Operation::ReadFile { path: path.to_owned(), max_bytes }).await?;
+    let request = DownloadRequest {
+        roots: Roots::everywhere(),
+        path: path.to_owned(),
+        offset: 0,
+        // One more than is wanted tells that there is more.
+        limit: Some(max_bytes.saturating_add(1)),
+    };
+    let mut call = client.call(&Operation::Download(request)).await?;
     let mut contents = BytesMut::new();
     loop {
         match call.next().await? {
@@ -20,10 +30,9 @@ pub(super) async fn read(client: &GuestClient, path: &str, max_bytes: u64) -> Re
             }
             GuestFrame::Contents(_) => return Err(SessionError::TooLarge { path: path.to_owned(), max_bytes }),
             GuestFrame::Done => return Ok(contents.freeze()),
-            GuestFrame::Failed(Failure::TooLarge) => {
-                return Err(SessionError::TooLarge { path: path.to_owned(), max_bytes });
+            GuestFrame::Failed(Failure::File { kind: FileErrorKind::NotFound, .. }) => {
+                return Err(SessionError::FileNotFound { path: path.to_owned() });
             }
-            GuestFrame::Failed(Failure::NotFound) => return Err(SessionError::FileNotFound { path: path.to_owned() }),
             GuestFrame::Failed(failure) => return Err(file_error("read", path, failure)),
             _ => return Err(violation(ProtocolError::Unexpected("answer to reading a file"))),
         }
@@ -31,8 +40,9 @@ pub(super) async fn read(client: &GuestClient, path: &str, max_bytes: u64) -> Re
 }
 
 pub(super) async fn write(client: &GuestClient, path: &str, contents: Bytes, mode: u32) -> Result<(), SessionError> {
-    let Call { mut frames, mut sink, held: _held } =
-        client.call(&Operation::WriteFile { path: path.to_owned(), mode }).await?;
+    let request =
+        UploadRequest { roots: Roots::everywhere(), path: path.to_owned(), mode, existing: Existing::Replace };
+    let Call { mut frames, mut sink, held: _held } = client.call(&Operation::Upload(request)).await?;
     // A guest that fails early reads no further, so its answer is awaited all along; it also tells why sending broke.
     let send = async {
         drop(send(&mut sink, contents).await);
@@ -59,10 +69,10 @@ async fn send(sink: &mut FrameSink, mut contents: Bytes) -> Result<(), ProtocolE
 
 fn file_error(operation: &'static str, path: &str, failure: Failure) -> SessionError {
     let path = path.to_owned();
-    let reason = match failure {
-        Failure::NotFound => "a folder on the way does not exist and cannot be made".to_owned(),
-        Failure::TooLarge => "it is too large".to_owned(),
-        Failure::Spawn { reason } | Failure::File { reason } | Failure::Refused { reason } => printable(&reason),
+    let (kind, reason) = match failure {
+        Failure::File { kind, reason } => (kind, printable(&reason)),
+        Failure::Spawn { reason } | Failure::Refused { reason } => (FileErrorKind::Other, printable(&reason)),
+        Failure::NoSuchProcess => (FileErrorKind::Other, "the guest answered something else".to_owned()),
     };
-    SessionError::File { operation, path, reason }
+    SessionError::File { operation, path, kind, reason }
 }

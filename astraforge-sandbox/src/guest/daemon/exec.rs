@@ -2,7 +2,10 @@
 
 use std::{cell::Cell, pin::pin, rc::Rc, time::Duration};
 
-use astraforge_core::session::{Exit, Signal};
+use astraforge_core::{
+    process::ProcessId,
+    session::{Exit, Signal},
+};
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use rustix::fd::AsFd;
@@ -36,7 +39,7 @@ pub(super) async fn run(daemon: &Rc<Daemon>, request: ExecRequest, frames: Frame
     let timeout = request.timeout_ms.map(Duration::from_millis);
     match start(daemon, request).await {
         Ok(shim) => {
-            if sink.send(GuestFrame::Started).await.is_ok() {
+            if sink.send(GuestFrame::Started(ProcessId(0))).await.is_ok() {
                 spawn_local(prepare_next(Rc::clone(daemon)));
                 follow(&daemon.children, shim, timeout, frames, sink).await;
             } else {

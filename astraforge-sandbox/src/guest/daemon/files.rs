@@ -2,11 +2,12 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
+use astraforge_core::files::{DownloadRequest, FileErrorKind, UploadRequest};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -15,24 +16,22 @@ use super::{FrameSink, Frames, answer};
 use crate::guest::frame::{Failure, GuestFrame, HostFrame, MAX_PAYLOAD};
 
 /// Sends a file's contents.
-pub(super) async fn read(path: &str, max_bytes: u64, sink: &mut FrameSink) {
-    let last = match send_contents(path, max_bytes, sink).await {
+pub(super) async fn read(request: &DownloadRequest, sink: &mut FrameSink) {
+    let last = match send_contents(request, sink).await {
         Ok(()) => GuestFrame::Done,
         Err(failure) => GuestFrame::Failed(failure),
     };
     answer(sink, last).await;
 }
 
-async fn send_contents(path: &str, max_bytes: u64, sink: &mut FrameSink) -> Result<(), Failure> {
-    let mut file = open_regular(checked(path)?)?;
-    if file.metadata().map_err(failure)?.len() > max_bytes {
-        return Err(Failure::TooLarge);
-    }
-    let (mut buffer, mut left) = (vec![0; MAX_PAYLOAD], max_bytes);
-    loop {
-        let n_bytes = file.read(&mut buffer).map_err(failure)?;
-        // The file may have grown since it was measured.
-        left = left.checked_sub(n_bytes as u64).ok_or(Failure::TooLarge)?;
+async fn send_contents(request: &DownloadRequest, sink: &mut FrameSink) -> Result<(), Failure> {
+    let mut file = open_regular(checked(&request.path)?)?;
+    file.seek(io::SeekFrom::Start(request.offset)).map_err(failure)?;
+    let (mut buffer, mut left) = (vec![0; MAX_PAYLOAD], request.limit.unwrap_or(u64::MAX));
+    while left > 0 {
+        let room = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let n_bytes = file.read(&mut buffer[..room]).map_err(failure)?;
+        left -= n_bytes as u64;
         if n_bytes == 0 {
             return Ok(());
         }
@@ -42,6 +41,7 @@ async fn send_contents(path: &str, max_bytes: u64, sink: &mut FrameSink) -> Resu
         }
         tokio::task::yield_now().await;
     }
+    Ok(())
 }
 
 /// Opens a regular file without ever waiting: a FIFO without writers, or a leased file, is refused instead.
@@ -57,20 +57,24 @@ fn open_regular(path: &Path) -> Result<File, Failure> {
     if kind.is_file() {
         return Ok(file);
     }
-    let what = if kind.is_dir() { "it is a folder" } else { "it is not a regular file" };
-    Err(Failure::File { reason: what.to_owned() })
+    let (kind, what) = if kind.is_dir() {
+        (FileErrorKind::IsDirectory, "it is a folder")
+    } else {
+        (FileErrorKind::NotAFile, "it is not a regular file")
+    };
+    Err(Failure::File { kind, reason: what.to_owned() })
 }
 
 /// Takes a file's contents from the host and puts them in place once they are complete.
-pub(super) async fn write(path: &str, mode: u32, mut frames: Frames, sink: &mut FrameSink) {
-    let mut draft = match checked(path).and_then(|path| Draft::create(path).map_err(failure)) {
+pub(super) async fn write(request: &UploadRequest, mut frames: Frames, sink: &mut FrameSink) {
+    let mut draft = match checked(&request.path).and_then(|path| Draft::create(path).map_err(failure)) {
         Ok(draft) => draft,
         Err(failure) => return answer(sink, GuestFrame::Failed(failure)).await,
     };
     let done = loop {
         let step = match frames.next().await {
             Some(Ok(HostFrame::Contents(bytes))) => draft.file.write_all(&bytes),
-            Some(Ok(HostFrame::ContentsEnd)) => break draft.publish(mode),
+            Some(Ok(HostFrame::ContentsEnd)) => break draft.publish(request.mode),
             // The host went away in the middle: nothing is written.
             _ => return,
         };
@@ -127,7 +131,7 @@ impl Drop for Draft {
 
 /// Lets through absolute paths that the kernel can be asked for.
 fn checked(path: &str) -> Result<&Path, Failure> {
-    let refused = |reason: &str| Err(Failure::Refused { reason: reason.to_owned() });
+    let refused = |reason: &str| Err(Failure::File { kind: FileErrorKind::InvalidArgument, reason: reason.to_owned() });
     match path {
         "" => refused("the path is empty"),
         path if path.contains('\0') => refused("the path contains a NUL byte"),
@@ -137,8 +141,14 @@ fn checked(path: &str) -> Result<&Path, Failure> {
 }
 
 fn failure(error: io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::NotFound => Failure::NotFound,
-        _ => Failure::File { reason: error.to_string() },
-    }
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => FileErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => FileErrorKind::PermissionDenied,
+        io::ErrorKind::IsADirectory => FileErrorKind::IsDirectory,
+        io::ErrorKind::NotADirectory => FileErrorKind::NotADirectory,
+        io::ErrorKind::AlreadyExists => FileErrorKind::AlreadyExists,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FileErrorKind::NoSpace,
+        _ => FileErrorKind::Other,
+    };
+    Failure::File { kind, reason: error.to_string() }
 }

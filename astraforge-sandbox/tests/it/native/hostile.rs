@@ -44,6 +44,7 @@ async fn hear(execution: &mut Execution, word: &str) -> String {
             match execution.events.next().await.expect("it lives").unwrap() {
                 ExecEvent::Stdout(bytes) | ExecEvent::Stderr(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
                 ExecEvent::Exited(exit) => panic!("{exit}: {text}"),
+                ExecEvent::Lost(n_bytes) => panic!("{n_bytes} bytes lost after {text}"),
             }
         }
     };
@@ -67,6 +68,7 @@ async fn a_gigabyte_of_output_takes_no_memory_of_the_host() {
         match event.unwrap() {
             ExecEvent::Stdout(bytes) | ExecEvent::Stderr(bytes) => n_bytes += bytes.len() as u64,
             ExecEvent::Exited(ended) => exit = Some(ended),
+            ExecEvent::Lost(n_bytes) => panic!("{n_bytes} bytes lost"),
         }
         if n_bytes % 512 == 0 {
             most = most.max(resident());
@@ -105,6 +107,7 @@ async fn a_million_tiny_lines_arrive_each_and_in_order() {
         match event.unwrap() {
             ExecEvent::Stdout(bytes) | ExecEvent::Stderr(bytes) => text.extend_from_slice(&bytes),
             ExecEvent::Exited(ended) => exit = Some(ended),
+            ExecEvent::Lost(n_bytes) => panic!("{n_bytes} bytes lost"),
         }
     }
     assert_eq!(exit, Some(Exit::Exited { code: 0 }));

@@ -1,0 +1,124 @@
+//! A live sandbox: what its driver and its guest do, as one.
+
+use astraforge_core::{
+    archive::{ArchiveSummary, CompareRequest, Comparison, PackRequest, UnpackRequest},
+    egress::{Egress, EgressEvent},
+    files::{DownloadRequest, FileEvent, FileReply, FileRequest, UploadRequest, WatchRequest},
+    id::SandboxId,
+    ports::{
+        machines::{ByteStream, Machine, Usage},
+        sessions::{Execution, Session, SessionError},
+    },
+    process::{Process, ProcessName, ProcessTag},
+    session::{Command, Signal},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use super::session_error;
+use crate::{driver::DynSandboxDriver, guest::client::GuestClient};
+
+/// A live sandbox.
+#[derive(Debug)]
+pub(super) struct SandboxSession {
+    id: SandboxId,
+    guest: GuestClient,
+    driver: DynSandboxDriver,
+}
+
+impl SandboxSession {
+    pub(super) fn new(id: SandboxId, guest: GuestClient, driver: DynSandboxDriver) -> Self {
+        Self { id, guest, driver }
+    }
+
+    /// Tells whether the connection to the guest is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        self.guest.is_lost()
+    }
+}
+
+#[async_trait]
+impl Session for SandboxSession {
+    fn id(&self) -> SandboxId {
+        self.id
+    }
+
+    async fn exec(&self, command: Command) -> Result<Execution, SessionError> {
+        self.guest.exec(command).await
+    }
+
+    async fn read_file(&self, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
+        self.guest.read_file(path, max_bytes).await
+    }
+
+    async fn write_file(&self, path: &str, contents: Bytes, mode: u32) -> Result<(), SessionError> {
+        self.guest.write_file(path, contents, mode).await
+    }
+}
+
+#[async_trait]
+impl Machine for SandboxSession {
+    async fn spawn(&self, _command: Command, _tag: Option<ProcessTag>) -> Result<Process, SessionError> {
+        Err(not_yet("a background process"))
+    }
+
+    async fn processes(&self) -> Result<Vec<Process>, SessionError> {
+        Err(not_yet("a background process"))
+    }
+
+    async fn attach(&self, _process: ProcessName, _from: u64) -> Result<Execution, SessionError> {
+        Err(not_yet("a background process"))
+    }
+
+    async fn signal(&self, _process: ProcessName, _signal: Signal) -> Result<(), SessionError> {
+        Err(not_yet("a background process"))
+    }
+
+    async fn file(&self, _request: FileRequest) -> Result<FileReply, SessionError> {
+        Err(not_yet("a file verb"))
+    }
+
+    async fn watch(
+        &self,
+        _request: WatchRequest,
+    ) -> Result<BoxStream<'static, Result<FileEvent, SessionError>>, SessionError> {
+        Err(not_yet("watching files"))
+    }
+
+    async fn download(&self, _request: DownloadRequest) -> Result<ByteStream, SessionError> {
+        Err(not_yet("a download"))
+    }
+
+    async fn upload(&self, _request: UploadRequest, _contents: ByteStream) -> Result<u64, SessionError> {
+        Err(not_yet("an upload"))
+    }
+
+    async fn pack(&self, _request: PackRequest) -> Result<ByteStream, SessionError> {
+        Err(not_yet("an archive"))
+    }
+
+    async fn unpack(&self, _request: UnpackRequest, _archive: ByteStream) -> Result<ArchiveSummary, SessionError> {
+        Err(not_yet("an archive"))
+    }
+
+    async fn compare(&self, _request: CompareRequest, _archive: ByteStream) -> Result<Comparison, SessionError> {
+        Err(not_yet("an archive"))
+    }
+
+    async fn usage(&self) -> Result<Usage, SessionError> {
+        self.driver.usage(self.id).await.map_err(session_error)
+    }
+
+    async fn set_egress(&self, _egress: Egress) -> Result<(), SessionError> {
+        Err(not_yet("a change of egress"))
+    }
+
+    async fn egress_log(&self) -> Result<Vec<EgressEvent>, SessionError> {
+        Err(not_yet("a log of egress"))
+    }
+}
+
+fn not_yet(what: &str) -> SessionError {
+    SessionError::Unsupported { what: what.to_owned(), reason: "this version has no such operation".to_owned() }
+}
