@@ -10,7 +10,7 @@ use std::{
 
 use astraforge_core::{
     BoxError,
-    ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream},
+    ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream, check_key},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -59,8 +59,9 @@ impl FolderArtifacts {
         key: &str,
         act: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T, ArtifactError> {
-        let failed = |source| ArtifactError { operation, key: key.to_owned(), source };
-        let path = self.dir.join(relative(key).map_err(|reason| failed(reason.into()))?);
+        let failed = |source: BoxError| ArtifactError { operation, key: key.to_owned(), source };
+        check_key(key).map_err(failed)?;
+        let path = self.dir.join(key);
         let done = tokio::task::spawn_blocking(move || act(&path)).await.map_err(|error| failed(error.into()))?;
         done.map_err(|error| failed(error.into()))
     }
@@ -106,19 +107,6 @@ impl ArtifactStore for FolderArtifacts {
     async fn delete(&self, key: &str) -> Result<(), ArtifactError> {
         let remove = |path: &Path| found(fs::remove_file(path));
         self.on_file("remove", key, remove).await.map(drop)
-    }
-}
-
-/// Checks a key and returns it as a path below the store's folder.
-fn relative(key: &str) -> Result<&Path, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let sound = |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(plain);
-    if key.len() <= 512 && key.split('/').all(sound) {
-        Ok(Path::new(key))
-    } else {
-        Err("a key is made of letters, digits, `-`, `_` and `.`, in parts that are separated by `/` and do not begin \
-             with `.`"
-            .into())
     }
 }
 

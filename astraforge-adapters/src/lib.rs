@@ -6,7 +6,7 @@
 //! | `GitBroker`, `VcsProvider` | [`git`], [`local`] |
 //! | `ModelUpstream`, `Reviewer` | [`models`] |
 //! | `PolicyEngine` | [`rego`] |
-//! | `ArtifactStore`, `Wakeups`, `Clock` | [`artifacts`], [`wakeup`], [`clock`] |
+//! | `ArtifactStore`, `Wakeups`, `Clock` | [`artifacts`] or `s3`, [`wakeup`], [`clock`] |
 //!
 //! ```
 //! use astraforge_adapters::{secret_box::SecretKey, sqlite::SqliteStore};
@@ -31,6 +31,8 @@ pub mod local;
 pub mod models;
 #[cfg(feature = "rego")]
 pub mod rego;
+#[cfg(feature = "s3")]
+pub mod s3;
 #[cfg(feature = "sqlite")]
 pub mod secret_box;
 #[cfg(feature = "sqlite")]

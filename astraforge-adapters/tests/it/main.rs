@@ -28,5 +28,7 @@ mod models_scripted;
 mod models_server;
 #[cfg(feature = "rego")]
 mod rego;
+#[cfg(feature = "s3")]
+mod s3;
 #[cfg(feature = "sqlite")]
 mod sqlite;

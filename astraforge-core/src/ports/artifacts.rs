@@ -43,3 +43,19 @@ pub struct ArtifactError {
     #[source]
     pub source: BoxError,
 }
+
+/// Checks a key, for stores: letters, digits, `-`, `_` and `.`, in parts that are separated by `/`.
+///
+/// # Errors
+/// A text that says what a key is made of.
+pub fn check_key(key: &str) -> Result<(), BoxError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let sound = |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(plain);
+    if key.len() <= 512 && key.split('/').all(sound) {
+        Ok(())
+    } else {
+        Err("a key is made of letters, digits, `-`, `_` and `.`, in parts that are separated by `/` and do not begin \
+             with `.`"
+            .into())
+    }
+}

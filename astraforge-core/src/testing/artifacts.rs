@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream};
+use crate::ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream, check_key};
 
 /// Keeps artifacts in memory.
 ///
@@ -73,10 +73,7 @@ impl ArtifactStore for MemoryArtifacts {
 }
 
 fn check(key: &str, operation: &'static str) -> Result<(), ArtifactError> {
-    if key.is_empty() || key.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err(ArtifactError { operation, key: key.to_owned(), source: "the key has no such form".into() });
-    }
-    Ok(())
+    check_key(key).map_err(|source| ArtifactError { operation, key: key.to_owned(), source })
 }
 
 #[cfg(test)]
