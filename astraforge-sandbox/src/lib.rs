@@ -33,6 +33,7 @@
 //! # Ok(()) }
 //! ```
 
+mod archive;
 #[cfg(feature = "native")]
 pub mod doctor;
 pub mod driver;
@@ -42,3 +43,4 @@ pub mod native;
 pub mod sandboxes;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tree;

@@ -37,6 +37,11 @@ macro_rules! driver_conformance {
             an_id_is_taken_once
             what_lives_is_listed_and_can_be_adopted
             a_dropped_creation_leaves_nothing
+            an_archive_brings_the_files_back
+            a_broken_archive_changes_nothing
+            what_is_not_there_is_not_packed
+            an_archive_is_compared_with_the_files
+            packing_holds_up_nothing
         }
     };
     (@ $connect:expr; $($rule:ident)*) => { $(

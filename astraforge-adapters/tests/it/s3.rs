@@ -1,5 +1,7 @@
 //! Artifacts in S3, against a server that speaks its protocol and checks signatures.
 
+#![expect(clippy::unwrap_used, reason = "a failing test is what these are for")]
+
 use std::sync::Arc;
 
 use astraforge_adapters::s3::{S3Artifacts, S3Config};

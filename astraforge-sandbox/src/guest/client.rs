@@ -10,7 +10,6 @@ use astraforge_core::{
     },
     session::Command,
 };
-use bytes::Bytes;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{AbortHandle, JoinSet},
@@ -30,6 +29,7 @@ use super::{
 
 mod exec;
 mod files;
+mod transfer;
 
 /// Operations that may run at once on one connection; more wait.
 const MAX_OPERATIONS: usize = 256;
@@ -109,22 +109,6 @@ impl GuestClient {
     /// Dropping the future or the returned [`Execution`]'s events kills the command's whole process tree.
     pub async fn exec(&self, command: Command) -> Result<Execution, SessionError> {
         exec::start(self, command).await
-    }
-
-    /// Reads a regular file of at most `max_bytes` bytes. Symbolic links are followed, inside the sandbox.
-    ///
-    /// # Errors
-    /// [`SessionError::FileNotFound`], [`SessionError::TooLarge`], [`SessionError::File`] or [`SessionError::Lost`].
-    pub async fn read_file(&self, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
-        files::read(self, path, max_bytes).await
-    }
-
-    /// Writes a file whole or not at all, making the folders above it. A symbolic link at `path` is replaced.
-    ///
-    /// # Errors
-    /// [`SessionError::File`] or [`SessionError::Lost`].
-    pub async fn write_file(&self, path: &str, contents: Bytes, mode: u32) -> Result<(), SessionError> {
-        files::write(self, path, contents, mode).await
     }
 
     /// Ends the guest and with it every process of the sandbox.

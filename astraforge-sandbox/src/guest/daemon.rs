@@ -33,9 +33,12 @@ use super::{
     mux::{Mode, Stream, multiplex},
 };
 
+mod archives;
 mod children;
+mod errand;
 mod exec;
 mod files;
+mod fork;
 mod peer;
 mod process_table;
 mod services;
@@ -244,6 +247,9 @@ async fn operate(daemon: Rc<Daemon>, mut stream: Stream) {
             tokio::time::sleep(Duration::from_millis(5)).await;
             daemon.end.cancel();
         }
+        Ok(Operation::Pack(request)) => archives::pack(&daemon, request, frames, sink).await,
+        Ok(Operation::Unpack(request)) => archives::unpack(&daemon, request, frames, sink).await,
+        Ok(Operation::Compare(request)) => archives::compare(&daemon, request, frames, sink).await,
         Ok(_) => {
             let reason = "this guest does not know the operation".to_owned();
             answer(&mut sink, GuestFrame::Failed(Failure::Refused { reason })).await;

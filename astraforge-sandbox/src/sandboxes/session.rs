@@ -75,8 +75,8 @@ impl Machine for SandboxSession {
         Err(not_yet("a background process"))
     }
 
-    async fn file(&self, _request: FileRequest) -> Result<FileReply, SessionError> {
-        Err(not_yet("a file verb"))
+    async fn file(&self, request: FileRequest) -> Result<FileReply, SessionError> {
+        self.guest.file(request).await
     }
 
     async fn watch(
@@ -86,24 +86,24 @@ impl Machine for SandboxSession {
         Err(not_yet("watching files"))
     }
 
-    async fn download(&self, _request: DownloadRequest) -> Result<ByteStream, SessionError> {
-        Err(not_yet("a download"))
+    async fn download(&self, request: DownloadRequest) -> Result<ByteStream, SessionError> {
+        self.guest.download(request).await
     }
 
-    async fn upload(&self, _request: UploadRequest, _contents: ByteStream) -> Result<u64, SessionError> {
-        Err(not_yet("an upload"))
+    async fn upload(&self, request: UploadRequest, contents: ByteStream) -> Result<u64, SessionError> {
+        self.guest.upload(request, contents).await
     }
 
-    async fn pack(&self, _request: PackRequest) -> Result<ByteStream, SessionError> {
-        Err(not_yet("an archive"))
+    async fn pack(&self, request: PackRequest) -> Result<ByteStream, SessionError> {
+        self.guest.pack(request).await
     }
 
-    async fn unpack(&self, _request: UnpackRequest, _archive: ByteStream) -> Result<ArchiveSummary, SessionError> {
-        Err(not_yet("an archive"))
+    async fn unpack(&self, request: UnpackRequest, archive: ByteStream) -> Result<ArchiveSummary, SessionError> {
+        self.guest.unpack(request, archive).await
     }
 
-    async fn compare(&self, _request: CompareRequest, _archive: ByteStream) -> Result<Comparison, SessionError> {
-        Err(not_yet("an archive"))
+    async fn compare(&self, request: CompareRequest, archive: ByteStream) -> Result<Comparison, SessionError> {
+        self.guest.compare(request, archive).await
     }
 
     async fn usage(&self) -> Result<Usage, SessionError> {

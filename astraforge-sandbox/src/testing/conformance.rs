@@ -4,9 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use astraforge_core::{
+    egress::Egress,
     id::SandboxId,
     ports::{
         guest_service::{GuestService, GuestStream, ServiceBinding},
+        machines::{Machine, Machines},
         sessions::{Session, SessionError, Sessions},
     },
     session::{Command, ExecEvent, ExecOutput, Exit, SandboxSpec, Signal},
@@ -19,6 +21,9 @@ use futures::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+mod archives;
+
+pub use self::archives::*;
 use crate::{
     driver::{DynSandboxDriver, Enforcement},
     sandboxes::Sandboxes,
@@ -43,6 +48,10 @@ impl Fixture {
         let sandboxes = Sandboxes::new(driver);
         let session = sandboxes.create(SandboxId::random(), spec, services).await.unwrap();
         Self { sandboxes, session }
+    }
+
+    async fn machine(&self) -> Arc<dyn Machine> {
+        self.sandboxes.find(self.session.id(), Egress::Off).await.unwrap()
     }
 
     async fn run(&self, command: Command) -> ExecOutput {

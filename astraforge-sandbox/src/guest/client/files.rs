@@ -1,78 +1,132 @@
-//! The file verbs, seen from the host.
+//! Files and archives, seen from the host.
 
 use astraforge_core::{
-    files::{DownloadRequest, Existing, FileErrorKind, Roots, UploadRequest},
-    ports::sessions::SessionError,
+    archive::{ArchiveSummary, CompareRequest, Comparison, PackRequest, UnpackRequest},
+    files::{DownloadRequest, Existing, FileReply, FileRequest, FileVerb, Roots, UploadRequest},
+    ports::{machines::ByteStream, sessions::SessionError},
 };
 use bytes::{Bytes, BytesMut};
-use futures::SinkExt;
+use futures::{StreamExt, stream};
 
-use super::{Call, FrameSink, GuestClient, next, printable, violation};
-use crate::guest::{
-    frame::{Failure, GuestFrame, HostFrame, MAX_PAYLOAD, ProtocolError},
-    header::Operation,
+use super::{
+    GuestClient,
+    transfer::{self, Deed, ask, receive, send},
 };
+use crate::guest::header::Operation;
 
-pub(super) async fn read(client: &GuestClient, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
-    let request = DownloadRequest {
-        roots: Roots::everywhere(),
-        path: path.to_owned(),
-        offset: 0,
-        // One more than is wanted tells that there is more.
-        limit: Some(max_bytes.saturating_add(1)),
-    };
-    let mut call = client.call(&Operation::Download(request)).await?;
-    let mut contents = BytesMut::new();
-    loop {
-        match call.next().await? {
-            GuestFrame::Contents(bytes) if (contents.len() + bytes.len()) as u64 <= max_bytes => {
-                contents.extend_from_slice(&bytes);
+impl GuestClient {
+    /// Reads a regular file of at most `max_bytes` bytes. Symbolic links are followed, inside the sandbox.
+    ///
+    /// # Errors
+    /// [`SessionError::FileNotFound`], [`SessionError::TooLarge`], [`SessionError::File`] or [`SessionError::Lost`].
+    pub async fn read_file(&self, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
+        let request = DownloadRequest {
+            roots: Roots::everywhere(),
+            path: path.to_owned(),
+            offset: 0,
+            // One more than is wanted tells that there is more.
+            limit: Some(max_bytes.saturating_add(1)),
+        };
+        let mut pieces = self.download(request).await?;
+        let mut contents = BytesMut::new();
+        while let Some(bytes) = pieces.next().await.transpose()? {
+            if (contents.len() + bytes.len()) as u64 > max_bytes {
+                return Err(SessionError::TooLarge { path: path.to_owned(), max_bytes });
             }
-            GuestFrame::Contents(_) => return Err(SessionError::TooLarge { path: path.to_owned(), max_bytes }),
-            GuestFrame::Done => return Ok(contents.freeze()),
-            GuestFrame::Failed(Failure::File { kind: FileErrorKind::NotFound, .. }) => {
-                return Err(SessionError::FileNotFound { path: path.to_owned() });
-            }
-            GuestFrame::Failed(failure) => return Err(file_error("read", path, failure)),
-            _ => return Err(violation(ProtocolError::Unexpected("answer to reading a file"))),
+            contents.extend_from_slice(&bytes);
+        }
+        Ok(contents.freeze())
+    }
+
+    /// Writes a file whole or not at all, making the folders above it. A symbolic link at `path` is replaced.
+    ///
+    /// # Errors
+    /// [`SessionError::File`] or [`SessionError::Lost`].
+    pub async fn write_file(&self, path: &str, contents: Bytes, mode: u32) -> Result<(), SessionError> {
+        let request =
+            UploadRequest { roots: Roots::everywhere(), path: path.to_owned(), mode, existing: Existing::Replace };
+        self.upload(request, stream::iter([Ok(contents)]).boxed()).await.map(drop)
+    }
+
+    /// Carries out a file verb.
+    ///
+    /// # Errors
+    /// [`SessionError::FileNotFound`], [`SessionError::File`] or [`SessionError::Lost`].
+    pub async fn file(&self, request: FileRequest) -> Result<FileReply, SessionError> {
+        let deed = deed_of(&request.verb);
+        ask(self, &Operation::File(request), deed).await
+    }
+
+    /// Reads a file as a stream.
+    ///
+    /// # Errors
+    /// [`SessionError::FileNotFound`], [`SessionError::File`] or [`SessionError::Lost`].
+    pub async fn download(&self, request: DownloadRequest) -> Result<ByteStream, SessionError> {
+        let deed = Deed::new("read", &request.path);
+        receive(self, &Operation::Download(request), deed).await
+    }
+
+    /// Writes a file from a stream, whole or not at all; returns its size in bytes.
+    ///
+    /// # Errors
+    /// [`SessionError::File`], [`SessionError::Lost`], or that of the stream.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves what was there before.
+    pub async fn upload(&self, request: UploadRequest, contents: ByteStream) -> Result<u64, SessionError> {
+        let deed = Deed::new("write", &request.path);
+        let mut n_bytes = 0;
+        let counted = contents.inspect(|piece| n_bytes += piece.as_ref().map_or(0, |bytes| bytes.len() as u64));
+        match send(self, &Operation::Upload(request), deed.clone(), counted).await {
+            // A folder on the way is missing only when it cannot be made.
+            Err(SessionError::FileNotFound { path }) => Err(SessionError::File {
+                operation: deed.operation,
+                path,
+                kind: astraforge_core::files::FileErrorKind::NotFound,
+                reason: "a folder on the way does not exist and cannot be made".to_owned(),
+            }),
+            sent => sent.map(|_| n_bytes),
         }
     }
-}
 
-pub(super) async fn write(client: &GuestClient, path: &str, contents: Bytes, mode: u32) -> Result<(), SessionError> {
-    let request =
-        UploadRequest { roots: Roots::everywhere(), path: path.to_owned(), mode, existing: Existing::Replace };
-    let Call { mut frames, mut sink, held: _held } = client.call(&Operation::Upload(request)).await?;
-    // A guest that fails early reads no further, so its answer is awaited all along; it also tells why sending broke.
-    let send = async {
-        drop(send(&mut sink, contents).await);
-        std::future::pending().await
-    };
-    let answer = tokio::select! {
-        answer = next(&mut frames) => answer?,
-        never = send => never,
-    };
-    match answer {
-        GuestFrame::Done => Ok(()),
-        GuestFrame::Failed(failure) => Err(file_error("write", path, failure)),
-        _ => Err(violation(ProtocolError::Unexpected("answer to writing a file"))),
+    /// Packs files into an archive.
+    ///
+    /// # Errors
+    /// [`SessionError::File`] or [`SessionError::Lost`]; also as the stream's last item.
+    pub async fn pack(&self, request: PackRequest) -> Result<ByteStream, SessionError> {
+        let deed = Deed::new("pack", &request.include.join(" "));
+        receive(self, &Operation::Pack(request), deed).await
+    }
+
+    /// Replaces files by an archive's.
+    ///
+    /// # Errors
+    /// [`SessionError::File`], [`SessionError::Lost`], or that of the stream.
+    pub async fn unpack(&self, request: UnpackRequest, archive: ByteStream) -> Result<ArchiveSummary, SessionError> {
+        let deed = Deed::new("restore", &request.replace.join(" "));
+        transfer::value(&send(self, &Operation::Unpack(request), deed, archive).await?)
+    }
+
+    /// Compares an archive with the files as they are.
+    ///
+    /// # Errors
+    /// [`SessionError::File`], [`SessionError::Lost`], or that of the stream.
+    pub async fn compare(&self, request: CompareRequest, archive: ByteStream) -> Result<Comparison, SessionError> {
+        let deed = Deed::new("compare", &request.pack.include.join(" "));
+        transfer::value(&send(self, &Operation::Compare(request), deed, archive).await?)
     }
 }
 
-async fn send(sink: &mut FrameSink, mut contents: Bytes) -> Result<(), ProtocolError> {
-    while !contents.is_empty() {
-        let piece = contents.split_to(contents.len().min(MAX_PAYLOAD));
-        sink.send(HostFrame::Contents(piece)).await?;
+fn deed_of(verb: &FileVerb) -> Deed {
+    match verb {
+        FileVerb::Stat { path } => Deed::new("describe", path),
+        FileVerb::List { path, .. } => Deed::new("list", path),
+        FileVerb::ReadText { path, .. } => Deed::new("read", path),
+        FileVerb::Edit { path, .. } => Deed::new("edit", path),
+        FileVerb::Glob { path, .. } | FileVerb::Grep { path, .. } => Deed::new("search", path),
+        FileVerb::MakeDir { path } => Deed::new("make", path),
+        FileVerb::Move { from, .. } => Deed::new("move", from),
+        FileVerb::Remove { path, .. } => Deed::new("remove", path),
+        _ => Deed::new("use", ""),
     }
-    sink.send(HostFrame::ContentsEnd).await
-}
-
-fn file_error(operation: &'static str, path: &str, failure: Failure) -> SessionError {
-    let path = path.to_owned();
-    let (kind, reason) = match failure {
-        Failure::File { kind, reason } => (kind, printable(&reason)),
-        Failure::Spawn { reason } | Failure::Refused { reason } => (FileErrorKind::Other, printable(&reason)),
-        Failure::NoSuchProcess => (FileErrorKind::Other, "the guest answered something else".to_owned()),
-    };
-    SessionError::File { operation, path, kind, reason }
 }

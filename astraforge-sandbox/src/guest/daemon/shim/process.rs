@@ -8,19 +8,19 @@ use std::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
-    panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
 use astraforge_core::session::Exit;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, wait},
+    process::{Signal, WaitOptions, WaitStatus, getpid, wait},
 };
 
 use super::{Job, Order, Report};
 use crate::guest::{
     daemon::{
+        fork,
         process_table::{kill_descendants, signal_group},
         spawn,
     },
@@ -43,31 +43,10 @@ pub(super) struct Ends {
 
 /// Forks a shim that waits for its job; returns its process id.
 pub(super) fn fork(ends: Ends) -> io::Result<i32> {
-    let daemon = getpid();
-    // The daemon's signal handlers write into the daemon's runtime: in the shim they must never run.
-    let before = block_signals()?;
-    #[expect(unsafe_code, reason = "the child goes on in this program")]
-    // SAFETY: the daemon has one thread, so the child's memory is whole and no lock in it is held by anyone else.
-    let pid = unsafe { libc::fork() };
-    if pid == 0 {
-        // Whatever happens, this process ends here.
-        let code = catch_unwind(AssertUnwindSafe(|| live(&ends, daemon))).map_or(101, |_| 0);
-        #[expect(unsafe_code, reason = "exit handlers belong to the daemon")]
-        // SAFETY: `_exit` runs no code of this process.
-        unsafe {
-            libc::_exit(code)
-        }
-    }
-    let forked = if pid > 0 { Ok(pid) } else { Err(io::Error::last_os_error()) };
-    restore_signals(&before)?;
-    forked
+    fork::fork(|| live(&ends))
 }
 
-fn live(ends: &Ends, daemon: Pid) -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if getppid() != Some(daemon) {
-        return Ok(()); // it died before the line above
-    }
+fn live(ends: &Ends) -> io::Result<()> {
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(Some(getpid()))?;
     let mut control = take_descriptors(ends)?;
@@ -224,22 +203,10 @@ fn take_descriptors(ends: &Ends) -> io::Result<UnixStream> {
     }
     // Closed with all others.
     moved.into_iter().for_each(std::mem::forget);
-    close_from(CONTROL + 1);
+    fork::close_from(CONTROL + 1);
     #[expect(unsafe_code, reason = "the descriptor was made above, by number")]
     // SAFETY: descriptor 3 is the control socket, and nothing else in this process owns it.
     Ok(unsafe { UnixStream::from_raw_fd(CONTROL) })
-}
-
-fn close_from(first: RawFd) {
-    #[expect(unsafe_code, reason = "closes descriptors that the daemon's values own, none of which is used again")]
-    // SAFETY: no code of the daemon runs in this process, so nobody uses the closed descriptors.
-    unsafe {
-        if libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) != 0 {
-            for fd in first..RawFd::try_from(libc::sysconf(libc::_SC_OPEN_MAX)).unwrap_or(65_536) {
-                libc::close(fd);
-            }
-        }
-    }
 }
 
 fn close_streams() {
@@ -249,28 +216,6 @@ fn close_streams() {
         unsafe {
             libc::close(fd);
         }
-    }
-}
-
-fn block_signals() -> io::Result<libc::sigset_t> {
-    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-    #[expect(unsafe_code, reason = "rustix has no signal masks")]
-    // SAFETY: `all` is initialised before it is read, `before` by the call that succeeded.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        match libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) {
-            0 => Ok(before.assume_init()),
-            errno => Err(io::Error::from_raw_os_error(errno)),
-        }
-    }
-}
-
-fn restore_signals(before: &libc::sigset_t) -> io::Result<()> {
-    #[expect(unsafe_code, reason = "rustix has no signal masks")]
-    // SAFETY: `before` is an initialised mask.
-    match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 
