@@ -42,6 +42,14 @@ macro_rules! driver_conformance {
             what_is_not_there_is_not_packed
             an_archive_is_compared_with_the_files
             packing_holds_up_nothing
+            what_is_where_is_told
+            folders_are_made_moved_and_removed
+            text_is_read_and_edited_exactly
+            files_are_found_by_name_and_content
+            file_verbs_stay_in_their_roots
+            a_race_of_links_never_leads_out
+            large_files_are_streamed_both_ways
+            an_upload_that_breaks_off_changes_nothing
         }
     };
     (@ $connect:expr; $($rule:ident)*) => { $(

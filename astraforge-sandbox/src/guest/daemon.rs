@@ -19,7 +19,7 @@ use std::{
 
 use tokio::{
     net::UnixStream,
-    sync::{Notify, Semaphore},
+    sync::{Notify, RwLock, Semaphore},
     task::{JoinSet, LocalSet, spawn_local},
 };
 use tokio_util::{compat::TokioAsyncReadCompatExt, sync::CancellationToken};
@@ -91,6 +91,8 @@ struct Daemon {
     hosts: Rc<Hosts>,
     /// The shim of the next command.
     spare: RefCell<Option<Shim>>,
+    /// Held by whatever packs, and alone by what replaces files.
+    archives: RwLock<()>,
     connections: Cell<usize>,
     connections_changed: Notify,
     /// Cancelled when the sandbox is to end.
@@ -104,6 +106,7 @@ impl Daemon {
             children: Children::watch()?,
             hosts: Rc::default(),
             spare: RefCell::default(),
+            archives: RwLock::default(),
             connections: Cell::new(0),
             connections_changed: Notify::new(),
             end: CancellationToken::new(),
@@ -239,6 +242,7 @@ async fn operate(daemon: Rc<Daemon>, mut stream: Stream) {
         FrameSink::new(tokio_util::compat::FuturesAsyncWriteCompatExt::compat_write(writer), FrameCodec::new());
     match operation {
         Ok(Operation::Exec(request)) => exec::run(&daemon, request, frames, sink).await,
+        Ok(Operation::File(request)) => files::verb(&daemon, request, frames, sink).await,
         Ok(Operation::Download(request)) => files::read(&request, &mut sink).await,
         Ok(Operation::Upload(request)) => files::write(&request, frames, &mut sink).await,
         Ok(Operation::Shutdown {}) => {

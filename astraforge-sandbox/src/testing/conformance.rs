@@ -22,8 +22,9 @@ use futures::{
 use tokio::time::{Instant, sleep, timeout};
 
 mod archives;
+mod files;
 
-pub use self::archives::*;
+pub use self::{archives::*, files::*};
 use crate::{
     driver::{DynSandboxDriver, Enforcement},
     sandboxes::Sandboxes,

@@ -17,10 +17,12 @@ pub(super) async fn pack(daemon: &Daemon, request: PackRequest, frames: Frames, 
 }
 
 pub(super) async fn unpack(daemon: &Daemon, request: UnpackRequest, frames: Frames, sink: FrameSink) {
+    let _alone = daemon.archives.write().await;
     errand::run(daemon, frames, sink, |input, _| json(archive::unpack(&request, input))).await;
 }
 
 pub(super) async fn compare(daemon: &Daemon, request: CompareRequest, frames: Frames, sink: FrameSink) {
+    let _shared = daemon.archives.read().await;
     errand::run(daemon, frames, sink, |input, _| json(archive::compare(&request, input))).await;
 }
 
