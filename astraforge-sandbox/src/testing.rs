@@ -50,6 +50,13 @@ macro_rules! driver_conformance {
             a_race_of_links_never_leads_out
             large_files_are_streamed_both_ways
             an_upload_that_breaks_off_changes_nothing
+            a_process_goes_on_without_a_watcher
+            watchers_come_and_go_and_miss_nothing
+            lost_output_is_counted
+            a_process_is_ended_by_name
+            kept_processes_are_bounded
+            input_is_given_while_a_command_runs
+            a_terminal_is_one
         }
     };
     (@ $connect:expr; $($rule:ident)*) => { $(

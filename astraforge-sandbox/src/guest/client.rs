@@ -8,7 +8,8 @@ use astraforge_core::{
         guest_service::{GuestStream, ServiceBinding},
         sessions::{Execution, SessionError},
     },
-    session::Command,
+    process::{Process, ProcessName, ProcessTag},
+    session::{Command, Signal},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -109,6 +110,38 @@ impl GuestClient {
     /// Dropping the future or the returned [`Execution`]'s events kills the command's whole process tree.
     pub async fn exec(&self, command: Command) -> Result<Execution, SessionError> {
         exec::start(self, command).await
+    }
+
+    /// Starts a command that goes on when nobody watches.
+    ///
+    /// # Errors
+    /// [`SessionError::Spawn`] when it cannot be started, [`SessionError::Lost`] when the connection ends first.
+    pub async fn spawn(&self, command: Command, tag: Option<ProcessTag>) -> Result<Process, SessionError> {
+        exec::spawn(self, command, tag).await
+    }
+
+    /// Lists the processes that were started with [`spawn`](Self::spawn), oldest first.
+    ///
+    /// # Errors
+    /// [`SessionError::Lost`].
+    pub async fn processes(&self) -> Result<Vec<Process>, SessionError> {
+        exec::processes(self).await
+    }
+
+    /// Follows a process from byte `from` of its output on. Dropping the execution leaves the process alone.
+    ///
+    /// # Errors
+    /// [`SessionError::NoSuchProcess`], [`SessionError::Lost`].
+    pub async fn attach(&self, process: ProcessName, from: u64) -> Result<Execution, SessionError> {
+        exec::attach(self, process, from).await
+    }
+
+    /// Sends a signal to a process; one that has ended is `Ok(())`.
+    ///
+    /// # Errors
+    /// [`SessionError::NoSuchProcess`], [`SessionError::Lost`].
+    pub async fn signal(&self, process: ProcessName, signal: Signal) -> Result<(), SessionError> {
+        exec::signal(self, process, signal).await
     }
 
     /// Ends the guest and with it every process of the sandbox.

@@ -24,10 +24,10 @@ use tokio::{
 };
 use tokio_util::{compat::TokioAsyncReadCompatExt, sync::CancellationToken};
 
-use self::{children::Children, services::Hosts, shim::Shim};
+use self::{children::Children, kept::KeptProcesses, services::Hosts, shim::Shim};
 use super::{
     GuestConfig,
-    frame::{Failure, FrameCodec, GuestFrame, HostFrame},
+    frame::{Failure, FrameCodec, GuestFrame, HostFrame, MAX_PAYLOAD},
     header::{MAX_OPERATION, Operation, read_header},
     hello::greet_host,
     mux::{Mode, Stream, multiplex},
@@ -39,8 +39,11 @@ mod errand;
 mod exec;
 mod files;
 mod fork;
+mod journal;
+mod kept;
 mod peer;
 mod process_table;
+mod pty;
 mod services;
 mod shim;
 mod spawn;
@@ -91,6 +94,7 @@ struct Daemon {
     hosts: Rc<Hosts>,
     /// The shim of the next command.
     spare: RefCell<Option<Shim>>,
+    kept: KeptProcesses,
     /// Held by whatever packs, and alone by what replaces files.
     archives: RwLock<()>,
     connections: Cell<usize>,
@@ -106,6 +110,7 @@ impl Daemon {
             children: Children::watch()?,
             hosts: Rc::default(),
             spare: RefCell::default(),
+            kept: KeptProcesses::default(),
             archives: RwLock::default(),
             connections: Cell::new(0),
             connections_changed: Notify::new(),
@@ -241,7 +246,16 @@ async fn operate(daemon: Rc<Daemon>, mut stream: Stream) {
     let mut sink =
         FrameSink::new(tokio_util::compat::FuturesAsyncWriteCompatExt::compat_write(writer), FrameCodec::new());
     match operation {
-        Ok(Operation::Exec(request)) => exec::run(&daemon, request, frames, sink).await,
+        Ok(Operation::Exec(mut request)) => match request.keep.take() {
+            Some(keep) => kept::start(&daemon, request, keep, frames, sink).await,
+            None => exec::run(&daemon, request, frames, sink).await,
+        },
+        Ok(Operation::Attach { process, from }) => kept::attach(&daemon, process, from, frames, sink).await,
+        Ok(Operation::Processes {}) => tell(&mut sink, &daemon.kept.list()).await,
+        Ok(Operation::Signal { process, signal }) => {
+            let signaled = daemon.kept.signal(&process, signal);
+            answer(&mut sink, signaled.map_or_else(GuestFrame::Failed, |()| GuestFrame::Done)).await;
+        }
         Ok(Operation::File(request)) => files::verb(&daemon, request, frames, sink).await,
         Ok(Operation::Download(request)) => files::read(&request, &mut sink).await,
         Ok(Operation::Upload(request)) => files::write(&request, frames, &mut sink).await,
@@ -260,6 +274,18 @@ async fn operate(daemon: Rc<Daemon>, mut stream: Stream) {
         }
         Err(error) => answer(&mut sink, GuestFrame::Failed(Failure::Refused { reason: error.to_string() })).await,
     }
+}
+
+/// Answers with a value.
+async fn tell(sink: &mut FrameSink, value: &impl serde::Serialize) {
+    use futures::SinkExt;
+    let json = serde_json::to_vec(value).unwrap_or_default();
+    for piece in json.chunks(MAX_PAYLOAD) {
+        if sink.send(GuestFrame::Contents(bytes::Bytes::copy_from_slice(piece))).await.is_err() {
+            return; // nobody reads any more
+        }
+    }
+    answer(sink, GuestFrame::Done).await;
 }
 
 /// Sends the last frame of an operation. A host that is gone needs none.

@@ -59,20 +59,20 @@ impl Session for SandboxSession {
 
 #[async_trait]
 impl Machine for SandboxSession {
-    async fn spawn(&self, _command: Command, _tag: Option<ProcessTag>) -> Result<Process, SessionError> {
-        Err(not_yet("a background process"))
+    async fn spawn(&self, command: Command, tag: Option<ProcessTag>) -> Result<Process, SessionError> {
+        self.guest.spawn(command, tag).await
     }
 
     async fn processes(&self) -> Result<Vec<Process>, SessionError> {
-        Err(not_yet("a background process"))
+        self.guest.processes().await
     }
 
-    async fn attach(&self, _process: ProcessName, _from: u64) -> Result<Execution, SessionError> {
-        Err(not_yet("a background process"))
+    async fn attach(&self, process: ProcessName, from: u64) -> Result<Execution, SessionError> {
+        self.guest.attach(process, from).await
     }
 
-    async fn signal(&self, _process: ProcessName, _signal: Signal) -> Result<(), SessionError> {
-        Err(not_yet("a background process"))
+    async fn signal(&self, process: ProcessName, signal: Signal) -> Result<(), SessionError> {
+        self.guest.signal(process, signal).await
     }
 
     async fn file(&self, request: FileRequest) -> Result<FileReply, SessionError> {

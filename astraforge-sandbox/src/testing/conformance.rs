@@ -23,8 +23,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 mod archives;
 mod files;
+mod processes;
 
-pub use self::{archives::*, files::*};
+pub use self::{archives::*, files::*, processes::*};
 use crate::{
     driver::{DynSandboxDriver, Enforcement},
     sandboxes::Sandboxes,

@@ -4,35 +4,102 @@ use std::sync::Arc;
 
 use astraforge_core::{
     ports::sessions::{ExecControl, Execution, SessionError},
-    process::PtySize,
-    session::{Command, ExecEvent, Signal},
+    process::{Process, ProcessId, ProcessName, ProcessTag, PtySize},
+    session::{Command, ExecEvent, Signal, StdinEnd},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, stream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Call, FrameSink, Frames, GuestClient, Held, next, printable, violation};
+use super::{
+    Call, FrameSink, Frames, GuestClient, Held, next, printable,
+    transfer::{Deed, ask},
+    violation,
+};
 use crate::guest::{
     frame::{Failure, GuestFrame, HostFrame, MAX_PAYLOAD, Output, ProtocolError, STDIN_WINDOW},
-    header::{ExecRequest, Operation},
+    header::{ExecRequest, Keep, Operation},
 };
 
 /// Starts `command`; returns once the guest says that it runs.
 pub(super) async fn start(client: &GuestClient, command: Command) -> Result<Execution, SessionError> {
+    let (stdin, stdin_end) = (command.stdin.clone(), command.stdin_end);
+    let (call, _) = begin(client, command, None).await?;
+    Ok(follow(call, Start { stdin, stdin_end, from: 0, credit: 0 }))
+}
+
+/// Starts `command` so that it goes on without a watcher; returns once it has its first input.
+pub(super) async fn spawn(
+    client: &GuestClient,
+    command: Command,
+    tag: Option<ProcessTag>,
+) -> Result<Process, SessionError> {
+    let (mut stdin, stdin_end) = (command.stdin.clone(), command.stdin_end);
+    let (mut call, id) = begin(client, command, Some(Keep { tag })).await?;
+    let sending = async {
+        while !stdin.is_empty() {
+            call.sink.send(HostFrame::Stdin(stdin.split_to(stdin.len().min(MAX_PAYLOAD)))).await?;
+        }
+        if stdin_end == StdinEnd::AtOnce {
+            call.sink.send(HostFrame::StdinEnd).await?;
+        }
+        call.sink.send(HostFrame::ContentsEnd).await
+    };
+    sending.await.map_err(violation)?;
+    match call.next().await? {
+        GuestFrame::Done => {}
+        _ => return Err(violation(ProtocolError::Unexpected("answer to a process's input"))),
+    }
+    processes(client).await?.into_iter().find(|process| process.id == id).ok_or(SessionError::Lost)
+}
+
+/// Lists kept processes.
+pub(super) async fn processes(client: &GuestClient) -> Result<Vec<Process>, SessionError> {
+    ask(client, &Operation::Processes {}, Deed::new("list", "processes")).await
+}
+
+/// Follows a kept process from byte `from` of its output on.
+pub(super) async fn attach(client: &GuestClient, name: ProcessName, from: u64) -> Result<Execution, SessionError> {
+    let mut call = client.call(&Operation::Attach { process: name.clone(), from }).await?;
+    match call.next().await? {
+        // How much input it may be sent is the guest's to say by reading: others may send some too.
+        GuestFrame::Started(_) => {
+            let start = Start { stdin: Bytes::new(), stdin_end: StdinEnd::WhenClosed, from, credit: u64::MAX / 2 };
+            Ok(follow(call, start))
+        }
+        GuestFrame::Failed(Failure::NoSuchProcess) => Err(SessionError::NoSuchProcess { name }),
+        GuestFrame::Failed(Failure::Refused { reason }) => {
+            Err(SessionError::Unsupported { what: format!("byte {from}"), reason: printable(&reason) })
+        }
+        _ => Err(violation(ProtocolError::Unexpected("first answer to an attachment"))),
+    }
+}
+
+/// Sends a signal to a kept process.
+pub(super) async fn signal(client: &GuestClient, name: ProcessName, signal: Signal) -> Result<(), SessionError> {
+    let mut call = client.call(&Operation::Signal { process: name.clone(), signal }).await?;
+    match call.next().await? {
+        GuestFrame::Done => Ok(()),
+        GuestFrame::Failed(Failure::NoSuchProcess) => Err(SessionError::NoSuchProcess { name }),
+        _ => Err(violation(ProtocolError::Unexpected("answer to a signal"))),
+    }
+}
+
+async fn begin(client: &GuestClient, command: Command, keep: Option<Keep>) -> Result<(Call, ProcessId), SessionError> {
     let program = command.argv.first().cloned().unwrap_or_default();
     let operation = Operation::Exec(ExecRequest {
         argv: command.argv,
         cwd: command.cwd,
         env: command.env,
-        pty: None,
-        keep: None,
+        pty: command.pty,
+        keep,
         timeout_ms: command.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
     });
     let mut call = client.call(&operation).await.map_err(|error| too_long(error, &program))?;
     match call.next().await? {
-        GuestFrame::Started(_) => Ok(follow(call, command.stdin)),
+        GuestFrame::Started(id) => Ok((call, id)),
         GuestFrame::Failed(Failure::Spawn { reason } | Failure::Refused { reason }) => {
             Err(SessionError::Spawn { program, reason: printable(&reason) })
         }
@@ -50,21 +117,46 @@ fn too_long(error: SessionError, program: &str) -> SessionError {
     }
 }
 
-fn follow(call: Call, stdin: Bytes) -> Execution {
+/// Where a command is met.
+struct Start {
+    stdin: Bytes,
+    stdin_end: StdinEnd,
+    from: u64,
+    credit: u64,
+}
+
+fn follow(call: Call, start: Start) -> Execution {
     let cancel = CancellationToken::new();
-    let (taken, credit) = watch::channel(0);
-    let (control, signals) = mpsc::channel(4);
-    let input = Input { sink: call.sink, stdin, credit, signals };
+    let (taken, credit) = watch::channel(start.credit);
+    let (orders, obeyed) = mpsc::channel(4);
+    let (writes, written) = mpsc::channel(1);
+    let open = start.stdin_end == StdinEnd::WhenClosed;
+    let input = Input {
+        sink: call.sink,
+        pending: start.stdin,
+        done: None,
+        end: (!open).then_some(HostFrame::StdinEnd),
+        credit,
+        orders: obeyed,
+        writes: written,
+        sent: 0,
+    };
     let stop = cancel.clone();
     tokio::spawn(async move {
-        // Dropping the input resets the stream, upon which the guest kills the command.
+        // Dropping the input resets the stream, upon which the guest kills the command, unless it is kept.
         let _ = stop.run_until_cancelled(input.send()).await;
     });
-    let events =
-        Events { frames: call.frames, written: 0, taken, ended: false, _cancel: cancel.drop_guard(), _held: call.held };
+    let events = Events {
+        frames: call.frames,
+        written: start.from,
+        taken,
+        ended: false,
+        _cancel: cancel.drop_guard(),
+        _held: call.held,
+    };
     Execution {
         events: stream::unfold(events, |mut events| async move { Some((events.next().await?, events)) }).boxed(),
-        control: Arc::new(Control(control)),
+        control: Arc::new(Control { orders, writes: open.then_some(writes) }),
     }
 }
 
@@ -99,6 +191,10 @@ impl Events {
             GuestFrame::Stdout(output) => Ok(Some(ExecEvent::Stdout(self.in_sequence(output)?))),
             GuestFrame::Stderr(output) => Ok(Some(ExecEvent::Stderr(self.in_sequence(output)?))),
             GuestFrame::Exited(exit) => Ok(Some(ExecEvent::Exited(exit))),
+            GuestFrame::Lost(n_bytes) => {
+                self.written = self.written.saturating_add(n_bytes);
+                Ok(Some(ExecEvent::Lost(n_bytes)))
+            }
             GuestFrame::StdinTaken(n_bytes) => {
                 self.taken.send_modify(|taken| *taken = taken.saturating_add(n_bytes.into()));
                 Ok(None)
@@ -119,68 +215,106 @@ impl Events {
 /// What the host sends to a running command.
 struct Input {
     sink: FrameSink,
-    stdin: Bytes,
+    /// Input that waits for room.
+    pending: Bytes,
+    /// Who waits for it to be sent.
+    done: Option<oneshot::Sender<()>>,
+    /// What is sent after it.
+    end: Option<HostFrame>,
     credit: watch::Receiver<u64>,
-    signals: mpsc::Receiver<Signal>,
+    orders: mpsc::Receiver<HostFrame>,
+    writes: mpsc::Receiver<Write>,
+    sent: u64,
+}
+
+/// Input from a command's control; without bytes it is the end.
+struct Write {
+    bytes: Option<Bytes>,
+    done: oneshot::Sender<()>,
 }
 
 impl Input {
-    /// Sends all input, and signals as they come. The stream stays open until the command ended: closing it kills.
+    /// Sends all input, and orders as they come. The stream stays open until the command ended: closing it kills.
     async fn send(mut self) -> Result<(), ProtocolError> {
-        let mut sent = 0;
-        while !self.stdin.is_empty() {
-            let room = self.room(sent);
-            if room == 0 {
-                tokio::select! {
-                    Some(signal) = self.signals.recv() => self.sink.send(HostFrame::Signal(signal)).await?,
-                    changed = self.credit.changed() => changed.map_err(|_| ProtocolError::Ended)?,
+        loop {
+            let room = self.room();
+            if self.pending.is_empty() {
+                if let Some(done) = self.done.take() {
+                    let _ = done.send(());
+                }
+                if let Some(end) = self.end.take() {
+                    self.sink.send(end).await?;
+                }
+            } else if room > 0 {
+                let piece = self.pending.split_to(self.pending.len().min(room));
+                self.sent = self.sent.saturating_add(piece.len() as u64);
+                self.sink.send(HostFrame::Stdin(piece)).await?;
+                while let Ok(order) = self.orders.try_recv() {
+                    self.sink.send(order).await?;
                 }
                 continue;
             }
-            let piece = self.stdin.split_to(self.stdin.len().min(room));
-            sent += piece.len() as u64;
-            self.sink.send(HostFrame::Stdin(piece)).await?;
-            while let Ok(signal) = self.signals.try_recv() {
-                self.sink.send(HostFrame::Signal(signal)).await?;
+            tokio::select! {
+                Some(order) = self.orders.recv() => self.sink.send(order).await?,
+                Some(write) = self.writes.recv(), if self.pending.is_empty() => {
+                    match write.bytes {
+                        Some(bytes) => self.pending = bytes,
+                        None => self.end = Some(HostFrame::StdinEnd),
+                    }
+                    self.done = Some(write.done);
+                }
+                changed = self.credit.changed() => changed.map_err(|_| ProtocolError::Ended)?,
             }
         }
-        self.sink.send(HostFrame::StdinEnd).await?;
-        while let Some(signal) = self.signals.recv().await {
-            self.sink.send(HostFrame::Signal(signal)).await?;
-        }
-        std::future::pending().await
     }
 
-    /// Returns how many bytes may be sent now, where `sent` went out before.
-    fn room(&mut self, sent: u64) -> usize {
+    /// Returns how many bytes may be sent now.
+    fn room(&mut self) -> usize {
         let allowed = self.credit.borrow_and_update().saturating_add(STDIN_WINDOW as u64);
-        usize::try_from(allowed.saturating_sub(sent)).map_or(MAX_PAYLOAD, |room| room.min(MAX_PAYLOAD))
+        usize::try_from(allowed.saturating_sub(self.sent)).map_or(MAX_PAYLOAD, |room| room.min(MAX_PAYLOAD))
     }
 }
 
-struct Control(mpsc::Sender<Signal>);
+/// What has ended takes no more, and needs none: all of its methods succeed then.
+struct Control {
+    orders: mpsc::Sender<HostFrame>,
+    writes: Option<mpsc::Sender<Write>>,
+}
+
+impl Control {
+    async fn order(&self, order: HostFrame) -> Result<(), SessionError> {
+        let _ = self.orders.send(order).await;
+        Ok(())
+    }
+
+    async fn write(&self, bytes: Option<Bytes>) -> Result<(), SessionError> {
+        let Some(writes) = &self.writes else {
+            let reason = "its standard input was not left open when it was started".to_owned();
+            return Err(SessionError::Unsupported { what: "more input for this command".to_owned(), reason });
+        };
+        let (done, sent) = oneshot::channel();
+        if writes.send(Write { bytes, done }).await.is_ok() {
+            let _ = sent.await;
+        }
+        Ok(())
+    }
+}
 
 #[async_trait]
 impl ExecControl for Control {
     async fn signal(&self, signal: Signal) -> Result<(), SessionError> {
-        // The receiver goes when the command has ended: then there is nothing to signal.
-        let _ = self.0.send(signal).await;
-        Ok(())
+        self.order(HostFrame::Signal(signal)).await
     }
 
-    async fn write_stdin(&self, _: Bytes) -> Result<(), SessionError> {
-        Err(not_yet("writing to a running command"))
+    async fn write_stdin(&self, bytes: Bytes) -> Result<(), SessionError> {
+        self.write(Some(bytes)).await
     }
 
     async fn close_stdin(&self) -> Result<(), SessionError> {
-        Err(not_yet("closing a running command's input"))
+        self.write(None).await
     }
 
-    async fn resize(&self, _: PtySize) -> Result<(), SessionError> {
-        Err(not_yet("a terminal"))
+    async fn resize(&self, size: PtySize) -> Result<(), SessionError> {
+        self.order(HostFrame::Resize(size)).await
     }
-}
-
-fn not_yet(what: &str) -> SessionError {
-    SessionError::Unsupported { what: what.to_owned(), reason: "this version has no such operation".to_owned() }
 }

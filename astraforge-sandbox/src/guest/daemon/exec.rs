@@ -7,8 +7,8 @@ use astraforge_core::{
     session::{Exit, Signal},
 };
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, StreamExt};
-use rustix::fd::AsFd;
+use futures::{SinkExt, Stream, StreamExt};
+use rustix::fd::{AsFd, OwnedFd};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe::{Receiver, Sender},
@@ -22,15 +22,18 @@ use super::{
     Daemon, FrameSink, Frames, answer,
     children::Children,
     process_table::send_signal,
+    pty::{self, Pty},
     shim::{Job, Order, Orders, Reports, Shim},
 };
 use crate::guest::{
-    frame::{Failure, GuestFrame, HostFrame, MAX_OUTPUT, Output, STDIN_WINDOW},
+    frame::{Failure, GuestFrame, HostFrame, MAX_OUTPUT, Output, ProtocolError, STDIN_WINDOW},
     header::ExecRequest,
 };
 
 /// How long a shim may take to kill its tree before the daemon does it, in a rougher way.
 const GRACE: Duration = Duration::from_secs(5);
+/// Ctrl-D.
+const END_OF_TRANSMISSION: &[u8] = b"\x04";
 /// What may be left in a pipe when its last writer is dead.
 const MAX_LEFTOVER: usize = 1024 * 1024;
 
@@ -38,12 +41,12 @@ const MAX_LEFTOVER: usize = 1024 * 1024;
 pub(super) async fn run(daemon: &Rc<Daemon>, request: ExecRequest, frames: Frames, mut sink: FrameSink) {
     let timeout = request.timeout_ms.map(Duration::from_millis);
     match start(daemon, request).await {
-        Ok(shim) => {
+        Ok(running) => {
             if sink.send(GuestFrame::Started(ProcessId(0))).await.is_ok() {
                 spawn_local(prepare_next(Rc::clone(daemon)));
-                follow(&daemon.children, shim, timeout, frames, sink).await;
+                follow(&daemon.children, running, timeout, frames, sink).await;
             } else {
-                end_tree(&daemon.children, shim).await;
+                end_tree(&daemon.children, running.shim).await;
             }
         }
         Err(reason) => answer(&mut sink, GuestFrame::Failed(Failure::Spawn { reason })).await,
@@ -52,15 +55,38 @@ pub(super) async fn run(daemon: &Rc<Daemon>, request: ExecRequest, frames: Frame
 
 /// Forks the next command's shim once the host was told that this one's command runs. Any later, and the fork would be
 /// in the way of the news that it ended.
-async fn prepare_next(daemon: Rc<Daemon>) {
+pub(super) async fn prepare_next(daemon: Rc<Daemon>) {
     yield_now().await;
     daemon.prepare_shim();
 }
 
-async fn start(daemon: &Daemon, request: ExecRequest) -> Result<Shim, String> {
+/// A command at work, and the size of its terminal.
+pub(super) struct Running {
+    shim: Shim,
+    terminal: Option<OwnedFd>,
+}
+
+pub(super) async fn start(daemon: &Daemon, request: ExecRequest) -> Result<Running, String> {
     let mut env = daemon.environment();
+    let pty = request.pty.map(Pty::open).transpose().map_err(|error| format!("no terminal to be had: {error}"))?;
+    if pty.is_some() {
+        env.insert("TERM".to_owned(), "xterm-256color".to_owned());
+    }
     env.extend(request.env);
-    let job = Job { argv: request.argv, cwd: request.cwd, env };
+    let tty = pty.as_ref().map(|pty| pty.path.clone());
+    let mut shim = start_shim(daemon, Job { argv: request.argv, cwd: request.cwd, env, tty }).await?;
+    let terminal = match pty.map(Pty::split) {
+        Some(Ok((stdin, stdout, terminal))) => {
+            (shim.stdin, shim.stdout) = (stdin, stdout);
+            Some(terminal)
+        }
+        Some(Err(error)) => return Err(format!("no terminal to be had: {error}")),
+        None => None,
+    };
+    Ok(Running { shim, terminal })
+}
+
+async fn start_shim(daemon: &Daemon, job: Job) -> Result<Shim, String> {
     let job = job.to_wire().map_err(|error| error.to_string())?;
     // The agent may have killed a shim that waited for a command; one made now has had no time to be found.
     for _ in 0..3 {
@@ -83,17 +109,17 @@ enum Cause {
     Cancelled,
 }
 
-async fn follow(children: &Children, shim: Shim, timeout: Option<Duration>, frames: Frames, sink: FrameSink) {
+async fn follow(children: &Children, running: Running, timeout: Option<Duration>, frames: Frames, sink: FrameSink) {
     let (out, queue) = mpsc::channel(2);
-    futures::join!(attend(children, shim, timeout, frames, out), write(queue, sink));
+    futures::join!(attend(children, running, timeout, frames, out), write(queue, sink));
 }
 
 /// Moves everything between the host and the command, until the command's tree is gone and its output is sent.
-async fn attend(
+pub(super) async fn attend(
     children: &Children,
-    shim: Shim,
+    Running { shim, terminal }: Running,
     timeout: Option<Duration>,
-    frames: Frames,
+    frames: impl Stream<Item = Result<HostFrame, ProtocolError>> + Unpin,
     out: mpsc::Sender<GuestFrame>,
 ) {
     let Shim { pid, stdin, stdout, stderr, mut reports, orders, death } = shim;
@@ -103,7 +129,7 @@ async fn attend(
             biased;
             exit = reports.end() => exit.map_or(Cause::Orphaned, Cause::Ended),
             () = expire(timeout) => Cause::TimedOut,
-            () = obey(frames, stdin, &orders, &out) => Cause::Cancelled,
+            () = obey(frames, stdin, terminal, &orders, &out) => Cause::Cancelled,
         };
         let exit = finish(children, cause, pid, &mut reports, &orders, death).await;
         ended.cancel();
@@ -155,7 +181,13 @@ async fn expire(timeout: Option<Duration>) {
 }
 
 /// Does what the host says until it goes away.
-async fn obey(mut frames: Frames, stdin: Sender, orders: &Orders, out: &mpsc::Sender<GuestFrame>) {
+async fn obey(
+    mut frames: impl Stream<Item = Result<HostFrame, ProtocolError>> + Unpin,
+    stdin: Sender,
+    terminal: Option<OwnedFd>,
+    orders: &Orders,
+    out: &mpsc::Sender<GuestFrame>,
+) {
     let pending = Rc::new(Cell::new(0));
     // Unbounded, but what is in it is bounded by the window: input must not hold up a signal behind it.
     let (input, queue) = mpsc::unbounded_channel();
@@ -176,7 +208,17 @@ async fn obey(mut frames: Frames, stdin: Sender, orders: &Orders, out: &mpsc::Se
                 // After the end of input nothing takes it.
                 let _ = input.as_ref().map(|input| input.send(bytes));
             }
+            // A terminal has no end: it is told with the character that stands for it.
+            Some(Ok(HostFrame::StdinEnd)) if terminal.is_some() => {
+                pending.set(pending.get() + END_OF_TRANSMISSION.len());
+                let _ = input.as_ref().map(|input| input.send(Bytes::from_static(END_OF_TRANSMISSION)));
+            }
             Some(Ok(HostFrame::StdinEnd)) => input = None,
+            Some(Ok(HostFrame::Resize(size))) => {
+                if let Some(Err(error)) = terminal.as_ref().map(|terminal| pty::resize(terminal, size)) {
+                    tracing::debug!(%error, "a terminal keeps its size");
+                }
+            }
             Some(Ok(HostFrame::Signal(signal))) => orders.give(match signal {
                 Signal::Interrupt => Order::Interrupt,
                 Signal::Terminate => Order::Terminate,

@@ -18,7 +18,7 @@ use rustix::{
 };
 
 use self::place::{Place, fail, failure, io_failure};
-use super::{Daemon, FrameSink, Frames, answer, errand};
+use super::{Daemon, FrameSink, Frames, answer, errand, tell};
 use crate::guest::frame::{Failure, GuestFrame, HostFrame, MAX_PAYLOAD};
 
 mod edit;
@@ -36,19 +36,10 @@ pub(super) async fn verb(daemon: &Daemon, request: FileRequest, frames: Frames, 
         return errand::run(daemon, frames, sink, |_, _| carry_out(&request).and_then(|reply| json(&reply)).map(Some))
             .await;
     }
-    let done = carry_out(&request).and_then(|reply| json(&reply));
-    let last = match done {
-        Ok(json) => {
-            for piece in json.chunks(MAX_PAYLOAD) {
-                if sink.send(GuestFrame::Contents(Bytes::copy_from_slice(piece))).await.is_err() {
-                    return; // nobody reads any more
-                }
-            }
-            GuestFrame::Done
-        }
-        Err(failure) => GuestFrame::Failed(failure),
-    };
-    answer(&mut sink, last).await;
+    match carry_out(&request) {
+        Ok(reply) => tell(&mut sink, &reply).await,
+        Err(failure) => answer(&mut sink, GuestFrame::Failed(failure)).await,
+    }
 }
 
 fn is_quick(request: &FileRequest) -> bool {

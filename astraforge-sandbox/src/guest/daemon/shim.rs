@@ -32,6 +32,8 @@ pub(super) struct Job {
     pub(super) argv: Vec<String>,
     pub(super) cwd: PathBuf,
     pub(super) env: BTreeMap<String, String>,
+    /// The terminal that its streams are.
+    pub(super) tty: Option<String>,
 }
 
 impl Job {

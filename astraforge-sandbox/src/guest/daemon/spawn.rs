@@ -13,16 +13,17 @@ use std::{
 use rustix::fs::{Access, access};
 
 /// Starts `argv` as the leader of a session of its own, with no signal blocked, ignored or handled.
-/// Descriptors 0 to 2, the working directory and everything else are inherited.
+/// Descriptors 0 to 2 are `tty`, its controlling terminal, or inherited; the working directory and all else are.
 ///
 /// # Errors
 /// The reason, in words for the command's caller.
-pub(super) fn start(argv: &[String], env: &BTreeMap<String, String>) -> Result<i32, String> {
+pub(super) fn start(argv: &[String], env: &BTreeMap<String, String>, tty: Option<&str>) -> Result<i32, String> {
     let program = find(argv.first().map_or("", String::as_str), env.get("PATH").map_or("", String::as_str))?;
     let argv = argv.iter().map(|arg| text(arg, "an argument")).collect::<Result<Vec<_>, _>>()?;
     let env = env.iter().map(variable).collect::<Result<Vec<_>, _>>()?;
     let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| "its path contains a NUL byte".to_owned())?;
-    posix_spawn(&path, &argv, &env).map_err(|error| explain(&program, &error))
+    let tty = tty.map(|tty| text(tty, "the terminal")).transpose()?;
+    posix_spawn(&path, &argv, &env, tty.as_deref()).map_err(|error| explain(&program, &error))
 }
 
 /// Finds a program the way `execvp` does, in the command's own `PATH`.
@@ -71,19 +72,20 @@ fn variable((name, value): (&String, &String)) -> Result<CString, String> {
     text(&format!("{name}={value}"), "an environment variable")
 }
 
-fn posix_spawn(program: &CStr, argv: &[CString], env: &[CString]) -> io::Result<i32> {
+fn posix_spawn(program: &CStr, argv: &[CString], env: &[CString], tty: Option<&CStr>) -> io::Result<i32> {
     let attributes = Attributes::new()?;
+    let actions = tty.map(Actions::on_terminal).transpose()?;
     let argv = pointers(argv);
     let env = pointers(env);
     let mut pid = 0;
     #[expect(unsafe_code, reason = "std's Command can't start a session without a second fork")]
     // SAFETY: `program`, `argv` and `env` are NUL-terminated and live until the call returns, both arrays end with a
-    // null pointer, and `attributes` is initialised.
+    // null pointer, `attributes` is initialised, and so is `actions` where there are any.
     let errno = unsafe {
         libc::posix_spawn(
             &raw mut pid,
             program.as_ptr(),
-            ptr::null(),
+            actions.as_ref().map_or(ptr::null(), |actions| &raw const actions.0),
             &raw const attributes.0,
             argv.as_ptr(),
             env.as_ptr(),
@@ -94,6 +96,45 @@ fn posix_spawn(program: &CStr, argv: &[CString], env: &[CString]) -> io::Result<
 
 fn pointers(texts: &[CString]) -> Vec<*mut libc::c_char> {
     texts.iter().map(|text| text.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect()
+}
+
+/// What is done to the descriptors of a command.
+struct Actions(libc::posix_spawn_file_actions_t);
+
+impl Actions {
+    /// Makes all three streams the terminal. The session is a new one by then, so opening it makes it the session's.
+    fn on_terminal(tty: &CStr) -> io::Result<Self> {
+        let mut actions = MaybeUninit::uninit();
+        #[expect(unsafe_code, reason = "std's Command can't start a session without a second fork")]
+        // SAFETY: the value is initialised by the first function that gets it, and only then used.
+        let (mut actions, errno) = unsafe {
+            match libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) {
+                0 => {}
+                errno => return Err(io::Error::from_raw_os_error(errno)),
+            }
+            let mut actions = Self(actions.assume_init());
+            let errno = libc::posix_spawn_file_actions_addopen(&raw mut actions.0, 0, tty.as_ptr(), libc::O_RDWR, 0);
+            (actions, errno)
+        };
+        let mut failed = errno;
+        for target in [1, 2] {
+            #[expect(unsafe_code, reason = "std's Command can't start a session without a second fork")]
+            // SAFETY: `actions` is initialised.
+            let errno = unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut actions.0, 0, target) };
+            failed |= errno;
+        }
+        if failed == 0 { Ok(actions) } else { Err(io::Error::from_raw_os_error(failed)) }
+    }
+}
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "std's Command can't start a session without a second fork")]
+        // SAFETY: the value is initialised and not used again.
+        unsafe {
+            libc::posix_spawn_file_actions_destroy(&raw mut self.0);
+        }
+    }
 }
 
 /// A new session, an empty signal mask, default signal dispositions.
@@ -145,7 +186,7 @@ mod tests {
     fn check(argv: &[&str], env: &[(&str, &str)], reason: &str) {
         let argv: Vec<String> = argv.iter().map(|&arg| arg.to_owned()).collect();
         let env = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let error = start(&argv, &env).unwrap_err();
+        let error = start(&argv, &env, None).unwrap_err();
         assert!(error.contains(reason), "{error}");
     }
 

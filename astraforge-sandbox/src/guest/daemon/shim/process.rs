@@ -72,7 +72,7 @@ fn live(ends: &Ends) -> io::Result<()> {
 fn start(job: &Job) -> Result<i32, String> {
     std::env::set_current_dir(&job.cwd)
         .map_err(|error| format!("cannot enter the working directory `{}`: {error}", job.cwd.display()))?;
-    spawn::start(&job.argv, &job.env)
+    spawn::start(&job.argv, &job.env, job.tty.as_deref())
 }
 
 fn read_job(control: &mut UnixStream) -> io::Result<Option<Job>> {
