@@ -2,7 +2,7 @@
 //!
 //! | port of the core | here |
 //! |---|---|
-//! | `Store` | [`sqlite`] |
+//! | `Store`, `SandboxStore` | [`sqlite`] |
 //! | `GitBroker`, `VcsProvider` | [`git`], [`local`] |
 //! | `ModelUpstream`, `Reviewer` | [`models`] |
 //! | `PolicyEngine` | [`rego`] |

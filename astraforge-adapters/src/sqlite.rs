@@ -34,6 +34,7 @@ mod open;
 mod requests;
 mod row;
 mod runs;
+mod sandboxes;
 
 /// A store in one SQLite file, which several processes of one machine may share.
 ///

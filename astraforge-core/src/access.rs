@@ -55,6 +55,8 @@ pub enum Action {
     Submit,
     /// Cancel a run.
     Cancel,
+    /// Make and use sandboxes.
+    UseSandboxes,
     /// Link and unlink repositories.
     LinkRepositories,
     /// Make and revoke API keys.
@@ -71,7 +73,11 @@ impl Role {
         let least = match action {
             Action::Read => Self::Observer,
             Action::Chat | Action::Approve => Self::Reviewer,
-            Action::ApproveSensitive | Action::Submit | Action::Cancel | Action::LinkRepositories => Self::Maintainer,
+            Action::ApproveSensitive
+            | Action::Submit
+            | Action::Cancel
+            | Action::UseSandboxes
+            | Action::LinkRepositories => Self::Maintainer,
             Action::ManageKeys => Self::Admin,
         };
         self >= least

@@ -3,7 +3,7 @@
 use crate::{
     BoxError,
     access::Forbidden,
-    ports::{artifacts::ArtifactError, git::GitError, policy::PolicyError, store::StoreError},
+    ports::{artifacts::ArtifactError, git::GitError, policy::PolicyError, sessions::SessionError, store::StoreError},
     registry::RegistryError,
     request::ForbiddenTransition,
     run::RunFailure,
@@ -54,6 +54,9 @@ pub enum ForgeError {
     /// The artifact store failed.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// A sandbox could not do it.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// A layer around the command refused or broke.
     #[error("the command was stopped by a layer around it")]
     Layer(#[source] BoxError),

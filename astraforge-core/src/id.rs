@@ -89,6 +89,10 @@ uuid_id! {
     JobId "job";
     /// Names one sandbox, and the session that lives in it.
     SandboxId "sandbox";
+    /// Names one snapshot of a sandbox's files.
+    SnapshotId "snapshot";
+    /// Names one file that was taken out of a sandbox.
+    ArtifactId "artifact";
 }
 
 macro_rules! text_id {

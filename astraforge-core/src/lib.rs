@@ -50,6 +50,7 @@ pub mod access;
 pub mod archive;
 pub mod cancel;
 pub mod command;
+pub mod control_plane;
 pub mod diff;
 pub mod egress;
 pub mod error;
@@ -70,6 +71,7 @@ pub mod repository;
 pub mod request;
 pub mod review;
 pub mod run;
+pub mod sandbox;
 pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -9,6 +9,7 @@ pub mod machines;
 pub mod model;
 pub mod policy;
 pub mod review;
+pub mod sandbox_store;
 pub mod sessions;
 pub mod store;
 pub mod usage;

@@ -5,13 +5,17 @@
 pub mod artifacts;
 pub mod artifacts_conformance;
 pub mod clock;
+pub mod machines;
 pub mod ports;
 pub mod samples;
+pub mod sandbox_store;
+pub mod sandbox_store_conformance;
 pub mod store;
 pub mod store_conformance;
 pub mod wakeups;
 pub mod wakeups_conformance;
 
 pub use self::{
-    artifacts::MemoryArtifacts, clock::TestClock, ports::Spine, store::MemoryStore, wakeups::MemoryWakeups,
+    artifacts::MemoryArtifacts, clock::TestClock, machines::PlayedMachines, ports::Spine,
+    sandbox_store::MemorySandboxStore, store::MemoryStore, wakeups::MemoryWakeups,
 };

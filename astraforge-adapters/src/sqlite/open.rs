@@ -19,7 +19,10 @@ use super::{
 use crate::secret_box::{SecretKey, SecretKeyError};
 
 /// The migrations, forward only. Their number is the schema's version, which SQLite keeps as `user_version`.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_initial.sql"),
+    include_str!("../../migrations/sqlite/0002_sandboxes.sql"),
+];
 
 /// Marks a file as ours, as SQLite's `application_id`: "AsFo".
 const APPLICATION_ID: i64 = 0x4173_466f;

@@ -10,6 +10,9 @@ use tempfile::TempDir;
 mod conformance {
     astraforge_core::store_conformance!(crate::sqlite::fresh());
 }
+mod sandboxes {
+    astraforge_core::sandbox_store_conformance!(crate::sqlite::fresh());
+}
 mod durability;
 mod opening;
 mod secrecy;

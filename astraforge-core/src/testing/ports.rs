@@ -16,7 +16,7 @@ use crate::{
     access::{Caller, Role},
     cancel::Cancellation,
     forge::{Ports, Settings},
-    id::{RequestId, UserId},
+    id::RequestId,
     journal::{Journal, Reporter},
     merge_request::Proposal,
     policy::{Decision, Verdict},
@@ -108,7 +108,7 @@ impl Spine {
     /// Somebody of the sample tenant.
     #[must_use]
     pub fn caller(&self, user: &str, role: Role) -> Caller {
-        Caller { tenant: samples::tenant(), user: UserId::new(user), role }
+        samples::caller(user, role)
     }
 }
 

@@ -3,10 +3,11 @@
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 
 use crate::{
-    access::{ApiKey, Role},
+    access::{ApiKey, Caller, Role},
     event::{EventKind, NewEvent},
     id::{
-        ApiKeyId, ApprovalId, AttachmentId, MergeRequestId, MessageId, RepositoryLinkId, RequestId, TenantId, UserId,
+        ApiKeyId, ApprovalId, AttachmentId, MergeRequestId, MessageId, RepositoryLinkId, RequestId, SandboxId,
+        TenantId, UserId,
     },
     job::{Job, JobKind},
     merge_request::{MergeRequest, MergeRequestStatus, Proposal},
@@ -19,6 +20,8 @@ use crate::{
         change_set::{Change, ChangeKind, ChangeSet, FileChange},
     },
     run::Run,
+    sandbox::{Lifetime, Sandbox, SandboxStatus},
+    session::SandboxSpec,
 };
 
 /// The time of samples: `seconds` after noon of 1 March 2026.
@@ -196,5 +199,37 @@ pub fn api_key() -> ApiKey {
         is_active: true,
         created_at: at(0),
         last_used_at: None,
+    }
+}
+
+/// The time at which samples are made.
+pub fn now() -> DateTime<Utc> {
+    at(0)
+}
+
+/// A caller of the sample tenant.
+pub fn caller(user: &str, role: Role) -> Caller {
+    Caller { tenant: tenant(), user: UserId::new(user), role }
+}
+
+/// A sandbox that is ready.
+pub fn sandbox() -> Sandbox {
+    Sandbox {
+        id: SandboxId::random(),
+        tenant: tenant(),
+        owner: UserId::new("ada"),
+        mode: "native".to_owned(),
+        spec: SandboxSpec::default(),
+        status: SandboxStatus::Ready,
+        lifetime: Lifetime::default(),
+        created_at: now(),
+        started_at: now(),
+        last_activity_at: now(),
+        last_heartbeat_at: now(),
+        error_message: String::new(),
+        termination: None,
+        latest_snapshot: None,
+        was_ready: true,
+        version: 1,
     }
 }

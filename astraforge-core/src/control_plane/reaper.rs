@@ -1,0 +1,90 @@
+//! What ends sandboxes by itself, and what a server does about those that an earlier one left.
+
+use std::collections::{HashMap, HashSet};
+
+use futures::{StreamExt, stream};
+
+use super::ControlPlane;
+use crate::{
+    error::ForgeError,
+    id::SandboxId,
+    ports::sessions::SessionError,
+    sandbox::{Sandbox, SandboxStatus, Termination},
+};
+
+/// Sandboxes that are ended at once.
+const AT_ONCE: usize = 4;
+
+/// What a round of the reaper did.
+#[derive(Debug, Default)]
+pub struct Reaped {
+    /// How many sandboxes it looked at.
+    pub n_checked: usize,
+    /// Which it ended, and why.
+    pub ended: Vec<(SandboxId, Termination)>,
+    /// Which it could not end, and why; they go on, and are tried again.
+    pub failed: Vec<(SandboxId, ForgeError)>,
+}
+
+impl ControlPlane {
+    /// Ends the sandboxes whose time has come; their files are kept first. One that fails holds up no other.
+    ///
+    /// # Errors
+    /// Those of the store, before anything was done.
+    pub async fn reap(&self) -> Result<Reaped, ForgeError> {
+        let sandboxes = self.store.live_sandboxes().await?;
+        let n_checked = sandboxes.len();
+        let now = self.clock.now();
+        let due = sandboxes.into_iter().filter_map(|sandbox| Some((sandbox.id, sandbox.due(now)?)));
+        let ends = stream::iter(due).map(|(id, why)| async move { (id, self.reap_one(id, why).await) });
+        let mut reaped = Reaped { n_checked, ..Reaped::default() };
+        let mut ends = ends.buffer_unordered(AT_ONCE);
+        while let Some((id, end)) = ends.next().await {
+            match end {
+                Ok(Some(why)) => reaped.ended.push((id, why)),
+                Ok(None) => {}
+                Err(error) => reaped.failed.push((id, error)),
+            }
+        }
+        Ok(reaped)
+    }
+
+    /// Ends one, unless it was used since it was looked at.
+    async fn reap_one(&self, id: SandboxId, _: Termination) -> Result<Option<Termination>, ForgeError> {
+        let turn = self.turns.of(id);
+        let _turn = turn.lock().await;
+        let Some(sandbox) = self.store.sandbox(id).await? else { return Ok(None) };
+        let Some(why) = sandbox.due(self.clock.now()) else { return Ok(None) };
+        self.end(sandbox, why).await.map(|()| Some(why))
+    }
+
+    /// Makes rows and machines agree after a start. A sandbox whose machine is gone is told as lost and comes back when
+    /// it is used; a machine that no live sandbox has is removed, but for those that `is_foreign` names: they belong
+    /// to somebody else who uses the same drivers.
+    ///
+    /// # Errors
+    /// Those of the store and the drivers.
+    pub async fn adopt(&self, is_foreign: &(dyn Fn(SandboxId) -> bool + Sync)) -> Result<(), ForgeError> {
+        let mut machines: HashMap<&str, HashSet<SandboxId>> = HashMap::new();
+        for (mode, driver) in self.machines.iter() {
+            machines.insert(mode, driver.ids().await?.into_iter().collect());
+        }
+        for (mode, ids) in machines {
+            for id in ids {
+                let row = self.store.sandbox(id).await?;
+                let lives = |row: &Sandbox| matches!(row.status, SandboxStatus::Starting | SandboxStatus::Ready);
+                if !is_foreign(id) && !row.as_ref().is_some_and(lives) {
+                    self.driver(mode)?.remove(id).await?;
+                }
+            }
+        }
+        for sandbox in self.store.live_sandboxes().await? {
+            let Ok(driver) = self.driver(&sandbox.mode) else { continue };
+            let found = driver.find(sandbox.id, sandbox.spec.egress.clone()).await;
+            if sandbox.status == SandboxStatus::Ready && matches!(found, Err(SessionError::Lost)) {
+                self.change(sandbox, &|row| row.terminate(Termination::Lost)).await?;
+            }
+        }
+        Ok(())
+    }
+}

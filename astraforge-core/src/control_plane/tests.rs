@@ -1,0 +1,290 @@
+//! Sandboxes come and go; their files stay.
+
+use std::sync::atomic::Ordering;
+
+use futures::{TryStreamExt, future::join_all};
+
+use super::*;
+use crate::{
+    access::Role,
+    id::{ArtifactId, TenantId},
+    testing::{MemoryArtifacts, MemorySandboxStore, PlayedMachines, TestClock, samples},
+};
+
+const FILE: &str = "/workspace/work";
+
+struct World {
+    plane: ControlPlane,
+    machines: Arc<PlayedMachines>,
+    artifacts: Arc<MemoryArtifacts>,
+    store: Arc<MemorySandboxStore>,
+    clock: TestClock,
+    caller: Caller,
+}
+
+impl World {
+    fn new() -> Self {
+        let (machines, artifacts) = (Arc::new(PlayedMachines::default()), Arc::new(MemoryArtifacts::default()));
+        let (store, clock) = (Arc::new(MemorySandboxStore::default()), TestClock::hurried());
+        let mut world = Self {
+            plane: ControlPlane::new(store.clone(), artifacts.clone(), Arc::new(clock.clone()), vec![machines.clone()]),
+            machines,
+            artifacts,
+            store,
+            clock,
+            caller: samples::caller("ada", Role::Maintainer),
+        };
+        world.plane = world.another_plane();
+        world
+    }
+
+    /// A control plane of another process, on the same store and machines.
+    fn another_plane(&self) -> ControlPlane {
+        let clock = Arc::new(self.clock.clone());
+        ControlPlane::new(self.store.clone(), self.artifacts.clone(), clock, vec![self.machines.clone()])
+    }
+
+    /// Makes a sandbox with a file.
+    async fn sandbox(&self) -> SandboxId {
+        let id = self.plane.create(&self.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+        self.machines.write(id, FILE, "precious");
+        id
+    }
+
+    async fn row(&self, id: SandboxId) -> Sandbox {
+        self.store.sandbox(id).await.unwrap().unwrap()
+    }
+
+    fn file(&self, id: SandboxId) -> Option<String> {
+        self.machines.read(id, FILE)
+    }
+}
+
+#[tokio::test]
+async fn the_same_id_is_the_same_sandbox_however_many_ask() {
+    let world = World::new();
+    let other = world.another_plane();
+    let new = NewSandbox { id: Some(SandboxId::random()), ..NewSandbox::default() };
+    let asked = (0..10).map(|n| {
+        let plane = if n % 2 == 0 { &world.plane } else { &other };
+        plane.create(&world.caller, new.clone())
+    });
+    let created: Vec<_> = join_all(asked).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(created.iter().filter(|it| it.is_new).count(), 1);
+    assert!(created.iter().all(|it| it.sandbox.status == SandboxStatus::Ready && Some(it.sandbox.id) == new.id));
+    assert_eq!(world.machines.n_made(), 1);
+}
+
+#[tokio::test]
+async fn a_stopped_sandbox_comes_back_once_with_its_files_however_many_ask() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    world.plane.stop(&world.caller, id).await.unwrap();
+    world.plane.stop(&world.caller, id).await.unwrap();
+    let row = world.row(id).await;
+    assert_eq!((row.status, row.termination), (SandboxStatus::Terminated, Some(Termination::Stopped)));
+    assert!(world.machines.live().is_empty() && row.latest_snapshot.is_some());
+    let snapshots = world.plane.snapshots(&world.caller, id).await.unwrap();
+    assert_eq!((snapshots.len(), snapshots[0].label.as_str()), (1, "auto-stop"));
+    world.clock.advance(Duration::from_secs(1000));
+    let other = world.another_plane();
+    let asked = (0..10).map(|n| {
+        let plane = if n % 2 == 0 { &world.plane } else { &other };
+        plane.machine(&world.caller, id)
+    });
+    for machine in join_all(asked).await {
+        assert_eq!(machine.unwrap().read_file(FILE, 100).await.unwrap(), "precious");
+    }
+    assert_eq!(world.machines.n_made(), 2);
+    let row = world.row(id).await;
+    assert_eq!((row.status, row.termination), (SandboxStatus::Ready, None));
+    assert!(row.expires_at() > world.clock.now() + TimeDelta::minutes(55), "its lifetime begins anew");
+}
+
+#[tokio::test]
+async fn files_are_never_silently_empty() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    world.machines.kill(id, false);
+    let lost = world.plane.machine(&world.caller, id).await.unwrap_err();
+    assert!(lost.to_string().contains("are lost"), "{lost}");
+    assert!(world.plane.machine(&world.caller, id).await.is_err(), "nor at the second try");
+    assert!(world.machines.live().is_empty());
+    let row = world.row(id).await;
+    assert_eq!(row.termination, Some(Termination::RestoreFailed));
+    assert!(row.error_message.contains("are lost"));
+
+    let kept = world.sandbox().await;
+    world.machines.kill(kept, true);
+    world.plane.machine(&world.caller, kept).await.unwrap();
+    assert_eq!(world.file(kept).as_deref(), Some("precious"), "a workspace that was left is taken over");
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_not_thrown_away() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    world.machines.breaks.store(true, Ordering::SeqCst);
+    world.plane.stop(&world.caller, id).await.unwrap_err();
+    world.clock.advance(Duration::from_secs(10_000));
+    let reaped = world.plane.reap().await.unwrap();
+    assert_eq!((reaped.ended.len(), reaped.failed.len()), (0, 1));
+    let row = world.row(id).await;
+    assert_eq!((row.status, row.latest_snapshot), (SandboxStatus::Ready, None));
+    assert!(row.error_message.contains("it goes on"), "{}", row.error_message);
+    assert!(world.artifacts.keys().is_empty(), "half an archive is none");
+    world.machines.breaks.store(false, Ordering::SeqCst);
+    let reaped = world.plane.reap().await.unwrap();
+    assert_eq!(reaped.ended, [(id, Termination::MaxLifetime)]);
+    world.plane.machine(&world.caller, id).await.unwrap();
+    assert_eq!(world.file(id).as_deref(), Some("precious"));
+    assert_eq!(world.row(id).await.error_message, "");
+}
+
+#[tokio::test]
+async fn a_restore_that_fails_leaves_no_empty_sandbox() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    world.plane.stop(&world.caller, id).await.unwrap();
+    world.machines.rejects.store(true, Ordering::SeqCst);
+    world.plane.machine(&world.caller, id).await.unwrap_err();
+    assert!(world.machines.live().is_empty());
+    assert_eq!(world.row(id).await.termination, Some(Termination::RestoreFailed));
+    world.machines.rejects.store(false, Ordering::SeqCst);
+    world.plane.machine(&world.caller, id).await.unwrap();
+    assert_eq!(world.file(id).as_deref(), Some("precious"));
+    // Bytes that changed where they are kept replace nothing.
+    let snapshot = world.plane.snapshot(&world.caller, id, NewSnapshot::default()).await.unwrap();
+    world.artifacts.put(&snapshot.key, r#"{"/workspace/work":"tampered"}"#.into()).await.unwrap();
+    world.plane.restore(&world.caller, id, snapshot.id).await.unwrap_err();
+    assert_eq!(world.file(id).as_deref(), Some("precious"));
+}
+
+#[tokio::test]
+async fn snapshots_restore_fork_and_compare() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    let snapshot = world.plane.snapshot(&world.caller, id, NewSnapshot::default()).await.unwrap();
+    world.machines.write(id, "/workspace/new", "12");
+    let changes = world.plane.diff(&world.caller, id, snapshot.id, 10).await.unwrap().changes;
+    assert_eq!(changes.iter().map(|it| it.path.as_str()).collect::<Vec<_>>(), ["/workspace/new"]);
+    let fork = world.plane.fork(&world.caller, id).await.unwrap();
+    assert_eq!(world.machines.read(fork.id, "/workspace/new").as_deref(), Some("12"));
+    world.plane.restore(&world.caller, id, snapshot.id).await.unwrap();
+    assert_eq!(world.machines.read(id, "/workspace/new"), None);
+    assert_eq!(world.row(id).await.latest_snapshot, Some(snapshot.id));
+    let from = NewSandbox { restore: Some(snapshot.id), ..NewSandbox::default() };
+    let copy = world.plane.create(&world.caller, from).await.unwrap().sandbox;
+    assert_eq!(world.file(copy.id).as_deref(), Some("precious"));
+}
+
+#[tokio::test]
+async fn what_is_deleted_does_not_come_back() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    world.plane.delete(&world.caller, id).await.unwrap();
+    world.plane.delete(&world.caller, id).await.unwrap();
+    assert!(world.machines.live().is_empty());
+    assert!(matches!(world.plane.machine(&world.caller, id).await, Err(ForgeError::NotFound { .. })));
+    let again = NewSandbox { id: Some(id), ..NewSandbox::default() };
+    assert!(matches!(world.plane.create(&world.caller, again).await, Err(ForgeError::NotFound { .. })));
+    assert!(world.plane.list(&world.caller).await.unwrap().is_empty());
+    assert_eq!(world.row(id).await.termination, Some(Termination::Deleted), "the row stays, for the record");
+}
+
+#[tokio::test]
+async fn another_tenant_finds_nothing() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    let snapshot = world.plane.snapshot(&world.caller, id, NewSnapshot::default()).await.unwrap();
+    let stranger = Caller { tenant: TenantId::new("other"), ..world.caller.clone() };
+    let plane = &world.plane;
+    let not_found = |result: Result<(), ForgeError>| assert!(matches!(result, Err(ForgeError::NotFound { .. })));
+    not_found(plane.get(&stranger, id).await.map(drop));
+    not_found(plane.machine(&stranger, id).await.map(drop));
+    not_found(plane.heartbeat(&stranger, id).await.map(drop));
+    not_found(plane.stop(&stranger, id).await);
+    not_found(plane.delete(&stranger, id).await);
+    not_found(plane.snapshots(&stranger, id).await.map(drop));
+    not_found(plane.fork(&stranger, id).await.map(drop));
+    not_found(plane.artifact(&stranger, ArtifactId::random()).await.map(drop));
+    let theirs = NewSandbox { id: Some(id), ..NewSandbox::default() };
+    not_found(plane.create(&stranger, theirs).await.map(drop));
+    let restored = NewSandbox { restore: Some(snapshot.id), ..NewSandbox::default() };
+    not_found(plane.create(&stranger, restored).await.map(drop));
+    assert!(plane.list(&stranger).await.unwrap().is_empty());
+    let observer = samples::caller("eve", Role::Observer);
+    assert!(matches!(plane.machine(&observer, id).await, Err(ForgeError::Forbidden(_))));
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_says_why_and_can_be_tried_again() {
+    let world = World::new();
+    let missing = NewSandbox { mode: Some("docker".to_owned()), ..NewSandbox::default() };
+    let error = world.plane.create(&world.caller, missing).await.unwrap_err();
+    assert!(error.to_string().contains("it has played"), "{error}");
+    world.machines.refuses.store(true, Ordering::SeqCst);
+    let new = NewSandbox { id: Some(SandboxId::random()), ..NewSandbox::default() };
+    world.plane.create(&world.caller, new.clone()).await.unwrap_err();
+    let row = world.row(new.id.unwrap()).await;
+    assert_eq!(row.status, SandboxStatus::Failed);
+    assert!(row.error_message.contains("the test says so"));
+    world.machines.refuses.store(false, Ordering::SeqCst);
+    let created = world.plane.create(&world.caller, new).await.unwrap();
+    assert_eq!((created.is_new, created.sandbox.error_message.as_str()), (false, ""));
+}
+
+#[tokio::test]
+async fn a_heartbeat_keeps_a_sandbox_and_its_absence_ends_it() {
+    let world = World::new();
+    let (kept, idle) = (world.sandbox().await, world.sandbox().await);
+    world.clock.advance(Duration::from_secs(299));
+    world.plane.heartbeat(&world.caller, kept).await.unwrap();
+    world.clock.advance(Duration::from_secs(2));
+    let reaped = world.plane.reap().await.unwrap();
+    assert_eq!((reaped.n_checked, reaped.ended), (2, vec![(idle, Termination::IdleTimeout)]));
+    assert_eq!(world.plane.snapshots(&world.caller, idle).await.unwrap()[0].label, "auto-idle_timeout");
+}
+
+#[tokio::test]
+async fn a_start_makes_rows_and_machines_agree() {
+    let world = World::new();
+    let (lives, died) = (world.sandbox().await, world.sandbox().await);
+    world.machines.kill(died, true);
+    let (orphan, foreign) = (SandboxId::random(), SandboxId::random());
+    for id in [orphan, foreign] {
+        world.machines.make(id, SandboxSpec::default()).await.unwrap();
+    }
+    world.another_plane().adopt(&|id| id == foreign).await.unwrap();
+    let mut live = world.machines.live();
+    live.sort();
+    let mut expected = vec![lives, foreign];
+    expected.sort();
+    assert_eq!(live, expected);
+    assert_eq!(world.row(died).await.termination, Some(Termination::Lost));
+}
+
+#[tokio::test]
+async fn a_server_that_died_while_starting_holds_up_nobody_for_ever() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    world.plane.stop(&world.caller, id).await.unwrap();
+    let row = world.row(id).await;
+    // As a server leaves it that was killed between the row and the machine.
+    let mut left = row.clone();
+    left.start(world.clock.now());
+    assert!(world.store.update_sandbox(&left).await.unwrap());
+    world.plane.machine(&world.caller, id).await.unwrap();
+    assert_eq!(world.file(id).as_deref(), Some("precious"));
+}
+
+#[tokio::test]
+async fn a_file_that_was_taken_out_outlives_its_sandbox() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    let artifact = world.plane.export(&world.caller, id, FILE, Some("a\r\nb"), "text/plain").await.unwrap();
+    assert_eq!((artifact.filename.as_str(), artifact.size), ("ab", 8));
+    world.plane.delete(&world.caller, id).await.unwrap();
+    let (_, bytes) = world.plane.artifact(&world.caller, artifact.id).await.unwrap();
+    assert_eq!(bytes.try_collect::<Vec<_>>().await.unwrap().concat(), b"precious");
+}

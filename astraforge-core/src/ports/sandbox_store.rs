@@ -1,0 +1,49 @@
+//! The port for what is remembered of sandboxes.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::{
+    id::{ArtifactId, SandboxId, SnapshotId, TenantId},
+    ports::store::StoreError,
+    sandbox::{Artifact, Sandbox, Snapshot},
+};
+
+/// Remembers sandboxes, their snapshots and artifacts.
+///
+/// # Contract
+/// A row is written whole or not at all, and what was written is read by every process that shares the store.
+#[async_trait]
+pub trait SandboxStore: fmt::Debug + Send + Sync + 'static {
+    /// Adds a sandbox; tells whether its id was free, whoever has it.
+    async fn add_sandbox(&self, sandbox: &Sandbox) -> Result<bool, StoreError>;
+    /// Finds a sandbox, whoever it belongs to.
+    async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError>;
+    /// Lists a tenant's sandboxes, the newest first.
+    async fn sandboxes(&self, tenant: &TenantId) -> Result<Vec<Sandbox>, StoreError>;
+    /// Lists the sandboxes of all tenants that are starting or ready.
+    async fn live_sandboxes(&self) -> Result<Vec<Sandbox>, StoreError>;
+    /// Replaces a sandbox of version `sandbox.version`, which then has the next one; tells whether it had that version.
+    /// Times of use that were noted meanwhile are kept where they are later.
+    async fn update_sandbox(&self, sandbox: &Sandbox) -> Result<bool, StoreError>;
+    /// Notes that a sandbox was used; the version stays.
+    async fn note_activity(&self, id: SandboxId, at: DateTime<Utc>) -> Result<(), StoreError>;
+    /// Notes that a sandbox's user is there; the version stays.
+    async fn note_heartbeat(&self, id: SandboxId, at: DateTime<Utc>) -> Result<(), StoreError>;
+
+    /// Adds a snapshot.
+    async fn add_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
+    /// Finds a tenant's snapshot.
+    async fn snapshot(&self, tenant: &TenantId, id: SnapshotId) -> Result<Option<Snapshot>, StoreError>;
+    /// Lists a sandbox's snapshots, the newest first.
+    async fn snapshots(&self, sandbox: SandboxId) -> Result<Vec<Snapshot>, StoreError>;
+
+    /// Adds an artifact.
+    async fn add_artifact(&self, artifact: &Artifact) -> Result<(), StoreError>;
+    /// Finds a tenant's artifact.
+    async fn artifact(&self, tenant: &TenantId, id: ArtifactId) -> Result<Option<Artifact>, StoreError>;
+    /// Lists a sandbox's artifacts, the newest first.
+    async fn artifacts(&self, sandbox: SandboxId) -> Result<Vec<Artifact>, StoreError>;
+}

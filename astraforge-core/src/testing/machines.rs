@@ -1,0 +1,270 @@
+//! Machines in memory, which do what a test says: their files are a map, and an archive is that map as JSON.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
+
+use crate::{
+    archive::{ArchiveSummary, CompareRequest, Comparison, PackRequest, TreeChange, TreeChangeKind, UnpackRequest},
+    egress::{Egress, EgressEvent},
+    files::{DownloadRequest, FileErrorKind, FileEvent, FileReply, FileRequest, UploadRequest, WatchRequest},
+    id::SandboxId,
+    ports::{
+        machines::{ByteStream, Machine, Machines, Made, Usage, WorkspaceOrigin},
+        sessions::{Execution, Session, SessionError},
+    },
+    process::{Process, ProcessName, ProcessTag},
+    session::{Command, SandboxSpec, Signal},
+};
+
+/// The files of one machine.
+type Files = BTreeMap<String, String>;
+
+/// Makes machines whose files are in memory.
+#[derive(Debug, Default)]
+pub struct PlayedMachines {
+    live: Mutex<BTreeMap<SandboxId, Arc<PlayedMachine>>>,
+    kept: Mutex<BTreeMap<SandboxId, Files>>,
+    n_made: AtomicUsize,
+    /// Whether making fails.
+    pub refuses: AtomicBool,
+    /// Whether packing breaks off in the middle.
+    pub breaks: Arc<AtomicBool>,
+    /// Whether archives are refused.
+    pub rejects: Arc<AtomicBool>,
+}
+
+impl PlayedMachines {
+    /// How many machines were made so far.
+    #[must_use]
+    pub fn n_made(&self) -> usize {
+        self.n_made.load(Ordering::SeqCst)
+    }
+
+    /// The machines that live.
+    #[must_use]
+    pub fn live(&self) -> Vec<SandboxId> {
+        lock(&self.live).keys().copied().collect()
+    }
+
+    /// Ends a machine as if it died by itself; with `keep`, the next one of its id has its files.
+    pub fn kill(&self, id: SandboxId, keep: bool) {
+        if let Some(machine) = lock(&self.live).remove(&id).filter(|_| keep) {
+            lock(&self.kept).insert(id, machine.files());
+        }
+    }
+
+    /// Reads a file of a live machine.
+    #[must_use]
+    pub fn read(&self, id: SandboxId, path: &str) -> Option<String> {
+        lock(&self.live).get(&id)?.files().get(path).cloned()
+    }
+
+    /// Writes a file of a live machine.
+    pub fn write(&self, id: SandboxId, path: &str, text: &str) {
+        let machine = lock(&self.live).get(&id).cloned().unwrap();
+        lock(&machine.files).insert(path.to_owned(), text.to_owned());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets others have their turn, as real work would.
+async fn pause() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+#[async_trait]
+impl Machines for PlayedMachines {
+    fn mode(&self) -> &'static str {
+        "played"
+    }
+
+    async fn make(&self, id: SandboxId, _: SandboxSpec) -> Result<Made, SessionError> {
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(SessionError::Unsupported { what: "a machine".into(), reason: "the test says so".into() });
+        }
+        pause().await;
+        let kept = lock(&self.kept).remove(&id);
+        let workspace = if kept.is_some() { WorkspaceOrigin::Kept } else { WorkspaceOrigin::Fresh };
+        let machine = Arc::new(PlayedMachine {
+            id,
+            files: Mutex::new(kept.unwrap_or_default()),
+            breaks: Arc::clone(&self.breaks),
+            rejects: Arc::clone(&self.rejects),
+        });
+        let mut live = lock(&self.live);
+        if live.contains_key(&id) {
+            return Err(SessionError::AlreadyExists { id });
+        }
+        live.insert(id, Arc::clone(&machine));
+        self.n_made.fetch_add(1, Ordering::SeqCst);
+        Ok(Made { machine, workspace })
+    }
+
+    async fn find(&self, id: SandboxId, _: Egress) -> Result<Arc<dyn Machine>, SessionError> {
+        pause().await;
+        let machine = lock(&self.live).get(&id).cloned();
+        machine.map(|machine| machine as Arc<dyn Machine>).ok_or(SessionError::Lost)
+    }
+
+    async fn remove(&self, id: SandboxId) -> Result<(), SessionError> {
+        pause().await;
+        lock(&self.live).remove(&id);
+        lock(&self.kept).remove(&id);
+        Ok(())
+    }
+
+    async fn ids(&self) -> Result<Vec<SandboxId>, SessionError> {
+        Ok(self.live())
+    }
+}
+
+#[derive(Debug)]
+struct PlayedMachine {
+    id: SandboxId,
+    files: Mutex<Files>,
+    breaks: Arc<AtomicBool>,
+    rejects: Arc<AtomicBool>,
+}
+
+impl PlayedMachine {
+    fn files(&self) -> Files {
+        lock(&self.files).clone()
+    }
+}
+
+fn unplayed(what: &str) -> SessionError {
+    SessionError::Unsupported { what: what.to_owned(), reason: "a played machine does not do it".to_owned() }
+}
+
+async fn parse(archive: ByteStream) -> Result<Files, SessionError> {
+    let bytes = archive.try_collect::<Vec<Bytes>>().await?.concat();
+    serde_json::from_slice(&bytes)
+        .map_err(|error| SessionError::Backend { operation: "read the archive", source: error.into() })
+}
+
+#[async_trait]
+impl Session for PlayedMachine {
+    fn id(&self) -> SandboxId {
+        self.id
+    }
+
+    async fn exec(&self, _: Command) -> Result<Execution, SessionError> {
+        Err(unplayed("a command"))
+    }
+
+    async fn read_file(&self, path: &str, _: u64) -> Result<Bytes, SessionError> {
+        self.files().remove(path).map(Bytes::from).ok_or_else(|| SessionError::FileNotFound { path: path.to_owned() })
+    }
+
+    async fn write_file(&self, path: &str, contents: Bytes, _: u32) -> Result<(), SessionError> {
+        lock(&self.files).insert(path.to_owned(), String::from_utf8_lossy(&contents).into_owned());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Machine for PlayedMachine {
+    async fn spawn(&self, _: Command, _: Option<ProcessTag>) -> Result<Process, SessionError> {
+        Err(unplayed("a process"))
+    }
+
+    async fn processes(&self) -> Result<Vec<Process>, SessionError> {
+        Ok(Vec::new())
+    }
+
+    async fn attach(&self, name: ProcessName, _: u64) -> Result<Execution, SessionError> {
+        Err(SessionError::NoSuchProcess { name })
+    }
+
+    async fn signal(&self, name: ProcessName, _: Signal) -> Result<(), SessionError> {
+        Err(SessionError::NoSuchProcess { name })
+    }
+
+    async fn file(&self, _: FileRequest) -> Result<FileReply, SessionError> {
+        Err(unplayed("a file verb"))
+    }
+
+    async fn watch(
+        &self,
+        _: WatchRequest,
+    ) -> Result<BoxStream<'static, Result<FileEvent, SessionError>>, SessionError> {
+        Err(unplayed("a watch"))
+    }
+
+    async fn download(&self, request: DownloadRequest) -> Result<ByteStream, SessionError> {
+        let bytes = self.read_file(&request.path, u64::MAX).await?;
+        Ok(stream::iter([Ok(bytes)]).boxed())
+    }
+
+    async fn upload(&self, _: UploadRequest, _: ByteStream) -> Result<u64, SessionError> {
+        Err(unplayed("an upload"))
+    }
+
+    async fn pack(&self, _: PackRequest) -> Result<ByteStream, SessionError> {
+        let bytes = Bytes::from(serde_json::to_vec(&self.files()).unwrap());
+        let half = bytes.slice(..bytes.len() / 2);
+        if self.breaks.load(Ordering::SeqCst) {
+            let broken = SessionError::File {
+                operation: "pack",
+                path: "/workspace".to_owned(),
+                kind: FileErrorKind::Other,
+                reason: "the test says so".to_owned(),
+            };
+            return Ok(stream::iter([Ok(half), Err(broken)]).boxed());
+        }
+        Ok(stream::iter([Ok(half), Ok(bytes.slice(bytes.len() / 2..))]).boxed())
+    }
+
+    async fn unpack(&self, _: UnpackRequest, archive: ByteStream) -> Result<ArchiveSummary, SessionError> {
+        let files = parse(archive).await?;
+        if self.rejects.load(Ordering::SeqCst) {
+            return Err(unplayed("this archive"));
+        }
+        *lock(&self.files) = files;
+        Ok(ArchiveSummary::default())
+    }
+
+    async fn compare(&self, _: CompareRequest, archive: ByteStream) -> Result<Comparison, SessionError> {
+        let then = parse(archive).await?;
+        let added = self.files().into_iter().filter(|(path, _)| !then.contains_key(path));
+        let change = |(path, text): (String, String)| TreeChange {
+            path,
+            change: TreeChangeKind::Added,
+            old_size: None,
+            new_size: Some(text.len() as u64),
+        };
+        Ok(Comparison { changes: added.map(change).collect(), truncated: false })
+    }
+
+    async fn usage(&self) -> Result<Usage, SessionError> {
+        Ok(Usage::default())
+    }
+
+    async fn set_egress(&self, _: Egress) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn egress_log(&self) -> Result<Vec<EgressEvent>, SessionError> {
+        Ok(Vec::new())
+    }
+}

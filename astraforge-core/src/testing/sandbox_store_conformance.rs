@@ -1,0 +1,142 @@
+//! The rules that all stores of sandboxes keep, one function a rule.
+
+#![expect(missing_docs, reason = "the name of a rule says what it is")]
+
+use chrono::TimeDelta;
+use futures::future::join_all;
+
+use super::samples;
+use crate::{
+    id::{ArtifactId, SandboxId, SnapshotId, TenantId},
+    ports::sandbox_store::SandboxStore,
+    sandbox::{Artifact, Sandbox, SandboxStatus, Snapshot, Termination},
+};
+
+/// Makes one test of each rule that a [`SandboxStore`] keeps. The argument is a future that makes a fresh store, with
+/// what must live as long as it: `(guard, store)`. The tests run on Tokio.
+#[macro_export]
+macro_rules! sandbox_store_conformance {
+    ($fresh:expr) => {
+        $crate::sandbox_store_conformance!(@ $fresh;
+            a_sandbox_comes_back_as_it_was_added
+            an_id_is_taken_once_whoever_asks
+            one_of_many_writers_of_a_version_wins
+            times_of_use_only_grow
+            lists_are_a_tenants_own_and_newest_first
+            live_ones_are_those_that_start_or_are_ready
+            snapshots_and_artifacts_are_a_tenants_own
+        );
+    };
+    (@ $fresh:expr; $($rule:ident)*) => { $(
+        #[tokio::test]
+        async fn $rule() {
+            let (_guard, store) = $fresh.await;
+            $crate::testing::sandbox_store_conformance::$rule(&store).await;
+        }
+    )* };
+}
+
+pub async fn a_sandbox_comes_back_as_it_was_added(store: &impl SandboxStore) {
+    let mut sandbox = samples::sandbox();
+    sandbox.termination = Some(Termination::Lost);
+    sandbox.error_message = "it said \"no\"".to_owned();
+    sandbox.latest_snapshot = Some(SnapshotId::random());
+    assert!(store.add_sandbox(&sandbox).await.unwrap());
+    assert_eq!(store.sandbox(sandbox.id).await.unwrap(), Some(sandbox));
+    assert_eq!(store.sandbox(SandboxId::random()).await.unwrap(), None);
+}
+
+pub async fn an_id_is_taken_once_whoever_asks(store: &impl SandboxStore) {
+    let sandbox = samples::sandbox();
+    let other = Sandbox { tenant: TenantId::new("other"), ..sandbox.clone() };
+    let added = join_all([&sandbox, &other, &sandbox].map(|it| store.add_sandbox(it))).await;
+    assert_eq!(added.into_iter().filter(|it| *it.as_ref().unwrap()).count(), 1);
+}
+
+pub async fn one_of_many_writers_of_a_version_wins(store: &impl SandboxStore) {
+    let sandbox = samples::sandbox();
+    store.add_sandbox(&sandbox).await.unwrap();
+    let writers: Vec<_> = (0..10).map(|n| Sandbox { error_message: n.to_string(), ..sandbox.clone() }).collect();
+    let won = join_all(writers.iter().map(|it| store.update_sandbox(it))).await;
+    assert_eq!(won.iter().filter(|it| *it.as_ref().unwrap()).count(), 1);
+    let now = store.sandbox(sandbox.id).await.unwrap().unwrap();
+    assert_eq!(now.version, sandbox.version + 1);
+    assert!(store.update_sandbox(&now).await.unwrap());
+    assert!(!store.update_sandbox(&Sandbox { id: SandboxId::random(), ..now }).await.unwrap());
+}
+
+pub async fn times_of_use_only_grow(store: &impl SandboxStore) {
+    let sandbox = samples::sandbox();
+    store.add_sandbox(&sandbox).await.unwrap();
+    let at = |secs| samples::now() + TimeDelta::seconds(secs);
+    store.note_activity(sandbox.id, at(10)).await.unwrap();
+    store.note_activity(sandbox.id, at(5)).await.unwrap();
+    store.note_heartbeat(sandbox.id, at(20)).await.unwrap();
+    assert!(store.update_sandbox(&sandbox).await.unwrap(), "noting is no new version");
+    let now = store.sandbox(sandbox.id).await.unwrap().unwrap();
+    assert_eq!((now.last_activity_at, now.last_heartbeat_at), (at(10), at(20)));
+    store.note_activity(SandboxId::random(), at(1)).await.unwrap();
+}
+
+pub async fn lists_are_a_tenants_own_and_newest_first(store: &impl SandboxStore) {
+    let mut expected = Vec::new();
+    for n in 0..3 {
+        let created_at = samples::now() + TimeDelta::seconds(n);
+        let sandbox = Sandbox { id: SandboxId::random(), created_at, ..samples::sandbox() };
+        store.add_sandbox(&sandbox).await.unwrap();
+        expected.insert(0, sandbox.id);
+    }
+    let tenant = samples::sandbox().tenant;
+    let listed: Vec<_> = store.sandboxes(&tenant).await.unwrap().into_iter().map(|it| it.id).collect();
+    assert_eq!(listed, expected);
+    assert!(store.sandboxes(&TenantId::new("other")).await.unwrap().is_empty());
+}
+
+pub async fn live_ones_are_those_that_start_or_are_ready(store: &impl SandboxStore) {
+    for status in SandboxStatus::ALL {
+        let sandbox = Sandbox { id: SandboxId::random(), status, ..samples::sandbox() };
+        store.add_sandbox(&sandbox).await.unwrap();
+    }
+    let mut live: Vec<_> = store.live_sandboxes().await.unwrap().into_iter().map(|it| it.status.as_str()).collect();
+    live.sort_unstable();
+    assert_eq!(live, ["ready", "starting"]);
+}
+
+pub async fn snapshots_and_artifacts_are_a_tenants_own(store: &impl SandboxStore) {
+    let sandbox = samples::sandbox();
+    store.add_sandbox(&sandbox).await.unwrap();
+    let snapshot = |n: i64| Snapshot {
+        id: SnapshotId::random(),
+        sandbox: sandbox.id,
+        tenant: sandbox.tenant.clone(),
+        label: format!("snapshot {n}"),
+        key: "snapshots/a/b.tar.zst".to_owned(),
+        size: 1 << 40,
+        sha256: "ab".repeat(32),
+        include: vec!["/workspace".to_owned()],
+        exclude: vec!["*.log".to_owned()],
+        created_at: samples::now() + TimeDelta::seconds(n),
+    };
+    let (first, second) = (snapshot(1), snapshot(2));
+    store.add_snapshot(&first).await.unwrap();
+    store.add_snapshot(&second).await.unwrap();
+    assert_eq!(store.snapshots(sandbox.id).await.unwrap(), [second, first.clone()]);
+    assert_eq!(store.snapshot(&sandbox.tenant, first.id).await.unwrap(), Some(first.clone()));
+    assert_eq!(store.snapshot(&TenantId::new("other"), first.id).await.unwrap(), None);
+    let artifact = Artifact {
+        id: ArtifactId::random(),
+        sandbox: sandbox.id,
+        tenant: sandbox.tenant.clone(),
+        filename: "report.pdf".to_owned(),
+        content_type: "application/pdf".to_owned(),
+        path: "/workspace/report.pdf".to_owned(),
+        key: "artifacts/a/b".to_owned(),
+        size: 3,
+        sha256: "cd".repeat(32),
+        created_at: samples::now(),
+    };
+    store.add_artifact(&artifact).await.unwrap();
+    assert_eq!(store.artifacts(sandbox.id).await.unwrap().first(), Some(&artifact));
+    assert_eq!(store.artifact(&sandbox.tenant, artifact.id).await.unwrap(), Some(artifact.clone()));
+    assert_eq!(store.artifact(&TenantId::new("other"), artifact.id).await.unwrap(), None);
+}
