@@ -9,6 +9,7 @@ pub(crate) mod logs;
 pub(crate) mod merge_requests;
 pub(crate) mod requests;
 pub(crate) mod run;
+pub(crate) mod sandbox;
 pub(crate) mod up;
 
 use serde::Serialize;

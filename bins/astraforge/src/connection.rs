@@ -74,12 +74,13 @@ async fn answers(client: &Client) -> bool {
     matches!(tokio::time::timeout(Duration::from_secs(2), client.health()).await, Ok(Ok(_)))
 }
 
-/// Reads an id, or says what it should look like.
+/// Reads an id, or says what it should look like, and which command lists those that there are.
 pub(crate) fn parse_id<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     text: &str,
+    listed_by: &str,
 ) -> anyhow::Result<T> {
     match text.parse() {
         Ok(id) => Ok(id),
-        Err(error) => bail!("{error}; `astraforge requests` lists the ids"),
+        Err(error) => bail!("{error}; `{listed_by}` lists the ids"),
     }
 }

@@ -49,6 +49,11 @@ impl DataFolder {
         }
     }
 
+    /// The folder itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The path of something in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
@@ -100,7 +105,8 @@ pub(crate) fn register_clone(root: &Path, clone: &Path) -> anyhow::Result<()> {
     write_private(&file, format!("{known}{path}\n").as_bytes())
 }
 
-fn make_private(folder: &Path) -> anyhow::Result<()> {
+/// Makes the folder if it is missing, for its owner alone.
+pub(crate) fn make_private(folder: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -8,6 +8,7 @@ mod connection;
 mod data_folder;
 mod node;
 mod render;
+mod sandbox_plane;
 mod signals;
 mod user_clone;
 
@@ -56,6 +57,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Approve(approve) => commands::approve::approve(args, approve).await?,
         Command::Cancel(request) => commands::cancel::cancel(args, request).await?,
         Command::Mr(which) => commands::merge_requests::merge_requests(args, which).await?,
+        Command::Sandbox(sandbox) => return commands::sandbox::sandbox(args, sandbox).await,
         Command::Doctor => return commands::doctor::doctor(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -17,6 +17,7 @@ use astraforge_adapters::{
 use astraforge_core::{
     access::{ApiKey, Role},
     cancel::{Cancellation, Canceller},
+    control_plane::ControlPlane,
     forge::{Forge, Ports, Settings},
     id::{ApiKeyId, TenantId, UserId},
     journal::Journal,
@@ -35,6 +36,7 @@ use crate::{
     agent::Agent,
     config::{Executor, ModelConfig, ServerArgs},
     data_folder::{DataFolder, ServerFile},
+    sandbox_plane,
 };
 
 /// The tenant that owns everything on a node of one person or team.
@@ -88,8 +90,13 @@ impl Node {
             remove_left(sandboxes).await?;
         }
         clear(&folder, &quarantine).await?;
+        let plane = sandbox_plane::build(args, folder.root(), store.clone());
         let n_workers = if queue == Queue::Work { args.workers } else { 0 };
-        let tasks = start_tasks(n_workers, forge, quarantine, listener, stopped).await?;
+        let mut tasks = start_tasks(n_workers, forge, quarantine, listener, stopped.clone()).await?;
+        // Without one no sandbox can run here, which the agent says already.
+        if let Ok(plane) = plane {
+            tasks.spawn(reap(plane, stopped));
+        }
         folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
         Ok(Self { url, owner_key, is_first_start, notes, stop, tasks, folder, store, _known: known })
     }
@@ -264,6 +271,33 @@ async fn sweep(quarantine: Quarantine, stopped: Cancellation) {
     while !stopped.is_cancelled() {
         if let Err(error) = quarantine.sweep().await {
             tracing::warn!(%error, "cannot clear the quarantine");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = stopped.cancelled() => {}
+        }
+    }
+}
+
+/// Takes over the sandboxes that an earlier process left, and ends those whose time has come.
+async fn reap(plane: ControlPlane, stopped: Cancellation) {
+    const EVERY: Duration = Duration::from_secs(60);
+    // The folder of these machines is theirs alone.
+    if let Err(error) = plane.adopt(&|_| false).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "cannot take over sandboxes of an earlier server");
+    }
+    while !stopped.is_cancelled() {
+        match plane.reap().await {
+            Ok(reaped) => {
+                for (id, why) in reaped.ended {
+                    tracing::info!(sandbox.id = %id, reason = why.as_str(), "sandbox stopped");
+                }
+                for (id, error) in reaped.failed {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(sandbox.id = %id, error, "a sandbox cannot be stopped, and goes on");
+                }
+            }
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot look for idle sandboxes"),
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}

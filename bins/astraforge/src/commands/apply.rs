@@ -15,7 +15,7 @@ use crate::{
 
 /// Brings the published branch into the clone, as a branch of the same name. Nothing is checked out or merged.
 pub(crate) async fn apply(args: &ConnectionArgs, apply: &ApplyArgs) -> anyhow::Result<()> {
-    let request: RequestId = parse_id(&apply.request)?;
+    let request: RequestId = parse_id(&apply.request, "astraforge requests")?;
     let listed = Connection::with(args, Queue::Leave, async |client| Ok(client.merge_requests().await?)).await?;
     let found = listed.into_iter().find(|it| it.request_id == request);
     let merge_request = found.with_context(|| {

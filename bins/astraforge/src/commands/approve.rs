@@ -16,7 +16,7 @@ use crate::{
 
 /// Approves, and waits until the merge request is there and reviewed.
 pub(crate) async fn approve(args: &ConnectionArgs, approve: &ApproveArgs) -> anyhow::Result<()> {
-    let request = parse_id(&approve.request)?;
+    let request = parse_id(&approve.request, "astraforge requests")?;
     let digest: Option<Digest> = approve.digest.as_deref().map(str::parse).transpose().context("--digest")?;
     let (approved, merge_request) = Connection::with(args, Queue::Work, async |client| {
         let after = last_event(client, request).await?;

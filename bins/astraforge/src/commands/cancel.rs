@@ -11,7 +11,7 @@ use crate::{
 
 /// Stops what is at work or waits.
 pub(crate) async fn cancel(args: &ConnectionArgs, request: &RequestArg) -> anyhow::Result<()> {
-    let id = parse_id(&request.request)?;
+    let id = parse_id(&request.request, "astraforge requests")?;
     let cancelled = Connection::with(args, Queue::Leave, async |client| Ok(client.cancel_request(id).await?)).await?;
     print(args, &cancelled, |terminal, cancelled| {
         let has_stopped = cancelled.state == RequestState::Cancelled;

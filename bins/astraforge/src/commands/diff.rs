@@ -13,7 +13,7 @@ use crate::{
 
 /// Shows the newest change of a request.
 pub(crate) async fn diff(args: &ConnectionArgs, request: &RequestArg) -> anyhow::Result<()> {
-    let id = parse_id(&request.request)?;
+    let id = parse_id(&request.request, "astraforge requests")?;
     let found = Connection::with(args, Queue::Leave, async |client| Ok(client.diff(id).await?)).await?;
     print(args, &found, write)
 }

@@ -13,7 +13,7 @@ use crate::{
 
 /// Shows the log of a request.
 pub(crate) async fn logs(args: &ConnectionArgs, logs: &LogsArgs) -> anyhow::Result<()> {
-    let request: RequestId = parse_id(&logs.request)?;
+    let request: RequestId = parse_id(&logs.request, "astraforge requests")?;
     // It stays until nothing is at work, so what waits has to be worked on.
     Connection::with(args, Queue::Work, async |client| show(client, args, request, logs.follow).await).await
 }

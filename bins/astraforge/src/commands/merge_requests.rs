@@ -30,7 +30,7 @@ pub(crate) async fn merge_requests(args: &ConnectionArgs, which: &OptionalReques
             listed.iter().for_each(|merge_request| write(terminal, merge_request));
         });
     };
-    let id: RequestId = parse_id(id)?;
+    let id: RequestId = parse_id(id, "astraforge requests")?;
     let wanted = |it: &MergeRequestView| it.request_id == id || it.id.as_uuid() == id.as_uuid();
     let found = listed.into_iter().find(wanted);
     print(args, &found.with_context(|| format!("there is no merge request of {id}"))?, write)

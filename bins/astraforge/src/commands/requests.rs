@@ -19,7 +19,7 @@ pub(crate) async fn requests(args: &ConnectionArgs, which: &OptionalRequest) -> 
 
 async fn show(client: &Client, args: &ConnectionArgs, which: &OptionalRequest) -> anyhow::Result<()> {
     match &which.id {
-        Some(id) => print(args, &client.request(parse_id(id)?).await?, one),
+        Some(id) => print(args, &client.request(parse_id(id, "astraforge requests")?).await?, one),
         None => print(args, &client.requests().await?, |terminal, requests| {
             if requests.is_empty() {
                 terminal.line("No requests yet. Make one with: astraforge run \"what to do\"");

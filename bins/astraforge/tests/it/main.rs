@@ -10,4 +10,5 @@ mod models;
 mod real_key;
 mod repositories;
 mod restarts;
+mod sandboxes;
 mod world;
