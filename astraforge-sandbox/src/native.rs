@@ -13,6 +13,7 @@ use std::{
 };
 
 use astraforge_core::{
+    BoxError,
     id::SandboxId,
     ports::{
         guest_service::GuestStream,
@@ -25,7 +26,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    process::Command,
+    process::{Child, Command},
 };
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
@@ -56,6 +57,7 @@ mod root_plan;
 mod rootfs;
 mod seccomp;
 mod state_folder;
+mod usage;
 
 /// How long a launcher may take. It takes milliseconds; only a broken machine comes near.
 const LAUNCH: Duration = Duration::from_secs(30);
@@ -220,10 +222,10 @@ impl NativeDriver {
         }
     }
 
-    /// Removes the folders of sandboxes whose processes are gone.
+    /// Removes what is left of sandboxes whose processes are gone, except for workspaces that are to be kept.
     fn sweep(&self) {
         for id in self.found().unwrap_or_default() {
-            if let Err(error) = self.folder(id).remove_if_dead() {
+            if let Err(error) = self.folder(id).settle_if_dead() {
                 tracing::warn!(sandbox.id = %id, %error, "cannot remove what a dead sandbox left");
             }
         }
@@ -233,7 +235,17 @@ impl NativeDriver {
         Folder::new(self.state_dir.join(id.to_string()))
     }
 
-    /// Lists the sandboxes that have a folder.
+    /// Lists the sandboxes that died by themselves and left a workspace on disk. None of them is live; creating one
+    /// again takes its workspace over, destroying it removes it.
+    ///
+    /// # Errors
+    /// When the state folder cannot be read.
+    pub fn kept(&self) -> io::Result<Vec<SandboxId>> {
+        let is_kept = |folder: Folder| folder.keeps_workspace() && !folder.is_live();
+        Ok(self.found()?.into_iter().filter(|id| is_kept(self.folder(*id))).collect())
+    }
+
+    /// Lists the ids that have a folder, live or not.
     fn found(&self) -> io::Result<Vec<SandboxId>> {
         let entries = std::fs::read_dir(&self.state_dir)?;
         Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
@@ -283,21 +295,33 @@ impl NativeDriver {
         GuestConfig { service_ports: service_ports.to_vec(), env, orphan_timeout: spec.orphan_timeout }
     }
 
-    /// Makes the folder of `id`, in the place of one that a dead sandbox left.
-    async fn claim(&self, id: SandboxId) -> Result<Lock, DriverError> {
+    /// Makes the folder of `id`, in the place of one that a dead sandbox left, or around the workspace in it.
+    async fn claim(&self, id: SandboxId) -> Result<(Lock, WorkspaceOrigin), DriverError> {
         let folder = self.folder(id);
-        let claimed = blocking(move || match folder.claim()? {
-            None if folder.remove_if_dead()? => folder.claim(),
-            claimed => Ok(claimed),
-        });
-        let claimed = claimed.await.map_err(|source| backend("make the folder of", id, source))?;
+        let claimed = blocking(move || folder.claim()).await;
+        let claimed = claimed.map_err(|source| backend("make the folder of", id, source))?;
         claimed.ok_or(DriverError::AlreadyExists { id })
     }
 
-    /// Starts the launcher and hears from it.
-    async fn launch(&self, spec: &LaunchSpec) -> io::Result<Report> {
-        let spec = serde_json::to_vec(spec)?;
-        let mut launcher = Command::new(&self.guest)
+    /// Starts the launcher and hears from it. One that made no sandbox is gone when this returns, and with it all that
+    /// it made: whatever has the id from then on is another's.
+    async fn launch(&self, spec: &LaunchSpec) -> Result<(), BoxError> {
+        let mut launcher = self.start_launcher()?;
+        let source: BoxError = match tokio::time::timeout(LAUNCH, talk(&mut launcher, spec)).await {
+            Ok(Ok(Report::Ready)) => return Ok(()),
+            Ok(Ok(Report::Failed(failure))) => failure.into(),
+            Ok(Err(error)) => error.into(),
+            Err(elapsed) => elapsed.into(),
+        };
+        // It cleans up behind itself; what it can't is left to whoever has the folder next.
+        if tokio::time::timeout(LAUNCH, launcher.wait()).await.is_err() {
+            launcher.kill().await?;
+        }
+        Err(source)
+    }
+
+    fn start_launcher(&self) -> io::Result<Child> {
+        Command::new(&self.guest)
             .arg0(guest_binary::NAME)
             .arg("launch")
             .env_clear()
@@ -305,19 +329,7 @@ impl NativeDriver {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()?;
-        // A launcher that ends before it has read everything has said why on its standard output.
-        if let Some(mut stdin) = launcher.stdin.take() {
-            let _ = stdin.write_all(&spec).await;
-        }
-        let (mut line, mut errors) = (Vec::new(), Vec::new());
-        if let (Some(stdout), Some(stderr)) = (launcher.stdout.take(), launcher.stderr.take()) {
-            let limit = |stream: &mut Vec<u8>| 65536 - stream.len() as u64;
-            let (mut stdout, mut stderr) = (stdout.take(limit(&mut line)), stderr.take(limit(&mut errors)));
-            // The launcher lets go of both once it has answered, and lives on.
-            tokio::try_join!(stdout.read_to_end(&mut line), stderr.read_to_end(&mut errors))?;
-        }
-        Ok(read_report(&line, &errors))
+            .spawn()
     }
 }
 
@@ -332,7 +344,7 @@ impl SandboxDriver for NativeDriver {
             memory: self.cgroups.enforcement(Controller::Memory),
             processes: Enforcement::Hard,
             cpu: self.cgroups.enforcement(Controller::Cpu),
-            disk: Enforcement::None,
+            disk: Enforcement::Soft,
             ..Capabilities::new(IsolationTier::T1)
         }
     }
@@ -344,17 +356,18 @@ impl SandboxDriver for NativeDriver {
         service_ports: &[u16],
     ) -> Result<WorkspaceOrigin, DriverError> {
         let spec = self.launch_spec(id, spec, Payload::Daemon(self.guest_config(spec, service_ports)))?;
-        let lock = self.claim(id).await?;
-        let report = tokio::time::timeout(LAUNCH, self.launch(&spec)).await;
+        let (lock, left) = self.claim(id).await?;
+        let origin = if let WorkspacePlan::Disk = spec.workspace { left } else { WorkspaceOrigin::Fresh };
+        let launched = self.launch(&spec).await;
         drop(lock);
-        let source: astraforge_core::BoxError = match report {
-            Ok(Ok(Report::Ready)) => return Ok(WorkspaceOrigin::Fresh),
-            Ok(Ok(Report::Failed(failure))) => failure.into(),
-            Ok(Err(error)) => error.into(),
-            Err(elapsed) => elapsed.into(),
-        };
-        self.destroy(id).await?;
-        Err(DriverError::Backend { operation: "create", id, source })
+        if let Err(source) = launched {
+            let folder = self.folder(id);
+            if let Err(error) = blocking(move || folder.settle_if_dead()).await {
+                tracing::warn!(sandbox.id = %id, %error, "cannot remove what is left of a sandbox that was not made");
+            }
+            return Err(DriverError::Backend { operation: "create", id, source });
+        }
+        Ok(origin)
     }
 
     async fn connect(&self, id: SandboxId) -> Result<GuestStream, DriverError> {
@@ -373,18 +386,39 @@ impl SandboxDriver for NativeDriver {
         }
     }
 
-    async fn usage(&self, _: SandboxId) -> Result<Usage, DriverError> {
-        Ok(Usage::default())
+    async fn usage(&self, id: SandboxId) -> Result<Usage, DriverError> {
+        let folder = self.folder(id);
+        let read = blocking(move || Ok(usage::read(&folder))).await;
+        read.map_err(|source| backend("measure", id, source))?.ok_or(DriverError::NotFound { id })
     }
 
+    /// Lists the live ones; what died and left its workspace is told by [`NativeDriver::kept`].
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError> {
-        self.found().map_err(|error| unsupported("listing sandboxes", error.to_string()))
+        let live = |found: Vec<SandboxId>| found.into_iter().filter(|id| self.folder(*id).is_live()).collect();
+        self.found().map(live).map_err(|error| unsupported("listing sandboxes", error.to_string()))
     }
 
     async fn destroy(&self, id: SandboxId) -> Result<(), DriverError> {
         let folder = self.folder(id);
         blocking(move || folder.destroy()).await.map_err(|source| backend("destroy", id, source))
     }
+}
+
+/// Tells the launcher what to make, and hears how it went.
+async fn talk(launcher: &mut Child, spec: &LaunchSpec) -> io::Result<Report> {
+    let spec = serde_json::to_vec(spec)?;
+    // A launcher that ends before it has read everything has said why on its standard output.
+    if let Some(mut stdin) = launcher.stdin.take() {
+        let _ = stdin.write_all(&spec).await;
+    }
+    let (mut line, mut errors) = (Vec::new(), Vec::new());
+    if let (Some(stdout), Some(stderr)) = (launcher.stdout.take(), launcher.stderr.take()) {
+        let limit = |stream: &mut Vec<u8>| 65536 - stream.len() as u64;
+        let (mut stdout, mut stderr) = (stdout.take(limit(&mut line)), stderr.take(limit(&mut errors)));
+        // The launcher lets go of both once it has answered, and lives on.
+        tokio::try_join!(stdout.read_to_end(&mut line), stderr.read_to_end(&mut errors))?;
+    }
+    Ok(read_report(&line, &errors))
 }
 
 /// Runs what blocks where it blocks nobody.
@@ -404,7 +438,8 @@ fn workspace(workspace: &Workspace, room: u64) -> Result<WorkspacePlan, DriverEr
         Workspace::Disk { size: Limit { strictness: Strictness::BestEffort, .. } } => Ok(WorkspacePlan::Disk),
         Workspace::Disk { .. } => Err(unsupported(
             "a required limit on a workspace on disk",
-            "this driver cannot enforce one; ask for a workspace in memory, or make the limit best effort",
+            "this driver measures what lies on disk and enforces nothing; ask for a workspace in memory, whose size \
+             always holds, or make the limit best effort",
         )),
     }
 }

@@ -8,7 +8,10 @@ use std::{
     io::{self, Read, Write},
     os::{
         fd::AsRawFd,
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::Path,
 };
@@ -54,6 +57,9 @@ fn keep(spec: &LaunchSpec) -> io::Result<()> {
         Ok(lock) => lock,
     };
     let outcome = start(&folder, spec).and_then(|child| {
+        if let WorkspacePlan::Disk = spec.workspace {
+            folder.keep_workspace().at("keep the workspace").inspect_err(|_| child.kill())?;
+        }
         answer(&Report::Ready).at("answer the server").inspect_err(|_| child.kill())?;
         child.wait();
         Ok(())
@@ -63,7 +69,7 @@ fn keep(spec: &LaunchSpec) -> io::Result<()> {
         let _ = answer(&Report::Failed(failure));
     }
     let cgroups = record::remove_cgroups(&spec.cgroups.iter().map(|it| it.folder.clone()).collect::<Vec<_>>());
-    let removed = folder.remove().and(cgroups);
+    let removed = folder.leave().and(cgroups);
     drop(lock);
     removed
 }
@@ -79,7 +85,7 @@ fn start(folder: &Folder, spec: &LaunchSpec) -> Result<Child, Failure> {
     };
     folder.write_record(&record).at("write the sandbox's record")?;
     if let WorkspacePlan::Disk = spec.workspace {
-        make_workspace(folder.path(), spec.host_id).at("make the workspace folder")?;
+        make_workspace(folder, spec.host_id).at("make the workspace folder")?;
     }
     for cgroup in &spec.cgroups {
         cgroup.make().at(format_args!("set limits in {}", cgroup.folder.display()))?;
@@ -171,9 +177,17 @@ fn listen(folder: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
 }
 
-fn make_workspace(folder: &Path, owner: Option<u32>) -> io::Result<()> {
-    let path = folder.join("workspace");
-    fs::create_dir(&path)?;
+/// Makes the folder of the workspace, or opens the one that an earlier sandbox of the same id left.
+fn make_workspace(folder: &Folder, owner: Option<u32>) -> io::Result<()> {
+    let path = folder.workspace();
+    match fs::create_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.keeps_workspace() => {
+            // Its agent may have closed it to itself.
+            let mode = fs::symlink_metadata(&path)?.permissions().mode();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode & 0o777 | 0o700))?;
+        }
+        made => made?,
+    }
     if let Some(id) = owner {
         rustix::fs::chown(&path, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
     }

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use astraforge_core::ports::machines::WorkspaceOrigin;
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::{AtFlags, FlockOperation, Mode, OFlags},
@@ -25,6 +26,15 @@ const DEATH: Duration = Duration::from_secs(30);
 
 /// How often is looked whether a launcher has let go of its folder.
 const GLANCE: Duration = Duration::from_millis(1);
+
+/// The record's name in the folder.
+const RECORD: &str = "record.json";
+
+/// The name of the workspace in the folder.
+const WORKSPACE: &str = "workspace";
+
+/// The name of the file that says that the workspace outlives the sandbox.
+const KEEP: &str = "keep";
 
 /// One sandbox's folder on the host.
 ///
@@ -75,7 +85,7 @@ impl Folder {
 
     /// Reads the record; `None` before it is written, and for one of an earlier boot or version.
     pub(crate) fn record(&self) -> Option<Record> {
-        let record: Record = serde_json::from_slice(&fs::read(self.0.join("record.json")).ok()?).ok()?;
+        let record: Record = serde_json::from_slice(&fs::read(self.0.join(RECORD)).ok()?).ok()?;
         (record.boot == boot()).then_some(record)
     }
 
@@ -83,7 +93,7 @@ impl Folder {
     pub(crate) fn write_record(&self, record: &Record) -> io::Result<()> {
         let new = self.0.join("record.new");
         fs::write(&new, serde_json::to_vec(record)?)?;
-        fs::rename(new, self.0.join("record.json"))
+        fs::rename(new, self.0.join(RECORD))
     }
 
     /// Takes part in the folder's use: while the lock is held, nobody removes the folder.
@@ -94,35 +104,81 @@ impl Folder {
         Ok(self.lock(FlockOperation::NonBlockingLockShared)?.ok_or(io::ErrorKind::ResourceBusy)?)
     }
 
-    /// Makes the folder and shares it, as the only one of all who try; `None` when it is another's.
-    pub(crate) fn claim(&self) -> io::Result<Option<Lock>> {
+    /// Makes the folder, or takes over the workspace that a dead sandbox left in it, and shares it as the only one of all
+    /// who try; `None` when it is another's.
+    pub(crate) fn claim(&self) -> io::Result<Option<(Lock, WorkspaceOrigin)>> {
+        if !self.settle_if_dead()? {
+            return Ok(None);
+        }
+        // One at a time: a lock that is loosened from one's own to a shared one is nobody's for a moment.
+        let _turn = self.turn()?;
         match self.create() {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             created => created?,
         }
-        // Somebody may have taken it for a dead one's, removed it and made it anew: who has it alone, has it.
+        // Others who want it alone only remove what is dead, and leave a folder that they find changed.
         let lock = match self.lock(FlockOperation::NonBlockingLockExclusive) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             lock => lock?,
         };
         let Some(lock) = lock else { return Ok(None) };
+        if self.0.join(RECORD).exists() {
+            return Ok(None); // another's, who came first and is dead again
+        }
         match rustix::fs::flock(&lock.0, FlockOperation::NonBlockingLockShared) {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             shared => shared?,
         }
         // Between the two locks it had none.
-        Ok(self.is_named(&lock)?.then_some(lock))
+        let origin = if self.keeps_workspace() { WorkspaceOrigin::Kept } else { WorkspaceOrigin::Fresh };
+        Ok(self.is_named(&lock)?.then_some((lock, origin)))
     }
 
-    /// Removes what a dead sandbox left. `false` when it lives, or is being made: then its launcher or its server holds
-    /// the lock.
-    pub(crate) fn remove_if_dead(&self) -> io::Result<bool> {
+    /// Waits for this one's turn among all who claim a folder beside this one.
+    fn turn(&self) -> io::Result<Lock> {
+        let parent = self.0.parent().ok_or(io::ErrorKind::NotFound)?;
+        let turn = rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        loop {
+            match rustix::fs::flock(&turn, FlockOperation::LockExclusive) {
+                Err(Errno::INTR) => {}
+                taken => return Ok(taken.map(|()| Lock(turn))?),
+            }
+        }
+    }
+
+    /// Removes what a dead sandbox left, except for a workspace that is to be kept. `false` when it lives, or is being
+    /// made: then its launcher or its server holds the lock.
+    pub(crate) fn settle_if_dead(&self) -> io::Result<bool> {
         match self.lock(FlockOperation::NonBlockingLockExclusive) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
             Ok(None) => Ok(false),
             Ok(Some(lock)) => self.clear(&lock).map(|()| true),
         }
+    }
+
+    /// Tells whether a sandbox lives here: its launcher does.
+    pub(crate) fn is_live(&self) -> bool {
+        self.record().is_some_and(|it| it.keeper.open().is_some())
+    }
+
+    /// Returns the folder of a workspace on disk.
+    pub(crate) fn workspace(&self) -> PathBuf {
+        self.0.join(WORKSPACE)
+    }
+
+    /// Has the workspace outlive the sandbox, until it is destroyed.
+    pub(crate) fn keep_workspace(&self) -> io::Result<()> {
+        fs::write(self.0.join(KEEP), "")
+    }
+
+    fn forget_workspace(&self) -> io::Result<()> {
+        ignore_missing(rustix::fs::unlink(self.0.join(KEEP)))
+    }
+
+    /// Tells whether there is a workspace that outlives its sandbox.
+    pub(crate) fn keeps_workspace(&self) -> bool {
+        self.0.join(KEEP).exists() && self.workspace().is_dir()
     }
 
     /// Locks the folder; `None` when others use it in a way that does not go together.
@@ -148,6 +204,8 @@ impl Folder {
 
     /// Ends the sandbox's processes and removes all that it owns. What is not there is fine.
     pub(crate) fn destroy(&self) -> io::Result<()> {
+        // First of all: whoever cleans up after a crash in the midst of this removes the workspace too.
+        self.forget_workspace()?;
         let start = Instant::now();
         loop {
             if let Some(record) = self.record() {
@@ -156,7 +214,11 @@ impl Folder {
             match self.lock(FlockOperation::NonBlockingLockExclusive) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(error),
-                Ok(Some(lock)) => return self.clear(&lock),
+                Ok(Some(lock)) => {
+                    // It may have come to be, and begun to keep its workspace, since.
+                    self.forget_workspace()?;
+                    return self.clear(&lock);
+                }
                 // A launcher that has not written its record yet, or is cleaning up.
                 Ok(None) if start.elapsed() < DEATH => std::thread::sleep(GLANCE),
                 Ok(None) => return Err(io::Error::new(io::ErrorKind::TimedOut, "its launcher does not let go of it")),
@@ -164,14 +226,14 @@ impl Folder {
         }
     }
 
-    /// Removes what nobody uses any more.
+    /// Removes what nobody uses any more, except for a workspace that is to be kept.
     fn clear(&self, _lock: &Lock) -> io::Result<()> {
         if let Some(record) = self.record() {
             // A launcher that was killed may have left its child on its way to notice.
             record.init.map_or(Ok(()), Process::kill)?;
             remove_cgroups(&record.cgroups)?;
         }
-        self.remove()
+        self.leave()
     }
 
     /// Ends the processes: first the inside, after which the keeper cleans up and leaves by itself.
@@ -185,9 +247,19 @@ impl Folder {
         record.keeper.kill()
     }
 
-    /// Removes the folder and all in it.
-    pub(crate) fn remove(&self) -> io::Result<()> {
-        remove_tree(&self.0)
+    /// Removes the folder and all in it, except for a workspace that is to be kept. For those who know that no process
+    /// of the sandbox is left.
+    pub(crate) fn leave(&self) -> io::Result<()> {
+        if !self.keeps_workspace() {
+            return remove_tree(&self.0);
+        }
+        for entry in fs::read_dir(&self.0)? {
+            let entry = entry?;
+            if [WORKSPACE, KEEP].iter().all(|kept| entry.file_name() != *kept) {
+                ignore_missing(rustix::fs::unlink(entry.path()))?;
+            }
+        }
+        Ok(())
     }
 }
 

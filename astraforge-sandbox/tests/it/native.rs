@@ -36,8 +36,10 @@ mod attacks;
 mod folders;
 mod hostile;
 mod inside;
+mod kept;
 mod leftovers;
 mod limits;
+mod usage;
 
 /// Names the guest program to test with.
 const GUEST_VARIABLE: &str = "ASTRAFORGE_GUEST";
