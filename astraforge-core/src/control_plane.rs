@@ -14,6 +14,7 @@ use chrono::TimeDelta;
 use crate::{
     access::{Action, Caller},
     error::ForgeError,
+    files::{FileReply, FileRequest, FileVerb, Roots},
     id::{SandboxId, SnapshotId},
     ports::{
         artifacts::ArtifactStore,
@@ -282,9 +283,11 @@ impl ControlPlane {
         let driver = Arc::clone(self.driver(&sandbox.mode)?);
         let (machine, workspace) = match driver.make(sandbox.id, sandbox.spec.clone()).await {
             Ok(made) => (made.machine, made.workspace),
-            // Whoever started it before died between the machine and the row. What is in it nobody can know: restore.
+            // Whoever started it before died between the machine and the row.
             Err(SessionError::AlreadyExists { .. }) => {
-                (driver.find(sandbox.id, sandbox.spec.egress.clone()).await?, WorkspaceOrigin::Fresh)
+                let machine = driver.find(sandbox.id, sandbox.spec.egress.clone()).await?;
+                let workspace = origin_of(machine.as_ref()).await?;
+                (machine, workspace)
             }
             Err(error) => {
                 let text = chain(&error);
@@ -413,6 +416,16 @@ const fn label(why: Termination) -> &'static str {
     match why {
         Termination::Stopped => "stop",
         other => other.as_str(),
+    }
+}
+
+/// Where the workspace of a machine comes from that somebody else made. A restore puts all files in place at once, so a
+/// workspace with anything in it is whole.
+async fn origin_of(machine: &dyn Machine) -> Result<WorkspaceOrigin, SessionError> {
+    let verb = FileVerb::List { path: "/workspace".to_owned(), depth: 1, limit: 1 };
+    match machine.file(FileRequest { roots: Roots::everywhere(), verb }).await? {
+        FileReply::Entries { entries, .. } if !entries.is_empty() => Ok(WorkspaceOrigin::Kept),
+        _ => Ok(WorkspaceOrigin::Fresh),
     }
 }
 

@@ -96,7 +96,10 @@ impl Sandboxes {
         match self.open(id, services).await {
             Ok(session) => Ok((session, workspace)),
             Err(error) => {
-                self.discard(id).await;
+                // Files that an earlier sandbox left are not this creation's to remove.
+                if workspace == WorkspaceOrigin::Fresh {
+                    self.discard(id).await;
+                }
                 Err(error)
             }
         }
@@ -207,8 +210,9 @@ impl Drop for Creation {
         if let (Some(making), Ok(runtime)) = (self.making.take(), Handle::try_current()) {
             let (sandboxes, id) = (self.sandboxes.clone(), self.id);
             runtime.spawn(async move {
-                // One that failed left nothing, and may not even have been ours (`AlreadyExists`).
-                if let Ok(Ok(_)) = making.await {
+                // One that failed left nothing, and may not even have been ours (`AlreadyExists`). One with files of an
+                // earlier sandbox goes on: whoever wants those files finds it.
+                if let Ok(Ok((_, WorkspaceOrigin::Fresh))) = making.await {
                     sandboxes.discard(id).await;
                 }
             });

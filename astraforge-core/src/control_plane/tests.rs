@@ -288,3 +288,25 @@ async fn a_file_that_was_taken_out_outlives_its_sandbox() {
     let (_, bytes) = world.plane.artifact(&world.caller, artifact.id).await.unwrap();
     assert_eq!(bytes.try_collect::<Vec<_>>().await.unwrap().concat(), b"precious");
 }
+
+#[tokio::test]
+async fn a_machine_that_somebody_else_made_keeps_the_files_it_has() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    world.plane.snapshot(&world.caller, id, NewSnapshot::default()).await.unwrap();
+    world.machines.write(id, FILE, "newer");
+    // As a server leaves it that was killed between the machine and the row.
+    let mut left = world.row(id).await;
+    left.start(world.clock.now() - TimeDelta::hours(1));
+    assert!(world.store.update_sandbox(&left).await.unwrap());
+    world.plane.machine(&world.caller, id).await.unwrap();
+    assert_eq!(world.file(id).as_deref(), Some("newer"), "nothing older is put over it");
+    // And one that never got its files gets them.
+    let mut left = world.row(id).await;
+    left.start(world.clock.now() - TimeDelta::hours(1));
+    assert!(world.store.update_sandbox(&left).await.unwrap());
+    world.machines.kill(id, false);
+    world.machines.make(id, SandboxSpec::default()).await.unwrap();
+    world.plane.machine(&world.caller, id).await.unwrap();
+    assert_eq!(world.file(id).as_deref(), Some("precious"));
+}

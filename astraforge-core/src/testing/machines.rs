@@ -15,7 +15,10 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use crate::{
     archive::{ArchiveSummary, CompareRequest, Comparison, PackRequest, TreeChange, TreeChangeKind, UnpackRequest},
     egress::{Egress, EgressEvent},
-    files::{DownloadRequest, FileErrorKind, FileEvent, FileReply, FileRequest, UploadRequest, WatchRequest},
+    files::{
+        DownloadRequest, Entry, EntryKind, FileErrorKind, FileEvent, FileReply, FileRequest, FileVerb, UploadRequest,
+        WatchRequest,
+    },
     id::SandboxId,
     ports::{
         machines::{ByteStream, Machine, Machines, Made, Usage, WorkspaceOrigin},
@@ -200,8 +203,17 @@ impl Machine for PlayedMachine {
         Err(SessionError::NoSuchProcess { name })
     }
 
-    async fn file(&self, _: FileRequest) -> Result<FileReply, SessionError> {
-        Err(unplayed("a file verb"))
+    async fn file(&self, request: FileRequest) -> Result<FileReply, SessionError> {
+        let FileVerb::List { .. } = request.verb else { return Err(unplayed("a file verb")) };
+        let entry = |(path, text): (String, String)| Entry {
+            path,
+            kind: EntryKind::File,
+            size: text.len() as u64,
+            mode: 0o644,
+            modified_at: chrono::DateTime::UNIX_EPOCH,
+            target: None,
+        };
+        Ok(FileReply::Entries { entries: self.files().into_iter().map(entry).collect(), truncated: false })
     }
 
     async fn watch(
