@@ -59,6 +59,7 @@ pub mod files;
 pub mod forge;
 pub mod git;
 pub mod id;
+pub mod image;
 pub mod job;
 pub mod journal;
 pub mod merge_request;

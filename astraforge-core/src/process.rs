@@ -7,21 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::Exit;
 
-/// The size of a terminal, in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PtySize {
-    /// Lines.
-    pub rows: u16,
-    /// Characters in a line.
-    pub columns: u16,
-}
-
-impl Default for PtySize {
-    fn default() -> Self {
-        Self { rows: 24, columns: 80 }
-    }
-}
-
 /// A name that a caller gives a process: letters, digits, `-`, `_`, `.`, at most 64 of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{egress::Egress, files::Roots, process::PtySize};
+use crate::{egress::Egress, files::Roots, image::Image};
 
 /// A number of bytes, read and printed the way Kubernetes writes sizes (`512Mi`, `2Gi`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -161,77 +161,6 @@ pub struct ReadOnlyFolder {
     pub source: PathBuf,
     /// The absolute path inside the sandbox.
     pub target: PathBuf,
-}
-
-/// What a sandbox sees as its system: `python:3.11-slim`, `registry.example.com/team/tools@sha256:…`, or the absolute
-/// path of a root folder, an OCI image layout or an image archive on the host.
-///
-/// A name that could be taken for an option, or that holds blanks, is no image.
-///
-/// ```
-/// use astraforge_core::session::Image;
-///
-/// assert_eq!("python:3.11-slim".parse::<Image>()?.as_str(), "python:3.11-slim");
-/// assert!("--privileged".parse::<Image>().is_err());
-/// # Ok::<(), astraforge_core::session::ParseImageError>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Image(String);
-
-/// A text that names no image.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` names no image: write name:tag, registry/name@sha256:digest, or an absolute path")]
-pub struct ParseImageError(String);
-
-impl Image {
-    /// Returns the name or path.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Returns the path on the host, when the image is one.
-    #[must_use]
-    pub fn as_path(&self) -> Option<&std::path::Path> {
-        self.0.starts_with('/').then(|| std::path::Path::new(&self.0))
-    }
-}
-
-impl FromStr for Image {
-    type Err = ParseImageError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let path = |c: char| !c.is_control();
-        let name = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-        let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let sound = if text.starts_with('/') {
-            text.len() <= 4096 && text.chars().all(path)
-        } else {
-            text.len() <= 255 && starts_well && text.chars().all(name) && !text.contains("//") && !text.ends_with('/')
-        };
-        sound.then(|| Self(text.to_owned())).ok_or_else(|| ParseImageError(text.chars().take(80).collect()))
-    }
-}
-
-impl fmt::Display for Image {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for Image {
-    type Error = ParseImageError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Image> for String {
-    fn from(image: Image) -> Self {
-        image.0
-    }
 }
 
 /// What a sandbox is asked to be. A driver gives all of it or refuses.
@@ -423,6 +352,21 @@ impl Command {
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PtySize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+impl Default for PtySize {
+    fn default() -> Self {
+        Self { rows: 24, columns: 80 }
     }
 }
 

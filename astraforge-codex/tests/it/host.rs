@@ -16,8 +16,7 @@ use astraforge_core::{
         guest_service::ServiceBinding,
         sessions::{ExecControl, Execution, Session, SessionError, Sessions},
     },
-    process::PtySize,
-    session::{Command, ExecEvent, Exit, SandboxSpec, Signal},
+    session::{Command, ExecEvent, Exit, PtySize, SandboxSpec, Signal},
 };
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -11,8 +11,8 @@ use crate::{
     files::FileErrorKind,
     id::SandboxId,
     ports::guest_service::ServiceBinding,
-    process::{ProcessName, PtySize},
-    session::{Command, ExecEvent, ExecOutput, SandboxSpec, Signal},
+    process::ProcessName,
+    session::{Command, ExecEvent, ExecOutput, PtySize, SandboxSpec, Signal},
 };
 
 /// Makes and finds sandboxes. Runners and agents see only this; drivers stand behind it.

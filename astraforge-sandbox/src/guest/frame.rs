@@ -6,8 +6,8 @@ use std::{io, marker::PhantomData};
 
 use astraforge_core::{
     files::FileErrorKind,
-    process::{ProcessId, PtySize},
-    session::{Exit, Signal},
+    process::ProcessId,
+    session::{Exit, PtySize, Signal},
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

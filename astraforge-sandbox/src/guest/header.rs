@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use astraforge_core::{
     archive::{CompareRequest, PackRequest, UnpackRequest},
     files::{DownloadRequest, FileRequest, UploadRequest, WatchRequest},
-    process::{ProcessName, ProcessTag, PtySize},
-    session::Signal,
+    process::{ProcessName, ProcessTag},
+    session::{PtySize, Signal},
 };
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

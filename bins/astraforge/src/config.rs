@@ -85,6 +85,9 @@ pub(crate) struct ServerArgs {
     pub(crate) git_author_email: String,
 }
 
+/// The tenant that owns everything on a node of one person or team.
+pub(crate) const TENANT: &str = "tenant-default";
+
 /// An agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Executor {

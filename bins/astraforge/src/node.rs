@@ -34,13 +34,10 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     agent::Agent,
-    config::{Executor, ModelConfig, ServerArgs},
+    config::{Executor, ModelConfig, ServerArgs, TENANT},
     data_folder::{DataFolder, ServerFile},
     sandbox_plane,
 };
-
-/// The tenant that owns everything on a node of one person or team.
-pub(crate) const TENANT: &str = "tenant-default";
 
 /// A running node: it accepts calls and works through the queue until it is stopped.
 pub(crate) struct Node {

@@ -14,7 +14,7 @@ use astraforge_sandbox::{
     sandboxes::Sandboxes,
 };
 
-use crate::{config::ServerArgs, node::TENANT};
+use crate::config::{ServerArgs, TENANT};
 
 /// Where the machines of durable sandboxes are, apart from those of runs: a server removes the latter when it starts.
 const MACHINES: &str = "session-sandboxes";

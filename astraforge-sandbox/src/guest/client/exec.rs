@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use astraforge_core::{
     ports::sessions::{ExecControl, Execution, SessionError},
-    process::{Process, ProcessId, ProcessName, ProcessTag, PtySize},
-    session::{Command, ExecEvent, Signal, StdinEnd},
+    process::{Process, ProcessId, ProcessName, ProcessTag},
+    session::{Command, ExecEvent, PtySize, Signal, StdinEnd},
 };
 use async_trait::async_trait;
 use bytes::Bytes;

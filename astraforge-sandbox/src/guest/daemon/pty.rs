@@ -2,7 +2,7 @@
 
 use std::io;
 
-use astraforge_core::process::PtySize;
+use astraforge_core::session::PtySize;
 use rustix::{
     fd::{AsFd, OwnedFd},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},

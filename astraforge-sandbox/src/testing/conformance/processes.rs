@@ -2,7 +2,8 @@
 
 use astraforge_core::{
     ports::sessions::Execution,
-    process::{Process, ProcessName, PtySize},
+    process::{Process, ProcessName},
+    session::PtySize,
 };
 
 use super::*;
