@@ -91,6 +91,10 @@ impl Sandboxes {
         spec: SandboxSpec,
         services: Vec<ServiceBinding>,
     ) -> Result<Provisioned, SessionError> {
+        if spec.egress != Egress::Off {
+            let reason = "sandboxes reach nothing but the services given to them yet: ask for egress off".to_owned();
+            return Err(SessionError::Unsupported { what: "that egress".to_owned(), reason });
+        }
         let ports: Vec<u16> = services.iter().map(|binding| binding.port).collect();
         let workspace = self.driver.create(id, &spec, &ports).await.map_err(session_error)?;
         match self.open(id, services).await {

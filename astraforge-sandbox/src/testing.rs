@@ -11,6 +11,7 @@ pub mod conformance;
 macro_rules! driver_conformance {
     ($connect:expr) => {
         $crate::driver_conformance! { @ $connect;
+            what_cannot_be_given_is_refused
             exit_codes_are_reported
             death_by_signal_is_told_from_exit
             streams_are_separate_and_byte_exact
