@@ -7,7 +7,7 @@ use std::{ffi::CStr, path::Path};
 
 use rustix::{
     fd::OwnedFd,
-    fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, renameat, statat, unlinkat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, chmodat, mkdirat, openat, renameat, statat, unlinkat},
     io::Errno,
 };
 
@@ -99,10 +99,27 @@ fn steps(folder: &OwnedFd) -> Result<(), Errno> {
 fn move_all(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
     for name in names(from)? {
         if !is_ours(&name) {
-            renameat(from, &name, to, &name)?;
+            move_one(from, &name, to)?;
         }
     }
     Ok(())
+}
+
+/// Moves one thing. A folder that its owner may not write cannot be given another parent; for this it may.
+fn move_one(from: &OwnedFd, name: &CStr, to: &OwnedFd) -> Result<(), Errno> {
+    match renameat(from, name, to, name) {
+        Err(Errno::ACCESS | Errno::PERM) => {
+            let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                return Err(Errno::ACCESS);
+            }
+            let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+            chmodat(from, name, mode | Mode::RWXU, AtFlags::empty())?;
+            renameat(from, name, to, name)?;
+            chmodat(to, name, mode, AtFlags::empty())
+        }
+        moved => moved,
+    }
 }
 
 fn exists(folder: &OwnedFd, name: &CStr) -> bool {
