@@ -34,6 +34,7 @@
 //! ```
 
 mod archive;
+pub mod connect;
 #[cfg(feature = "native")]
 pub mod doctor;
 pub mod driver;

@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::Context;
 use astraforge_adapters::sqlite::SqliteStore;
 use astraforge_codex::{CodexProgram, CodexRunner, LlmProxy, RunSettings, StubExecutor};
 use astraforge_core::{
@@ -21,15 +20,13 @@ use astraforge_core::{
     run::{FailureCause, RunFailure},
     session::Workspace,
 };
-use astraforge_sandbox::{
-    native::{NativeConfig, NativeDriver, guest_binary::GuestBinary},
-    sandboxes::Sandboxes,
-};
+use astraforge_sandbox::sandboxes::Sandboxes;
 use async_trait::async_trait;
 
 use crate::{
     config::{Executor, ServerArgs},
     data_folder::DataFolder,
+    drivers::{self, Purpose},
 };
 
 /// The agent of a node.
@@ -45,14 +42,14 @@ pub(crate) struct Agent {
 impl Agent {
     /// Finds the agent and makes it ready. One that can't work is no reason to hide what was done before: the node
     /// starts, says why, and every run fails with that reason.
-    pub(crate) fn new(
+    pub(crate) async fn new(
         args: &ServerArgs,
         folder: &DataFolder,
         model: Arc<dyn ModelUpstream>,
         store: Arc<SqliteStore>,
     ) -> Self {
-        let sandboxes = match sandboxes(args, folder) {
-            Ok(sandboxes) => sandboxes,
+        let sandboxes = match drivers::default(args, folder.root(), Purpose::Runs).await {
+            Ok(sandboxes) => Arc::new(sandboxes),
             Err(error) => return Self::unavailable(None, &error, FailureCause::Sandbox),
         };
         match executor(args, sandboxes.clone(), model, store) {
@@ -66,18 +63,6 @@ impl Agent {
         let executor = Arc::new(Unavailable(RunFailure::new(cause, reason.clone())));
         Self { executor, sandboxes, trouble: Some(format!("runs will fail: {reason}")) }
     }
-}
-
-fn sandboxes(args: &ServerArgs, folder: &DataFolder) -> anyhow::Result<Arc<Sandboxes>> {
-    let state = folder.path("sandboxes");
-    let guest = GuestBinary::find(args.guest.as_deref(), &state)?;
-    let mut config = NativeConfig::new(state, guest.path());
-    for toolchain in &args.toolchains {
-        config = config.with_toolchain(toolchain);
-    }
-    let driver =
-        NativeDriver::new(config).context("this machine cannot run sandboxes; `astraforge doctor` says more")?;
-    Ok(Arc::new(Sandboxes::new(Arc::new(driver))))
 }
 
 /// The executor of that name; only the chosen one is made.

@@ -49,9 +49,12 @@ pub(crate) struct ServerArgs {
     /// Folders that sandboxes see read-only, separated by colons
     #[arg(long, global = true, env = "SANDBOX_TOOLCHAINS", value_name = "FOLDERS", value_delimiter = ':')]
     pub(crate) toolchains: Vec<PathBuf>,
-    /// Where workspaces run; `native` is the one that exists today
-    #[arg(long, global = true, env = "PROVISIONER", value_name = "NAME", default_value = "native")]
-    pub(crate) provisioner: String,
+    /// Where sandboxes run unless they ask for something else
+    #[arg(long, global = true, env = "PROVISIONER", value_enum, default_value_t = Provisioner::Native)]
+    pub(crate) provisioner: Provisioner,
+    /// What durable sandboxes may ask for besides, separated by commas
+    #[arg(long, global = true, env = "SANDBOX_DRIVERS", value_enum, value_delimiter = ',', value_name = "DRIVERS")]
+    pub(crate) drivers: Vec<Provisioner>,
     /// Size of a run's workspace, in memory
     #[arg(long, global = true, env = "ASTRAFORGE_WORKSPACE_SIZE", value_name = "SIZE", default_value = "2Gi")]
     pub(crate) workspace_size: ByteSize,
@@ -87,6 +90,17 @@ pub(crate) struct ServerArgs {
 
 /// The tenant that owns everything on a node of one person or team.
 pub(crate) const TENANT: &str = "tenant-default";
+
+/// A sandbox driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Provisioner {
+    /// Processes of this machine, in namespaces of their own
+    Native,
+    /// Containers of a Docker engine
+    Docker,
+    /// Pods of a Kubernetes cluster
+    K8s,
+}
 
 /// An agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -147,17 +161,6 @@ impl ServerArgs {
             }),
             (None, None, None) => Ok(ModelConfig::Missing),
         }
-    }
-
-    /// Refuses what is not built yet, by its name.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
-        if self.provisioner != "native" {
-            bail!(
-                "PROVISIONER={} is not available: sandboxes run with `native` today; docker and k8s are coming",
-                self.provisioner
-            );
-        }
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod connection;
 mod data_folder;
+mod drivers;
 mod node;
 mod render;
 mod sandbox_plane;

@@ -68,14 +68,13 @@ pub(crate) enum Queue {
 impl Node {
     /// Starts a node on `listener`.
     pub(crate) async fn start(args: &ServerArgs, listener: TcpListener, queue: Queue) -> anyhow::Result<Self> {
-        args.check()?;
         let folder = DataFolder::open(&args.data_folder()?)?;
         let redactor = Redactor::default();
         let (model, known) = model(args, &redactor)?;
         let store = open_store(&folder).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Journal::new(store.clone(), Arc::new(InProcessWakeups::default()), clock, redactor);
-        let agent = Agent::new(args, &folder, model.clone(), store.clone());
+        let agent = Agent::new(args, &folder, model.clone(), store.clone()).await;
         let notes = agent.trouble.clone().into_iter().chain(notes(args)?).collect();
         let quarantine = quarantine(&folder);
         let forge = Forge::new(ports(args, &folder, journal, &agent, &quarantine, &model)?);
@@ -87,7 +86,7 @@ impl Node {
             remove_left(sandboxes).await?;
         }
         clear(&folder, &quarantine).await?;
-        let plane = sandbox_plane::build(args, folder.root(), store.clone());
+        let plane = sandbox_plane::build(args, folder.root(), store.clone()).await;
         let n_workers = if queue == Queue::Work { args.workers } else { 0 };
         let mut tasks = start_tasks(n_workers, forge, quarantine, listener, stopped.clone()).await?;
         // Without one no sandbox can run here, which the agent says already.

@@ -89,7 +89,6 @@ fn mistakes_are_told_with_what_to_do() {
     fails(world.astraforge().args(["logs", "01a20380-757b-7283-91c1-838b0019b98d"]), "not found");
     fails(world.astraforge().args(["requests", "--server", "http://127.0.0.1:9"]), "--api-key");
     fails(world.astraforge().args(["requests", "--server", "http://127.0.0.1:9", "--api-key", "k"]), "127.0.0.1:9");
-    fails(world.astraforge().args(["up", "--provisioner", "docker"]), "docker and k8s are coming");
 }
 
 /// Starts `run`, interrupts it like Ctrl-C when its agent is at work, and returns the request and what it said.

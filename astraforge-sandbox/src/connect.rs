@@ -1,0 +1,28 @@
+//! From a configuration to a driver; the only file that names every one of them.
+
+use std::sync::Arc;
+
+use crate::driver::{DriverError, DynSandboxDriver};
+#[cfg(feature = "native")]
+use crate::native::{NativeConfig, NativeDriver};
+
+/// A driver that is to be used, with its settings.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum DriverConfig {
+    /// Processes of this machine, in namespaces of their own.
+    #[cfg(feature = "native")]
+    Native(NativeConfig),
+}
+
+/// Prepares the driver: finds out what its backend can do, and removes what sandboxes of dead servers left.
+///
+/// # Errors
+/// [`DriverError::Unsupported`] when the backend is not there or does not allow sandboxes; the text says what would
+/// change that.
+pub async fn connect(config: DriverConfig) -> Result<DynSandboxDriver, DriverError> {
+    match config {
+        #[cfg(feature = "native")]
+        DriverConfig::Native(config) => Ok(Arc::new(NativeDriver::new(config)?)),
+    }
+}
