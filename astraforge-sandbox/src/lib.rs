@@ -35,6 +35,7 @@
 
 mod archive;
 pub mod connect;
+pub mod container;
 #[cfg(feature = "native")]
 pub mod doctor;
 pub mod driver;

@@ -55,7 +55,7 @@ mod record;
 pub(crate) mod remedy;
 mod root_plan;
 mod rootfs;
-mod seccomp;
+pub(crate) mod seccomp;
 mod state_folder;
 mod usage;
 

@@ -103,12 +103,12 @@ fn unconditional() -> impl Iterator<Item = libc::c_long> {
 const UNKNOWN: std::ops::Range<i64> = 470..512;
 
 /// Compiles the filters, in the order in which they are to be loaded.
-pub(super) fn filters() -> Result<[BpfProgram; 2], Failure> {
+pub(crate) fn filters() -> Result<[BpfProgram; 2], Failure> {
     compile().at("compile the system call filter")
 }
 
 /// Loads the filters; from here on this process and its children are held to them.
-pub(super) fn load(filters: &[BpfProgram]) -> Result<(), Failure> {
+pub(crate) fn load(filters: &[BpfProgram]) -> Result<(), Failure> {
     filters.iter().try_for_each(|filter| seccompiler::apply_filter(filter)).at("load the system call filter")
 }
 

@@ -1,13 +1,16 @@
 //! The program inside every sandbox, and the one that makes native sandboxes.
 
-use std::process::ExitCode;
+use std::{io, path::Path, process::ExitCode};
 
-use astraforge_sandbox::native::launcher;
+use astraforge_sandbox::{container::guest, native::launcher};
 
 const USAGE: &str = "\
 The in-sandbox daemon of AstraForge and the launcher of its native sandboxes. Servers start it; people need not.
 
 Usage: astraforge-guest launch     make a sandbox as the JSON on standard input says, and stay with it
+       astraforge-guest serve      be the first process of a container, as ASTRAFORGE_GUEST_CONFIG says
+       astraforge-guest connect    join standard input and output with the one that serves
+       astraforge-guest install F  put a copy of this program at F, where a container can run it
        astraforge-guest --version";
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line program")]
@@ -19,6 +22,9 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },
+        [verb] if *verb == "serve" => ended(guest::serve()),
+        [verb] if *verb == "connect" => ended(guest::connect()),
+        [verb, target] if *verb == "install" => ended(guest::install(Path::new(target))),
         [verb] if *verb == "--version" => {
             println!("astraforge-guest {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -30,6 +36,17 @@ fn main() -> ExitCode {
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "this is a command line program")]
+fn ended(result: io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("astraforge-guest: {error}");
+            ExitCode::FAILURE
         }
     }
 }
