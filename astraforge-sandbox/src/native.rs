@@ -196,8 +196,7 @@ impl NativeDriver {
         let folder = self.folder(id);
         let trial = || -> Result<Report, Box<dyn std::error::Error>> {
             let spec = self.launch_spec(id, &SandboxSpec::default(), Payload::Trial)?;
-            folder.create()?;
-            let _lock = folder.share()?;
+            let _claimed = folder.claim()?.ok_or("its folder is another's")?;
             let mut launcher = std::process::Command::new(&self.guest)
                 .arg0(guest_binary::NAME)
                 .arg("launch")

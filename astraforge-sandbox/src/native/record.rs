@@ -149,7 +149,8 @@ impl Folder {
     /// Removes what a dead sandbox left, except for a workspace that is to be kept. `false` when it lives, or is being
     /// made: then its launcher or its server holds the lock.
     pub(crate) fn settle_if_dead(&self) -> io::Result<bool> {
-        match self.lock(FlockOperation::NonBlockingLockExclusive) {
+        // Whoever makes a folder has the turn until it is locked; else it would be found unlocked, and taken for dead.
+        match self.turn().and_then(|_turn| self.lock(FlockOperation::NonBlockingLockExclusive)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
             Ok(None) => Ok(false),
@@ -412,6 +413,32 @@ mod tests {
         let process = Process::current().unwrap();
         assert!(process.open().is_some());
         assert!(Process { start_time: process.start_time + 1, ..process }.open().is_none());
+    }
+
+    #[test]
+    fn a_folder_that_is_being_made_is_not_taken_for_one_that_is_left() {
+        let home = tempfile::tempdir().unwrap();
+        let is_done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // As every other process does when it starts.
+            scope.spawn(|| {
+                while !is_done.load(std::sync::atomic::Ordering::SeqCst) {
+                    for entry in fs::read_dir(home.path()).unwrap().flatten() {
+                        Folder::new(entry.path()).settle_if_dead().unwrap();
+                    }
+                }
+            });
+            for n in 0..400 {
+                let folder = Folder::new(home.path().join(n.to_string()));
+                let claimed = folder.claim();
+                let is_claimed = claimed.is_ok_and(|it| it.is_some());
+                if !is_claimed {
+                    is_done.store(true, std::sync::atomic::Ordering::SeqCst);
+                }
+                assert!(is_claimed, "folder {n}");
+            }
+            is_done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
     }
 
     #[test]
