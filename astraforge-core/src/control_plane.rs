@@ -10,6 +10,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
+use futures::future::{self, Either};
 
 use crate::{
     access::{Action, Caller},
@@ -33,8 +34,10 @@ mod transfer;
 
 pub use self::{reaper::Reaped, snapshots::NewSnapshot};
 
-/// How long a sandbox may take to start before whoever wants it starts it anew.
-const ABANDONED: TimeDelta = TimeDelta::minutes(5);
+/// How often whoever starts a sandbox gives a sign of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// How long it may give none before whoever wants the sandbox starts it anew.
+const ABANDONED: TimeDelta = TimeDelta::seconds(20);
 /// How often somebody who waits for a sandbox looks at it.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -265,9 +268,7 @@ impl ControlPlane {
                     }
                 }
                 // Another process starts it.
-                SandboxStatus::Starting if self.clock.now() - sandbox.started_at < ABANDONED => {
-                    self.clock.sleep(LOOK).await;
-                }
+                SandboxStatus::Starting if !sandbox.is_abandoned(self.clock.now()) => self.clock.sleep(LOOK).await,
                 SandboxStatus::Starting | SandboxStatus::Failed | SandboxStatus::Terminated => {
                     let now = self.clock.now();
                     if let Some(sandbox) = self.update(sandbox, |it| it.start(now)).await? {
@@ -280,34 +281,48 @@ impl ControlPlane {
 
     /// Makes the machine of a sandbox that this caller alone starts, and brings its files back.
     async fn bring_up(&self, sandbox: Sandbox) -> Result<(Sandbox, Arc<dyn Machine>), ForgeError> {
-        let driver = Arc::clone(self.driver(&sandbox.mode)?);
-        let (machine, workspace) = match driver.make(sandbox.id, sandbox.spec.clone()).await {
-            Ok(made) => (made.machine, made.workspace),
-            // Whoever started it before died between the machine and the row.
-            Err(SessionError::AlreadyExists { .. }) => {
-                let machine = driver.find(sandbox.id, sandbox.spec.egress.clone()).await?;
-                let workspace = origin_of(machine.as_ref()).await?;
-                (machine, workspace)
+        let id = sandbox.id;
+        let signs = async {
+            loop {
+                self.clock.sleep(SIGN_OF_LIFE).await;
+                if let Err(error) = self.store.note_activity(id, self.clock.now()).await {
+                    break error;
+                }
             }
+        };
+        match future::select(Box::pin(self.start(sandbox)), Box::pin(signs)).await {
+            Either::Left((started, _)) => started,
+            // Others would take it over in the midst of it.
+            Either::Right((error, _)) => Err(error.into()),
+        }
+    }
+
+    async fn start(&self, sandbox: Sandbox) -> Result<(Sandbox, Arc<dyn Machine>), ForgeError> {
+        let driver = Arc::clone(self.driver(&sandbox.mode)?);
+        let (machine, workspace) = match self.make(driver.as_ref(), &sandbox).await {
+            Ok(made) => made,
             Err(error) => {
                 let text = chain(&error);
-                self.change(sandbox, &|it| it.fail(&text)).await?;
+                self.update(sandbox, |it| it.fail(&text)).await?;
                 return Err(error.into());
             }
         };
+        let (id, version) = (sandbox.id, sandbox.version);
         if workspace == WorkspaceOrigin::Fresh
             && let Err(error) = self.bring_files(&sandbox, machine.as_ref()).await
         {
-            driver.remove(sandbox.id).await?;
+            // Else another has taken it over, and the machine is that one's.
+            if self.store.sandbox(id).await?.is_some_and(|row| row.version == version) {
+                driver.remove(id).await?;
+            }
             let text = chain(&error);
             let ended = |it: &mut Sandbox| {
                 it.terminate(Termination::RestoreFailed);
                 it.error_message = text.clone();
             };
-            self.change(sandbox, &ended).await?;
+            self.update(sandbox, ended).await?;
             return Err(error);
         }
-        let id = sandbox.id;
         match self.update(sandbox, Sandbox::become_ready).await? {
             Some(sandbox) => Ok((sandbox, machine)),
             None => {
@@ -317,6 +332,32 @@ impl ControlPlane {
                     driver.remove(id).await?;
                 }
                 Err(ForgeError::conflict(format!("sandbox {id} was changed while it started; try again")))
+            }
+        }
+    }
+
+    /// Makes the machine, or takes over what was made for it before whoever started it died.
+    async fn make(
+        &self,
+        driver: &dyn Machines,
+        sandbox: &Sandbox,
+    ) -> Result<(Arc<dyn Machine>, WorkspaceOrigin), SessionError> {
+        let (id, began) = (sandbox.id, self.clock.now());
+        loop {
+            match driver.make(id, sandbox.spec.clone()).await {
+                Ok(made) => return Ok((made.machine, made.workspace)),
+                Err(SessionError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            match driver.find(id, sandbox.spec.egress.clone()).await {
+                Ok(machine) if origin_of(machine.as_ref()).await? == WorkspaceOrigin::Kept => {
+                    return Ok((machine, WorkspaceOrigin::Kept));
+                }
+                // Nothing is in it yet. Should its maker only have been held up, it must not fill it any more.
+                Ok(_) => driver.remove(id).await?,
+                // It is about to be there, or about to go.
+                Err(SessionError::Lost) if self.clock.now() - began < ABANDONED => self.clock.sleep(LOOK).await,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -388,6 +429,11 @@ impl ControlPlane {
 }
 
 impl Sandbox {
+    /// Tells whether whoever starts it has died, as far as can be told from outside.
+    fn is_abandoned(&self, now: chrono::DateTime<chrono::Utc>) -> bool {
+        self.status == SandboxStatus::Starting && now - self.started_at.max(self.last_activity_at) >= ABANDONED
+    }
+
     fn start(&mut self, now: chrono::DateTime<chrono::Utc>) {
         self.status = SandboxStatus::Starting;
         (self.started_at, self.last_activity_at) = (now, now);

@@ -22,12 +22,13 @@ pub struct Reaped {
     pub n_checked: usize,
     /// Which it ended, and why.
     pub ended: Vec<(SandboxId, Termination)>,
-    /// Which it could not end, and why; they go on, and are tried again.
+    /// Which it could not end or bring up, and why; they are tried again.
     pub failed: Vec<(SandboxId, ForgeError)>,
 }
 
 impl ControlPlane {
-    /// Ends the sandboxes whose time has come; their files are kept first. One that fails holds up no other.
+    /// Ends the sandboxes whose time has come; their files are kept first. Those that somebody began to start and then
+    /// died are brought up. One that fails holds up no other.
     ///
     /// # Errors
     /// Those of the store, before anything was done.
@@ -35,8 +36,9 @@ impl ControlPlane {
         let sandboxes = self.store.live_sandboxes().await?;
         let n_checked = sandboxes.len();
         let now = self.clock.now();
-        let due = sandboxes.into_iter().filter_map(|sandbox| Some((sandbox.id, sandbox.due(now)?)));
-        let ends = stream::iter(due).map(|(id, why)| async move { (id, self.reap_one(id, why).await) });
+        let is_due = |sandbox: &Sandbox| sandbox.due(now).is_some() || sandbox.is_abandoned(now);
+        let due = sandboxes.into_iter().filter(is_due).map(|sandbox| sandbox.id);
+        let ends = stream::iter(due).map(|id| async move { (id, self.reap_one(id).await) });
         let mut reaped = Reaped { n_checked, ..Reaped::default() };
         let mut ends = ends.buffer_unordered(AT_ONCE);
         while let Some((id, end)) = ends.next().await {
@@ -49,12 +51,19 @@ impl ControlPlane {
         Ok(reaped)
     }
 
-    /// Ends one, unless it was used since it was looked at.
-    async fn reap_one(&self, id: SandboxId, _: Termination) -> Result<Option<Termination>, ForgeError> {
+    /// Ends one or brings it up, unless it was used since it was looked at.
+    async fn reap_one(&self, id: SandboxId) -> Result<Option<Termination>, ForgeError> {
         let turn = self.turns.of(id);
         let _turn = turn.lock().await;
         let Some(sandbox) = self.store.sandbox(id).await? else { return Ok(None) };
-        let Some(why) = sandbox.due(self.clock.now()) else { return Ok(None) };
+        let now = self.clock.now();
+        if sandbox.is_abandoned(now) {
+            if let Some(sandbox) = self.update(sandbox, |it| it.start(now)).await? {
+                self.bring_up(sandbox).await?;
+            }
+            return Ok(None);
+        }
+        let Some(why) = sandbox.due(now) else { return Ok(None) };
         self.end(sandbox, why).await.map(|()| Some(why))
     }
 

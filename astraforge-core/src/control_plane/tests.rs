@@ -279,6 +279,42 @@ async fn a_server_that_died_while_starting_holds_up_nobody_for_ever() {
 }
 
 #[tokio::test]
+async fn whoever_was_held_up_while_starting_spoils_nothing_that_another_has_by_then() {
+    for rejects in [false, true] {
+        let world = World::new();
+        let (id, other) = (world.sandbox().await, world.another_plane());
+        world.plane.stop(&world.caller, id).await.unwrap();
+        let mut held_up = Box::pin(world.plane.machine(&world.caller, id));
+        while world.machines.n_made() < 2 {
+            assert!(futures::poll!(&mut held_up).is_pending());
+        }
+        world.clock.advance(Duration::from_secs(30));
+        other.machine(&world.caller, id).await.unwrap();
+        world.machines.write(id, FILE, "newer");
+        world.machines.rejects.store(rejects, Ordering::SeqCst);
+        held_up.await.unwrap_err();
+        assert_eq!(world.file(id).as_deref(), Some("newer"), "its archive is refused: {rejects}");
+        assert_eq!(world.row(id).await.status, SandboxStatus::Ready);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_goes_on_starting_is_brought_up_by_the_reaper() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    world.plane.stop(&world.caller, id).await.unwrap();
+    let mut left = world.row(id).await;
+    left.start(world.clock.now());
+    assert!(world.store.update_sandbox(&left).await.unwrap());
+    world.plane.reap().await.unwrap();
+    assert_eq!(world.row(id).await.status, SandboxStatus::Starting, "it may be at work yet");
+    world.clock.advance(Duration::from_secs(30));
+    assert!(world.plane.reap().await.unwrap().failed.is_empty());
+    assert_eq!(world.row(id).await.status, SandboxStatus::Ready);
+    assert_eq!(world.file(id).as_deref(), Some("precious"));
+}
+
+#[tokio::test]
 async fn a_file_that_was_taken_out_outlives_its_sandbox() {
     let world = World::new();
     let id = world.sandbox().await;

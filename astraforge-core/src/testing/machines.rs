@@ -249,6 +249,7 @@ impl Machine for PlayedMachine {
 
     async fn unpack(&self, _: UnpackRequest, archive: ByteStream) -> Result<ArchiveSummary, SessionError> {
         let files = parse(archive).await?;
+        pause().await;
         if self.rejects.load(Ordering::SeqCst) {
             return Err(unplayed("this archive"));
         }
