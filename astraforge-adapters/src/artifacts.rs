@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -44,7 +44,7 @@ impl FolderArtifacts {
         Self { dir: dir.into() }
     }
 
-    /// Removes what a server that was killed left half written. To be called before anything is stored.
+    /// Removes what programs that were killed left half written; what is being written by others stays.
     ///
     /// # Errors
     /// When a folder cannot be read, or a file cannot be removed.
@@ -128,10 +128,20 @@ fn sweep(folder: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             sweep(&entry.path())?;
         } else if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
-            fs::remove_file(entry.path())?;
+            sweep_draft(&entry.path())?;
         }
     }
     Ok(())
+}
+
+fn sweep_draft(path: &Path) -> io::Result<()> {
+    // It may be whole and in its place by now.
+    let Some(draft) = found(fs::File::open(path))? else { return Ok(()) };
+    match draft.try_lock() {
+        Ok(()) => found(fs::remove_file(path)).map(drop),
+        Err(fs::TryLockError::WouldBlock) => Ok(()),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -145,7 +155,7 @@ fn held(draft: &Mutex<Draft>) -> MutexGuard<'_, Draft> {
     draft.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A file that is not in place yet; dropped before that, it is removed.
+/// A file that is not in place yet; dropped before that, it is removed. It is locked as long as somebody writes it.
 struct Draft {
     file: fs::File,
     fresh: PathBuf,
@@ -155,10 +165,16 @@ impl Draft {
     fn create(path: &Path) -> io::Result<Self> {
         let folder = path.parent().unwrap_or(Path::new("/"));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        // No key begins with a dot, so this is no artifact's name.
-        let fresh = folder.join(format!("{UNFINISHED}{}", Uuid::new_v4()));
-        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-        Ok(Self { file, fresh })
+        loop {
+            // No key begins with a dot, so this is no artifact's name.
+            let fresh = folder.join(format!("{UNFINISHED}{}", Uuid::new_v4()));
+            let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+            file.lock()?;
+            // Until it was locked it looked left over.
+            if file.metadata()?.nlink() > 0 {
+                return Ok(Self { file, fresh });
+            }
+        }
     }
 
     fn publish(&mut self, path: &Path) -> io::Result<()> {
@@ -186,6 +202,21 @@ mod tests {
         let store = FolderArtifacts::new(dir.path().join("made-when-needed"));
         (dir, store)
     });
+
+    #[tokio::test]
+    async fn what_is_half_written_is_removed_unless_somebody_writes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FolderArtifacts::new(dir.path());
+        store.put("q/whole", "1".into()).await.unwrap();
+        let left = dir.path().join("q/.tmp-left");
+        fs::write(&left, "1").unwrap();
+        let mut written = Draft::create(&dir.path().join("q/written")).unwrap();
+        store.sweep().await.unwrap();
+        assert!(!left.exists());
+        written.publish(&dir.path().join("q/written")).unwrap();
+        assert_eq!(store.get("q/whole").await.unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(fs::read_dir(dir.path().join("q")).unwrap().count(), 2);
+    }
 
     #[tokio::test]
     async fn only_its_owner_reads_an_artifact_and_no_temporary_file_stays() {

@@ -91,7 +91,7 @@ impl Node {
         let mut tasks = start_tasks(n_workers, forge, quarantine, listener, stopped.clone()).await?;
         // Without one no sandbox can run here, which the agent says already.
         if let Ok(plane) = plane {
-            tasks.spawn(reap(plane, stopped));
+            tasks.spawn(reap(plane, sandbox_plane::files(folder.root()), stopped));
         }
         folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
         Ok(Self { url, owner_key, is_first_start, notes, stop, tasks, folder, store, _known: known })
@@ -275,14 +275,17 @@ async fn sweep(quarantine: Quarantine, stopped: Cancellation) {
     }
 }
 
-/// Takes over the sandboxes that an earlier process left, and ends those whose time has come.
-async fn reap(plane: ControlPlane, stopped: Cancellation) {
+/// Takes over the sandboxes that other processes left when they were killed, and ends those whose time has come.
+async fn reap(plane: ControlPlane, files: FolderArtifacts, stopped: Cancellation) {
     const EVERY: Duration = Duration::from_secs(60);
-    // The folder of these machines is theirs alone.
-    if let Err(error) = plane.adopt(&|_| false).await {
-        tracing::error!(error = &error as &dyn std::error::Error, "cannot take over sandboxes of an earlier server");
-    }
     while !stopped.is_cancelled() {
+        // The folder of these machines is theirs alone.
+        if let Err(error) = plane.adopt(&|_| false).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot take over what other processes left");
+        }
+        if let Err(error) = files.sweep().await {
+            tracing::error!(%error, "cannot clear the snapshots of half written files");
+        }
         match plane.reap().await {
             Ok(reaped) => {
                 for (id, why) in reaped.ended {
@@ -290,7 +293,7 @@ async fn reap(plane: ControlPlane, stopped: Cancellation) {
                 }
                 for (id, error) in reaped.failed {
                     let error = &error as &dyn std::error::Error;
-                    tracing::error!(sandbox.id = %id, error, "a sandbox cannot be stopped, and goes on");
+                    tracing::error!(sandbox.id = %id, error, "a sandbox cannot be stopped or brought up yet");
                 }
             }
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot look for idle sandboxes"),

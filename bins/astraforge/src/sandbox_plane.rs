@@ -26,9 +26,14 @@ pub(crate) async fn open(args: &ServerArgs, root: &Path) -> anyhow::Result<Contr
 
 /// Puts the control plane together over a store that is open.
 pub(crate) async fn build(args: &ServerArgs, root: &Path, store: Arc<SqliteStore>) -> anyhow::Result<ControlPlane> {
-    let files = Arc::new(FolderArtifacts::new(root.join(FILES)));
+    let files = Arc::new(files(root));
     let machines = drivers::machines(args, root).await?;
     Ok(ControlPlane::new(store, files, Arc::new(SystemClock), machines))
+}
+
+/// Where snapshots and exported files of the data folder at `root` are kept.
+pub(crate) fn files(root: &Path) -> FolderArtifacts {
+    FolderArtifacts::new(root.join(FILES))
 }
 
 /// Whoever owns the data folder.
