@@ -1,7 +1,8 @@
-//! Developer tasks: `cargo xtask test`, `guest`, `tidy`, `bench`.
+//! Developer tasks: `cargo xtask test`, `guest`, `tidy`, `bench`, `chaos`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer tool talks to the terminal")]
 
 mod bench;
+mod chaos;
 mod checks;
 mod codex;
 mod demo;
@@ -36,6 +37,8 @@ enum Task {
     Guest,
     /// Measure the parts beside their baselines.
     Bench(bench::BenchArguments),
+    /// Kill servers, commands and sandboxes at random points, and look what is lost or left.
+    Chaos(chaos::ChaosArguments),
     /// Check the tree's own rules: arrows between crates, names, sizes, records.
     Tidy,
 }
@@ -59,6 +62,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
+        Task::Chaos(arguments) => chaos::run(&workspace, &arguments),
         Task::Tidy => {
             tidy::check(&workspace.root)?;
             println!("the tree is tidy");

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::tally::Tally;
 use super::{Context, Verdict, embed, features, package, rootless};
 use crate::workspace::Workspace;
-use crate::{codex, guest, process, tidy, tools};
+use crate::{chaos, codex, guest, process, tidy, tools};
 
 /// One check.
 #[derive(Debug)]
@@ -39,12 +39,16 @@ pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
         stage("features", "each library builds with each of its features alone", &[], features::check),
         stage("deny", "licences, banned crates and sources", &[], deny),
         stage("rootless", "the sandbox tests pass for an ordinary user too", &["guest", "tests"], rootless::check),
+        stage("chaos", "killing servers and commands loses and leaves nothing", &["guest"], |context, _| {
+            chaos::sandbox(context.workspace, 10, chaos::new_seed()).map(Verdict::PassedWith)
+        }),
         stage("package", "what a crate reads at build time travels inside it", &[], package::check),
     ];
     if embed::is_there(workspace) {
         stages.push(stage("embed", "a crate outside the workspace embeds the libraries", &["guest"], embed::check));
     }
     stages.push(Stage { soak: true, ..stage("soak", "the tests that take long", &["guest"], soak) });
+    stages.push(Stage { soak: true, ..stage("kills", "the same, a thousand times", &["guest", "chaos"], kills) });
     stages.push(Stage { soak: true, ..stage("archives", "every package builds from its archive", &[], archives) });
     stages
 }
@@ -128,6 +132,10 @@ fn soak(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
         return Ok(Verdict::Skipped("no test is ignored and has `soak` in its name".into()));
     }
     Ok(Verdict::Passed)
+}
+
+fn kills(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
+    chaos::sandbox(context.workspace, 1000, chaos::new_seed()).map(Verdict::PassedWith)
 }
 
 fn archives(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
