@@ -52,8 +52,20 @@ pub trait SandboxDriver: fmt::Debug + Send + Sync + 'static {
     /// Returns what sandbox `id` uses, as far as the backend can tell from outside; the rest is asked of the guest.
     async fn usage(&self, id: SandboxId) -> Result<Usage, DriverError>;
 
-    /// Lists the sandboxes of this backend that exist.
+    /// Counts the processes of sandbox `id` that the kernel killed because the sandbox's memory was used up. It is asked
+    /// around every command, so it has to be cheap; `None` where it cannot be told.
+    async fn oom_kills(&self, _id: SandboxId) -> Option<u64> {
+        None
+    }
+
+    /// Lists the sandboxes of this backend that live.
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError>;
+
+    /// Lists the sandboxes that died by themselves and left a workspace, which `create` would take over and `destroy`
+    /// removes. Those that live are not among them.
+    async fn left(&self) -> Result<Vec<SandboxId>, DriverError> {
+        Ok(Vec::new())
+    }
 
     /// Removes sandbox `id` and everything it owns; when it returns, no process of the sandbox is left.
     async fn destroy(&self, id: SandboxId) -> Result<(), DriverError>;

@@ -33,6 +33,7 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 use self::{
     cgroups::{Cgroups, Controller},
     launch_spec::{Failure, LaunchSpec, Payload, Report, WorkspacePlan},
+    oom::OomCounters,
     record::{Folder, Lock},
     remedy::Machine,
     root_plan::RootPlan,
@@ -50,6 +51,7 @@ mod launch_spec;
 pub mod launcher;
 mod mounts;
 mod namespaces;
+mod oom;
 mod posture;
 mod record;
 pub(crate) mod remedy;
@@ -124,6 +126,7 @@ pub struct NativeDriver {
     path: String,
     cgroups: Cgroups,
     ids: Ids,
+    oom: OomCounters,
 }
 
 /// Which ids of the host stand behind the agents.
@@ -187,7 +190,7 @@ impl NativeDriver {
         let id_maps = ["uid_map", "gid_map"]
             .map(|it| std::fs::read_to_string(Path::new("/proc/self").join(it)).unwrap_or_default());
         let ids = Ids::here(rustix::process::geteuid().is_root(), &id_maps);
-        Ok(Self { state_dir, guest: config.guest, root, path, cgroups: Cgroups::probe(), ids })
+        Ok(Self { state_dir, guest: config.guest, root, path, cgroups: Cgroups::probe(), ids, oom: OomCounters::default() })
     }
 
     /// Makes a sandbox that ends as soon as it has passed its self-test.
@@ -232,16 +235,6 @@ impl NativeDriver {
 
     fn folder(&self, id: SandboxId) -> Folder {
         Folder::new(self.state_dir.join(id.to_string()))
-    }
-
-    /// Lists the sandboxes that died by themselves and left a workspace on disk. None of them is live; creating one
-    /// again takes its workspace over, destroying it removes it.
-    ///
-    /// # Errors
-    /// When the state folder cannot be read.
-    pub fn kept(&self) -> io::Result<Vec<SandboxId>> {
-        let is_kept = |folder: Folder| folder.keeps_workspace() && !folder.is_live();
-        Ok(self.found()?.into_iter().filter(|id| is_kept(self.folder(*id))).collect())
     }
 
     /// Lists the ids that have a folder, live or not.
@@ -391,13 +384,23 @@ impl SandboxDriver for NativeDriver {
         read.map_err(|source| backend("measure", id, source))?.ok_or(DriverError::NotFound { id })
     }
 
-    /// Lists the live ones; what died and left its workspace is told by [`NativeDriver::kept`].
+    async fn oom_kills(&self, id: SandboxId) -> Option<u64> {
+        self.oom.count(id, || self.folder(id))
+    }
+
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError> {
         let live = |found: Vec<SandboxId>| found.into_iter().filter(|id| self.folder(*id).is_live()).collect();
         self.found().map(live).map_err(|error| unsupported("listing sandboxes", error.to_string()))
     }
 
+    async fn left(&self) -> Result<Vec<SandboxId>, DriverError> {
+        let is_left = |folder: Folder| folder.keeps_workspace() && !folder.is_live();
+        let left = |found: Vec<SandboxId>| found.into_iter().filter(|id| is_left(self.folder(*id))).collect();
+        self.found().map(left).map_err(|error| unsupported("listing workspaces", error.to_string()))
+    }
+
     async fn destroy(&self, id: SandboxId) -> Result<(), DriverError> {
+        self.oom.forget(id);
         let folder = self.folder(id);
         blocking(move || folder.destroy()).await.map_err(|source| backend("destroy", id, source))
     }

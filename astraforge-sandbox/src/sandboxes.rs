@@ -25,6 +25,7 @@ use crate::{
     guest::{HandshakeError, client::GuestClient},
 };
 
+mod out_of_memory;
 mod session;
 
 /// Makes, finds and removes sandboxes on one driver; clones share them.
@@ -179,6 +180,10 @@ impl Machines for Sandboxes {
 
     async fn ids(&self) -> Result<Vec<SandboxId>, SessionError> {
         self.list().await
+    }
+
+    async fn left(&self) -> Result<Vec<SandboxId>, SessionError> {
+        self.driver.left().await.map_err(session_error)
     }
 }
 

@@ -38,6 +38,7 @@ macro_rules! driver_conformance {
             an_id_is_taken_once
             what_lives_is_listed_and_can_be_adopted
             a_dropped_creation_leaves_nothing
+            a_command_without_memory_is_told_from_a_killed_one
             an_archive_brings_the_files_back
             a_broken_archive_changes_nothing
             what_is_not_there_is_not_packed

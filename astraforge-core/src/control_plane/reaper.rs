@@ -1,6 +1,6 @@
 //! What ends sandboxes by itself, and what a server does about those that an earlier one left.
 
-use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 
@@ -8,7 +8,7 @@ use super::ControlPlane;
 use crate::{
     error::ForgeError,
     id::SandboxId,
-    ports::sessions::SessionError,
+    ports::{machines::Machines, sessions::SessionError},
     sandbox::{Sandbox, SandboxStatus, Termination},
 };
 
@@ -68,30 +68,42 @@ impl ControlPlane {
     }
 
     /// Makes rows and machines agree after a start. A sandbox whose machine is gone is told as lost and comes back when
-    /// it is used; a machine that no live sandbox has is removed, but for those that `is_foreign` names: they belong
-    /// to somebody else who uses the same drivers.
+    /// it is used; a machine that no live sandbox has is removed, and so is the workspace that a dead machine left of a
+    /// sandbox that will not come back. Those that `is_foreign` names stay: they belong to somebody else who uses the
+    /// same drivers.
     ///
     /// # Errors
     /// Those of the store and the drivers.
     pub async fn adopt(&self, is_foreign: &(dyn Fn(SandboxId) -> bool + Sync)) -> Result<(), ForgeError> {
-        let mut machines: HashMap<&str, HashSet<SandboxId>> = HashMap::new();
-        for (mode, driver) in self.machines.iter() {
-            machines.insert(mode, driver.ids().await?.into_iter().collect());
-        }
-        for (mode, ids) in machines {
-            for id in ids {
-                let row = self.store.sandbox(id).await?;
-                let lives = |row: &Sandbox| matches!(row.status, SandboxStatus::Starting | SandboxStatus::Ready);
-                if !is_foreign(id) && !row.as_ref().is_some_and(lives) {
-                    self.driver(mode)?.remove(id).await?;
-                }
-            }
+        let lives = |row: &Sandbox| matches!(row.status, SandboxStatus::Starting | SandboxStatus::Ready);
+        for driver in self.machines.values() {
+            self.remove_unless(driver, driver.ids().await?, is_foreign, lives).await?;
+            self.remove_unless(driver, driver.left().await?, is_foreign, |row| !row.is_deleted()).await?;
         }
         for sandbox in self.store.live_sandboxes().await? {
             let Ok(driver) = self.driver(&sandbox.mode) else { continue };
             let found = driver.find(sandbox.id, sandbox.spec.egress.clone()).await;
             if sandbox.status == SandboxStatus::Ready && matches!(found, Err(SessionError::Lost)) {
                 self.change(sandbox, &|row| row.terminate(Termination::Lost)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes those of a driver's sandboxes whose row is not `wanted` any more, or that have none.
+    async fn remove_unless(
+        &self,
+        driver: &Arc<dyn Machines>,
+        ids: Vec<SandboxId>,
+        is_foreign: &(dyn Fn(SandboxId) -> bool + Sync),
+        wanted: impl Fn(&Sandbox) -> bool,
+    ) -> Result<(), ForgeError> {
+        for id in ids.into_iter().filter(|id| !is_foreign(*id)) {
+            let turn = self.turns.of(id);
+            let _turn = turn.lock().await;
+            // Asked only now: a machine whose row is older than this question is in it.
+            if !self.store.sandbox(id).await?.as_ref().is_some_and(&wanted) {
+                driver.remove(id).await?;
             }
         }
         Ok(())

@@ -265,6 +265,25 @@ async fn a_start_makes_rows_and_machines_agree() {
 }
 
 #[tokio::test]
+async fn a_start_removes_workspaces_that_nobody_can_ask_for_again() {
+    let world = World::new();
+    let (kept, deleted, foreign) = (world.sandbox().await, world.sandbox().await, SandboxId::random());
+    world.machines.make(foreign, SandboxSpec::default()).await.unwrap();
+    for id in [kept, deleted, foreign] {
+        world.machines.kill(id, true);
+    }
+    // As a server leaves it that was killed between the row and the machine.
+    let mut left = world.row(deleted).await;
+    left.terminate(Termination::Deleted);
+    assert!(world.store.update_sandbox(&left).await.unwrap());
+    world.another_plane().adopt(&|id| id == foreign).await.unwrap();
+    let left = world.machines.left().await.unwrap();
+    assert!(left.contains(&kept) && left.contains(&foreign) && left.len() == 2, "{left:?}");
+    world.plane.machine(&world.caller, kept).await.unwrap();
+    assert_eq!(world.file(kept).as_deref(), Some("precious"));
+}
+
+#[tokio::test]
 async fn a_server_that_died_while_starting_holds_up_nobody_for_ever() {
     let world = World::new();
     let id = world.sandbox().await;

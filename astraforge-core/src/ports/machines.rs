@@ -48,8 +48,11 @@ pub trait Machines: fmt::Debug + Send + Sync + 'static {
     /// Removes sandbox `id` and everything it owns, its workspace included.
     async fn remove(&self, id: SandboxId) -> Result<(), SessionError>;
 
-    /// Lists the sandboxes that exist.
+    /// Lists the sandboxes that live.
     async fn ids(&self) -> Result<Vec<SandboxId>, SessionError>;
+
+    /// Lists the sandboxes that died by themselves and left a workspace; none of them lives.
+    async fn left(&self) -> Result<Vec<SandboxId>, SessionError>;
 }
 
 /// A sandbox that was just made.

@@ -139,6 +139,11 @@ impl Machines for PlayedMachines {
     async fn ids(&self) -> Result<Vec<SandboxId>, SessionError> {
         Ok(self.live())
     }
+
+    async fn left(&self) -> Result<Vec<SandboxId>, SessionError> {
+        let live = self.live();
+        Ok(lock(&self.kept).keys().filter(|id| !live.contains(id)).copied().collect())
+    }
 }
 
 #[derive(Debug)]

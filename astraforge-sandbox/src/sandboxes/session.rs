@@ -1,5 +1,7 @@
 //! A live sandbox: what its driver and its guest do, as one.
 
+use std::sync::Arc;
+
 use astraforge_core::{
     archive::{ArchiveSummary, CompareRequest, Comparison, PackRequest, UnpackRequest},
     egress::{Egress, EgressEvent},
@@ -16,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::session_error;
+use super::{out_of_memory::Kills, session_error};
 use crate::{driver::DynSandboxDriver, guest::client::GuestClient};
 
 /// A live sandbox.
@@ -25,11 +27,13 @@ pub(super) struct SandboxSession {
     id: SandboxId,
     guest: GuestClient,
     driver: DynSandboxDriver,
+    kills: Arc<Kills>,
 }
 
 impl SandboxSession {
     pub(super) fn new(id: SandboxId, guest: GuestClient, driver: DynSandboxDriver) -> Self {
-        Self { id, guest, driver }
+        let kills = Arc::new(Kills::new(id, Arc::clone(&driver)));
+        Self { id, guest, driver, kills }
     }
 
     /// Tells whether the connection to the guest is gone.
@@ -45,7 +49,7 @@ impl Session for SandboxSession {
     }
 
     async fn exec(&self, command: Command) -> Result<Execution, SessionError> {
-        self.guest.exec(command).await
+        self.kills.watch(self.guest.exec(command)).await
     }
 
     async fn read_file(&self, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
@@ -68,7 +72,7 @@ impl Machine for SandboxSession {
     }
 
     async fn attach(&self, process: ProcessName, from: u64) -> Result<Execution, SessionError> {
-        self.guest.attach(process, from).await
+        self.kills.watch(self.guest.attach(process, from)).await
     }
 
     async fn signal(&self, process: ProcessName, signal: Signal) -> Result<(), SessionError> {

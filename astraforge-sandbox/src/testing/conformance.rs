@@ -23,9 +23,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 mod archives;
 mod files;
+mod limits;
 mod processes;
 
-pub use self::{archives::*, files::*, processes::*};
+pub use self::{archives::*, files::*, limits::*, processes::*};
 use crate::{
     driver::{DynSandboxDriver, Enforcement},
     sandboxes::Sandboxes,

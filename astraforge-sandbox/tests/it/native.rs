@@ -105,8 +105,16 @@ impl SandboxDriver for Native {
         self.driver.usage(id).await
     }
 
+    async fn oom_kills(&self, id: SandboxId) -> Option<u64> {
+        self.driver.oom_kills(id).await
+    }
+
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError> {
         self.driver.list().await
+    }
+
+    async fn left(&self) -> Result<Vec<SandboxId>, DriverError> {
+        self.driver.left().await
     }
 
     async fn destroy(&self, id: SandboxId) -> Result<(), DriverError> {

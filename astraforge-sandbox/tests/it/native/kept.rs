@@ -53,13 +53,13 @@ async fn wait_for_death(footprint: &Footprint) {
 /// The rest of every story: the workspace is told of, taken over with all that is in it, and removed in the end.
 async fn check_kept(native: &Arc<Native>, id: SandboxId, footprint: &Footprint) {
     wait_for_death(footprint).await;
-    assert_eq!(native.driver.kept().unwrap(), [id]);
+    assert_eq!(native.left().await.unwrap(), [id]);
     assert_eq!(native.list().await.unwrap(), [], "what is kept is not live");
     assert!(matches!(native.connect(id).await, Err(DriverError::NotFound { .. })));
     assert!(matches!(native.usage(id).await, Err(DriverError::NotFound { .. })));
     assert_eq!(native.create(id, &on_disk(), &[]).await.unwrap(), WorkspaceOrigin::Kept);
     assert_eq!(native.list().await.unwrap(), [id]);
-    assert_eq!(native.driver.kept().unwrap(), []);
+    assert_eq!(native.left().await.unwrap(), []);
     assert_eq!(run(native, id, "cat note && echo more >> note && ls -ld note | cut -d' ' -f3").await, "mine\nagent\n");
     native.destroy(id).await.unwrap();
     footprint.assert_gone();
