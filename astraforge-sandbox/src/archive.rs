@@ -13,7 +13,7 @@ use astraforge_core::{archive::Compression, files::FileErrorKind};
 use crate::tree;
 
 mod compare;
-mod members;
+pub(crate) mod members;
 mod pack;
 mod swap;
 mod unpack;

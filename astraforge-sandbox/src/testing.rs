@@ -39,6 +39,8 @@ macro_rules! driver_conformance {
             what_lives_is_listed_and_can_be_adopted
             a_dropped_creation_leaves_nothing
             a_command_without_memory_is_told_from_a_killed_one
+            a_required_limit_on_disk_holds_or_is_refused
+            an_image_that_is_not_there_is_refused_by_name
             an_archive_brings_the_files_back
             a_broken_archive_changes_nothing
             what_is_not_there_is_not_packed

@@ -18,18 +18,18 @@ const MAX_EXTENSION: u64 = 64 * 1024;
 const MAX_PADDING: u64 = 1024 * 1024;
 
 /// One member, understood.
-pub(super) struct Member {
+pub(crate) struct Member {
     /// Its path without the first `/`.
-    pub(super) path: PathBuf,
-    pub(super) kind: Kind,
-    pub(super) mode: u32,
+    pub(crate) path: PathBuf,
+    pub(crate) kind: Kind,
+    pub(crate) mode: u32,
     /// Seconds and nanoseconds.
-    pub(super) modified: (i64, i64),
-    pub(super) size: u64,
+    pub(crate) modified: (i64, i64),
+    pub(crate) size: u64,
 }
 
 /// What a member is.
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Folder,
     File,
     /// With its target, as it is.
@@ -40,19 +40,39 @@ pub(super) enum Kind {
 
 /// What an archive may hold.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub(super) max_bytes: u64,
-    pub(super) max_entries: u64,
+pub(crate) struct Bounds {
+    pub(crate) max_bytes: u64,
+    pub(crate) max_entries: u64,
 }
 
-/// Reads all members; `take` gets each with its contents.
-pub(super) fn read(
+/// Whose archive is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// One of ours: what none of ours holds is refused.
+    Ours,
+    /// A layer of an image: devices and the like are left out, and a first `/` of a name is dropped.
+    #[cfg_attr(not(feature = "native"), expect(dead_code, reason = "only the native driver unpacks images"))]
+    Layer,
+}
+
+/// Reads all members of a compressed archive of ours; `take` gets each with its contents.
+pub(crate) fn read(
     compression: Compression,
     input: impl Read,
     bounds: Bounds,
     take: &mut dyn FnMut(Member, &mut dyn Read) -> Result<(), ArchiveError>,
 ) -> Result<(u64, u64), ArchiveError> {
-    let mut archive = Archive::new(decompress(compression, input)?);
+    read_plain(Origin::Ours, decompress(compression, input)?, bounds, take)
+}
+
+/// Reads all members of an archive that is not compressed.
+pub(crate) fn read_plain(
+    origin: Origin,
+    input: impl Read,
+    bounds: Bounds,
+    take: &mut dyn FnMut(Member, &mut dyn Read) -> Result<(), ArchiveError>,
+) -> Result<(u64, u64), ArchiveError> {
+    let mut archive = Archive::new(input);
     let (mut n_entries, mut n_bytes) = (0, 0);
     let mut extensions = Extensions::default();
     for entry in archive.entries().map_err(ArchiveError::Damaged)?.raw(true) {
@@ -65,7 +85,7 @@ pub(super) fn read(
         if extensions.take(&mut entry)? {
             continue;
         }
-        let Some(member) = std::mem::take(&mut extensions).complete(&entry)? else { continue };
+        let Some(member) = std::mem::take(&mut extensions).complete(origin, &entry)? else { continue };
         n_bytes += member.size;
         if n_bytes > bounds.max_bytes {
             return Err(ArchiveError::TooLarge { what: "bytes", max: bounds.max_bytes });
@@ -120,10 +140,14 @@ impl Extensions {
     }
 
     /// Understands a member; `None` for one without a place, such as the root itself.
-    fn complete(self, entry: &Entry<'_, impl Read>) -> Result<Option<Member>, ArchiveError> {
+    fn complete(self, origin: Origin, entry: &Entry<'_, impl Read>) -> Result<Option<Member>, ArchiveError> {
         let header = entry.header();
+        let below = |name: &[u8]| match (origin, name) {
+            (Origin::Layer, [b'/', rest @ ..]) => inside(rest),
+            _ => inside(name),
+        };
         let name = self.path.unwrap_or_else(|| entry.path_bytes().into_owned());
-        let path = inside(&name)?;
+        let path = below(&name)?;
         let link = || self.link.clone().or_else(|| entry.link_name_bytes().map(|bytes| bytes.into_owned()));
         let no_target = || ArchiveError::Refused(format!("`{}` links to nothing", path.display()));
         let kind = match header.entry_type() {
@@ -134,7 +158,8 @@ impl Extensions {
                 let target = link().filter(|it| !it.is_empty() && !it.contains(&0)).ok_or_else(no_target)?;
                 Kind::Symlink(OsStr::from_bytes(&target).into())
             }
-            EntryType::Link => Kind::Hardlink(inside(&link().ok_or_else(no_target)?)?),
+            EntryType::Link => Kind::Hardlink(below(&link().ok_or_else(no_target)?)?),
+            EntryType::Char | EntryType::Block | EntryType::Fifo if origin == Origin::Layer => return Ok(None),
             other => return Err(ArchiveError::Refused(format!("`{}` is of kind {other:?}", path.display()))),
         };
         let size = if matches!(kind, Kind::File) { entry.size() } else { 0 };

@@ -22,6 +22,7 @@ use tokio_util::{
 };
 
 use super::{
+    GuestConfig,
     frame::{FrameCodec, GuestFrame, HostFrame, ProtocolError},
     header::{MAX_CALL, MAX_OPERATION, Operation, ServiceCall, read_header, write_header},
     hello::{HandshakeError, HostGreeting, greet_guest},
@@ -142,6 +143,19 @@ impl GuestClient {
     /// [`SessionError::NoSuchProcess`], [`SessionError::Lost`].
     pub async fn signal(&self, process: ProcessName, signal: Signal) -> Result<(), SessionError> {
         exec::signal(self, process, signal).await
+    }
+
+    /// Tells a guest that was started ahead of time whom it serves.
+    ///
+    /// # Errors
+    /// [`SessionError::Backend`] when it was told before, [`SessionError::Lost`] when it is gone.
+    #[cfg_attr(not(feature = "native"), expect(dead_code, reason = "only the native driver has guests in stock"))]
+    pub(crate) async fn begin(&self, config: GuestConfig) -> Result<(), SessionError> {
+        let mut call = self.call(&Operation::Begin(config)).await?;
+        match call.next().await? {
+            GuestFrame::Done => Ok(()),
+            _ => Err(violation(ProtocolError::Unexpected("answer to the beginning"))),
+        }
     }
 
     /// Ends the guest and with it every process of the sandbox.

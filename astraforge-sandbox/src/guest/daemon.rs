@@ -51,6 +51,9 @@ mod spawn;
 /// Connections that may be open at once.
 const MAX_CONNECTIONS: usize = 64;
 
+/// How long a guest in stock waits for the server that keeps it.
+const STOCK: Duration = Duration::from_secs(10);
+
 /// How long what hosts asked for may take to end with them, before the rest is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -67,13 +70,30 @@ type FrameSink =
 /// # Errors
 /// When the listener, a service port or the runtime cannot be set up.
 pub fn run(listener: UnixListener, config: GuestConfig) -> io::Result<()> {
+    serve_hosts(listener, config, Cell::new(true))
+}
+
+/// Waits to be told whom it serves; from then on it is like [`run`]. One that nobody keeps in stock any more ends soon.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_spare(listener: UnixListener) -> io::Result<()> {
+    let config = GuestConfig { service_ports: Vec::new(), env: BTreeMap::new(), orphan_timeout: STOCK };
+    serve_hosts(listener, config, Cell::new(false))
+}
+
+fn serve_hosts(listener: UnixListener, config: GuestConfig, begun: Cell<bool>) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        let daemon = Rc::new(Daemon::new(config)?);
-        services::listen(&daemon.config.service_ports, &daemon.hosts)?;
+        let daemon = Rc::new(Daemon::new(config, begun)?);
+        services::listen(&daemon.config.borrow().service_ports, &daemon.hosts)?;
+        if !daemon.begun.get() {
+            // Whoever gets it wants its first command at once.
+            daemon.prepare_shim();
+        }
         tokio::select! {
             () = accept(&daemon, &listener) => {}
             () = orphaned(&daemon) => tracing::info!("no host for too long: the sandbox ends"),
@@ -89,7 +109,9 @@ pub fn run(listener: UnixListener, config: GuestConfig) -> io::Result<()> {
 
 /// What all connections share.
 struct Daemon {
-    config: GuestConfig,
+    config: RefCell<GuestConfig>,
+    /// Whether it was told whom it serves.
+    begun: Cell<bool>,
     children: Rc<Children>,
     hosts: Rc<Hosts>,
     /// The shim of the next command.
@@ -104,9 +126,10 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(config: GuestConfig) -> io::Result<Self> {
+    fn new(config: GuestConfig, begun: Cell<bool>) -> io::Result<Self> {
         Ok(Self {
-            config,
+            config: RefCell::new(config),
+            begun,
             children: Children::watch()?,
             hosts: Rc::default(),
             spare: RefCell::default(),
@@ -127,8 +150,21 @@ impl Daemon {
             ("LANG", "C.UTF-8"),
         ];
         let mut env: BTreeMap<_, _> = defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        env.extend(self.config.env.clone());
+        env.extend(self.config.borrow().env.clone());
         env
+    }
+
+    /// Learns whom it serves.
+    fn begin(&self, config: GuestConfig) -> Result<(), Failure> {
+        if self.begun.replace(true) {
+            return Err(Failure::Refused { reason: "it has begun already".to_owned() });
+        }
+        services::listen(&config.service_ports, &self.hosts)
+            .map_err(|error| Failure::Refused { reason: format!("a service port cannot be had: {error}") })?;
+        *self.config.borrow_mut() = config;
+        // Whoever waits for hosts learns how long to wait.
+        self.connections_changed.notify_waiters();
+        Ok(())
     }
 
     /// Returns a shim that waits for its job.
@@ -142,6 +178,10 @@ impl Daemon {
         if self.spare.borrow().is_none() {
             *self.spare.borrow_mut() = Shim::fork(&self.children).ok();
         }
+    }
+
+    fn orphan_timeout(&self) -> Duration {
+        self.config.borrow().orphan_timeout
     }
 
     /// Counts one more connection, until the returned guard goes.
@@ -181,7 +221,7 @@ async fn orphaned(daemon: &Daemon) {
         let changed = daemon.connections_changed.notified();
         if daemon.connections.get() > 0 {
             changed.await;
-        } else if tokio::time::timeout(daemon.config.orphan_timeout, changed).await.is_err() {
+        } else if tokio::time::timeout(daemon.orphan_timeout(), changed).await.is_err() {
             return;
         }
     }
@@ -259,6 +299,9 @@ async fn operate(daemon: Rc<Daemon>, mut stream: Stream) {
         Ok(Operation::File(request)) => files::verb(&daemon, request, frames, sink).await,
         Ok(Operation::Download(request)) => files::read(&request, &mut sink).await,
         Ok(Operation::Upload(request)) => files::write(&request, frames, &mut sink).await,
+        Ok(Operation::Begin(config)) => {
+            answer(&mut sink, daemon.begin(config).map_or_else(GuestFrame::Failed, |()| GuestFrame::Done)).await;
+        }
         Ok(Operation::Shutdown {}) => {
             answer(&mut sink, GuestFrame::Done).await;
             // The answer is on its way once the connection had its turn.

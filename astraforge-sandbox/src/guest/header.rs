@@ -11,7 +11,7 @@ use astraforge_core::{
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::frame::ProtocolError;
+use super::{GuestConfig, frame::ProtocolError};
 
 /// The longest header a guest takes: arguments and environment, of which the kernel takes 2 MiB, spelled as JSON.
 pub(super) const MAX_OPERATION: usize = 4 * 1024 * 1024;
@@ -49,6 +49,9 @@ pub(super) enum Operation {
     Compare(CompareRequest),
     /// Measures. The guest sends `Contents` with the JSON of a `Usage` and `Done`.
     Usage {},
+    /// Tells a guest that was started ahead of time whom it serves, before anything else is asked of it. The guest
+    /// answers `Done`, or `Failed` when it was told before.
+    Begin(GuestConfig),
     /// Ends the sandbox. The guest answers `Done` and goes.
     Shutdown {},
 }

@@ -344,4 +344,39 @@ mod tests {
         let has = |file: &str, value: &str| plans[0].settings.iter().any(|(f, v, _)| f == file && v == value);
         assert!(has("cpu.max", "150000 100000") && has("pids.max", "513") && has("memory.max", "4294967296"));
     }
+
+    /// A folder stands for the kernel's: what is written there is what the kernel would be told.
+    #[test]
+    fn a_group_of_version_two_is_made_limited_and_entered() {
+        let home = tempfile::tempdir().unwrap();
+        let parent = Parent { version: Version::V2, folder: home.path().to_owned() };
+        let cgroups = Cgroups { parents: Controller::ALL.map(|it| (it, parent.clone())).into() };
+        let limits = Limits {
+            memory: Limit::required(ByteSize::mib(64)),
+            processes: Limit::required(9),
+            cpu_millis: Some(Limit::required(5)),
+            ..Limits::default()
+        };
+        let [plan] = &cgroups.plan("x", &limits).unwrap()[..] else { panic!("one group") };
+        plan.make().unwrap();
+        let folder = home.path().join("x");
+        let told = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
+        assert_eq!((told("memory.max").as_str(), told("memory.swap.max").as_str()), ("67108864", "0"));
+        assert_eq!((told("pids.max").as_str(), told("cpu.max").as_str()), ("10", "1000 100000"));
+        // Version 2 has no file that takes a single thread.
+        fs::write(folder.join("cgroup.procs"), "").unwrap();
+        plan.enter().unwrap();
+        assert_eq!(told("cgroup.procs"), "0");
+        plan.make().expect("one that is there already is fine");
+    }
+
+    #[test]
+    fn a_group_whose_processes_are_gone_is_removed_and_one_that_is_gone_is_fine() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("x");
+        fs::create_dir(&folder).unwrap();
+        remove(&folder).unwrap();
+        remove(&folder).unwrap();
+        assert!(!folder.exists());
+    }
 }

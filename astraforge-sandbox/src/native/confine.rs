@@ -41,9 +41,10 @@ pub(super) fn become_agent(private_id: bool) -> Result<(), Failure> {
 
 /// Sets the limits that hold without control groups.
 pub(super) fn limit(spec: &LaunchSpec) -> Result<(), Failure> {
-    let files = u64::from(spec.open_files);
+    let limits = &spec.shape.limits;
+    let files = u64::from(limits.open_files);
     // One more for the daemon itself. The kernel counts per user namespace, so sandboxes do not share this limit.
-    let processes = u64::from(spec.processes) + 1;
+    let processes = u64::from(limits.processes.max) + 1;
     for (name, resource, max) in [
         ("processes", Resource::Nproc, processes),
         ("open files", Resource::Nofile, files),

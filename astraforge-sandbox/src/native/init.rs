@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::net::{UnixListener, UnixStream},
     },
 };
@@ -33,15 +33,17 @@ pub(super) struct Prepared<'a> {
     /// The name spaces that must be left behind.
     pub(super) host: Vec<String>,
     pub(super) listener: UnixListener,
+    /// The workspace, where it is a file system of its own; mounted nowhere yet.
+    pub(super) disk: Option<OwnedFd>,
     /// To the launcher, which holds the other end as long as it lives.
     pub(super) launcher: UnixStream,
 }
 
 /// Runs the sandbox to its end. The caller is its first process and has done nothing yet.
 pub(super) fn run(prepared: Prepared<'_>) -> ! {
-    let Prepared { spec, filters, host, listener, mut launcher } = prepared;
+    let Prepared { spec, filters, host, listener, disk, mut launcher } = prepared;
     let closed = wait_for_release(&mut launcher)
-        .and_then(|()| close_in(spec, &filters, &host, [listener.as_raw_fd(), launcher.as_raw_fd()]))
+        .and_then(|()| close_in(spec, disk, &filters, &host, [listener.as_raw_fd(), launcher.as_raw_fd()]))
         .and_then(|()| tie_to(&launcher));
     let failed = closed.is_err();
     let report = closed.map_or_else(Report::Failed, |()| Report::Ready);
@@ -53,6 +55,7 @@ pub(super) fn run(prepared: Prepared<'_>) -> ! {
     match &spec.payload {
         Payload::Trial => exit(0),
         Payload::Daemon(config) => exit(guest::daemon::run(listener, config.clone()).is_err().into()),
+        Payload::Spare => exit(guest::daemon::run_spare(listener).is_err().into()),
     }
 }
 
@@ -62,14 +65,20 @@ fn wait_for_release(launcher: &mut UnixStream) -> Result<(), Failure> {
 }
 
 /// Shuts this process in. Each step may need what a later one takes away.
-fn close_in(spec: &LaunchSpec, filters: &[BpfProgram], host: &[String], kept: [RawFd; 2]) -> Result<(), Failure> {
+fn close_in(
+    spec: &LaunchSpec,
+    disk: Option<OwnedFd>,
+    filters: &[BpfProgram],
+    host: &[String],
+    kept: [RawFd; 2],
+) -> Result<(), Failure> {
     rustix::process::umask(Mode::empty());
     for cgroup in &spec.cgroups {
         cgroup.enter().at(format_args!("enter {}", cgroup.folder.display()))?;
     }
     // Only now, so that the sandbox's own control group is the root of what it sees.
     namespaces::leave(UnshareFlags::NEWCGROUP).at("make a control group name space")?;
-    let sources = Sources::open(spec)?;
+    let sources = Sources::open(spec, disk)?;
     confine::become_agent(spec.host_id.is_some())?;
     sources.into_root(spec)?;
     rustix::system::sethostname(b"sandbox").at("set the host name")?;

@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
+use astraforge_core::session::Limits;
 use serde::{Deserialize, Serialize};
 
 use super::{cgroups::CgroupPlan, root_plan::RootPlan};
@@ -14,30 +15,46 @@ pub(crate) struct LaunchSpec {
     pub(crate) folder: PathBuf,
     /// The host's id behind the sandbox's agent; `None` keeps the launcher's own.
     pub(crate) host_id: Option<u32>,
-    /// What the sandbox sees as its file system.
-    pub(crate) root: RootPlan,
-    /// Where `/workspace` lives.
-    pub(crate) workspace: WorkspacePlan,
-    /// Size of `/tmp` and of the home folder, in bytes.
-    pub(crate) tmp_size: u64,
-    /// Number of processes and threads.
-    pub(crate) processes: u32,
-    /// Open file descriptors of one process.
-    pub(crate) open_files: u32,
+    /// What the sandbox is.
+    pub(crate) shape: Shape,
     /// The control groups to make, and their limits.
     pub(crate) cgroups: Vec<CgroupPlan>,
     /// What the daemon is told.
     pub(crate) payload: Payload,
 }
 
+/// What a sandbox is, whoever it is for. Two of the same shape can stand for each other before they are used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shape {
+    /// What the sandbox sees as its file system.
+    pub(crate) root: RootPlan,
+    /// The folder of the unpacked image in it, which nobody may remove while the sandbox lives.
+    pub(crate) image: Option<PathBuf>,
+    /// Where `/workspace` lives.
+    pub(crate) workspace: WorkspacePlan,
+    /// Size of `/tmp` and of the home folder, in bytes.
+    pub(crate) tmp_size: u64,
+    /// What it may use up.
+    pub(crate) limits: Limits,
+}
+
 /// Where `/workspace` lives.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum WorkspacePlan {
     /// In memory, with its size in bytes.
     Memory(u64),
     /// In the sandbox's own folder.
     Disk,
+    /// In a file system of its own on disk, with its size in bytes.
+    Limited(u64),
+}
+
+impl WorkspacePlan {
+    /// Tells whether it outlives a sandbox that dies by itself.
+    pub(crate) const fn is_kept(self) -> bool {
+        matches!(self, Self::Disk | Self::Limited(_))
+    }
 }
 
 /// What runs once the sandbox is closed.
@@ -46,6 +63,8 @@ pub(crate) enum WorkspacePlan {
 pub(crate) enum Payload {
     /// The guest daemon.
     Daemon(GuestConfig),
+    /// The guest daemon, which is told later whom it serves.
+    Spare,
     /// Nothing: the sandbox was made to see whether this machine can.
     Trial,
 }

@@ -23,10 +23,11 @@ use rustix::{
 
 use super::{
     confine::AGENT,
+    disk,
     init::{self, Prepared},
-    launch_spec::{AtStep, Failure, LaunchSpec, Report, WorkspacePlan},
+    launch_spec::{AtStep, Failure, LaunchSpec, Payload, Report, WorkspacePlan},
     namespaces,
-    record::{self, Folder, Process, Record},
+    record::{self, Folder, Lock, Process, Record},
     seccomp,
 };
 
@@ -56,9 +57,10 @@ fn keep(spec: &LaunchSpec) -> io::Result<()> {
         Err(failure) => return answer(&Report::Failed(failure)),
         Ok(lock) => lock,
     };
-    let outcome = start(&folder, spec).and_then(|child| {
-        if let WorkspacePlan::Disk = spec.workspace {
-            folder.keep_workspace().at("keep the workspace").inspect_err(|_| child.kill())?;
+    let outcome = hold_image(spec).and_then(|image| Ok((image, start(&folder, spec)?))).and_then(|(_image, child)| {
+        // One that waits for its user has nothing to keep; whoever hands it out says so then.
+        if spec.shape.workspace.is_kept() && matches!(spec.payload, Payload::Daemon(_)) {
+            folder.keep_workspace(spec.host_id).at("keep the workspace").inspect_err(|_| child.kill())?;
         }
         answer(&Report::Ready).at("answer the server").inspect_err(|_| child.kill())?;
         child.wait();
@@ -69,9 +71,15 @@ fn keep(spec: &LaunchSpec) -> io::Result<()> {
         let _ = answer(&Report::Failed(failure));
     }
     let cgroups = record::remove_cgroups(&spec.cgroups.iter().map(|it| it.folder.clone()).collect::<Vec<_>>());
-    let removed = folder.leave().and(cgroups);
+    // It may have got another name since.
+    let removed = lock.folder().and_then(|folder| folder.leave()).and(cgroups);
     drop(lock);
     removed
+}
+
+/// Keeps the image of the sandbox from being removed, as long as the returned lock is held.
+fn hold_image(spec: &LaunchSpec) -> Result<Option<Lock>, Failure> {
+    spec.shape.image.as_ref().map(|it| Folder::new(it).share().at("use the image")).transpose()
 }
 
 /// Makes the sandbox, up to where its first process has shut itself in.
@@ -84,9 +92,14 @@ fn start(folder: &Folder, spec: &LaunchSpec) -> Result<Child, Failure> {
         cgroups: spec.cgroups.iter().map(|it| it.folder.clone()).collect(),
     };
     folder.write_record(&record).at("write the sandbox's record")?;
-    if let WorkspacePlan::Disk = spec.workspace {
-        make_workspace(folder, spec.host_id).at("make the workspace folder")?;
-    }
+    let disk = match spec.shape.workspace {
+        WorkspacePlan::Memory(_) => None,
+        WorkspacePlan::Disk => {
+            make_workspace(folder, spec.host_id).at("make the workspace folder")?;
+            None
+        }
+        WorkspacePlan::Limited(size) => Some(disk::open(folder, size, spec.host_id)?),
+    };
     for cgroup in &spec.cgroups {
         cgroup.make().at(format_args!("set limits in {}", cgroup.folder.display()))?;
     }
@@ -97,6 +110,7 @@ fn start(folder: &Folder, spec: &LaunchSpec) -> Result<Child, Failure> {
         filters: seccomp::filters()?,
         host: namespaces::own().at("read the host's name spaces")?,
         listener,
+        disk,
         launcher,
     };
     let child = match namespaces::spawn(spec.host_id).at("make name spaces")? {
@@ -180,6 +194,9 @@ fn listen(folder: &Path) -> io::Result<UnixListener> {
 /// Makes the folder of the workspace, or opens the one that an earlier sandbox of the same id left.
 fn make_workspace(folder: &Folder, owner: Option<u32>) -> io::Result<()> {
     let path = folder.workspace();
+    if folder.disk().exists() {
+        return Err(io::Error::other("there is one with a hard limit, which this sandbox does not ask for"));
+    }
     match fs::create_dir(&path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.keeps_workspace() => {
             // Its agent may have closed it to itself.

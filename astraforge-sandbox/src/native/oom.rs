@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -41,7 +41,7 @@ impl OomCounters {
 /// Version 2 and version 1 of control groups.
 const COUNTERS: [&str; 2] = ["memory.events", "memory.oom_control"];
 
-fn read(file: &PathBuf) -> Option<u64> {
+fn read(file: &Path) -> Option<u64> {
     parse(&fs::read_to_string(file).ok()?)
 }
 

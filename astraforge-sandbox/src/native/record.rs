@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
@@ -13,13 +13,13 @@ use std::{
 use astraforge_core::ports::machines::WorkspaceOrigin;
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
-    fs::{AtFlags, FlockOperation, Mode, OFlags},
+    fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags},
     io::Errno,
     process::{Pid, PidfdFlags, Signal},
 };
 use serde::{Deserialize, Serialize};
 
-use super::cgroups;
+use super::{cgroups, disk};
 
 /// How long a killed process may take to leave the kernel's tables.
 const DEATH: Duration = Duration::from_secs(30);
@@ -33,8 +33,14 @@ const RECORD: &str = "record.json";
 /// The name of the workspace in the folder.
 const WORKSPACE: &str = "workspace";
 
-/// The name of the file that says that the workspace outlives the sandbox.
+/// The name of the file that holds the workspace where it is a file system of its own.
+const DISK: &str = "workspace.ext4";
+
+/// The name of the file that says that the workspace outlives the sandbox, and which id of the host owns what is in it.
 const KEEP: &str = "keep";
+
+/// The name of the file that says which server keeps a sandbox ready for whoever may want one.
+const SERVER: &str = "server.json";
 
 /// One sandbox's folder on the host.
 ///
@@ -46,6 +52,13 @@ pub(crate) struct Folder(PathBuf);
 /// A hold on a sandbox's folder.
 #[derive(Debug)]
 pub(crate) struct Lock(OwnedFd);
+
+impl Lock {
+    /// Returns the folder by the name that it has now.
+    pub(crate) fn folder(&self) -> io::Result<Folder> {
+        Ok(Folder(fs::read_link(format!("/proc/self/fd/{}", self.0.as_raw_fd()))?))
+    }
+}
 
 /// Which processes and control groups belong to a sandbox. Written before each of them exists, so that a crash at any
 /// moment leaves nothing that can't be found.
@@ -168,9 +181,54 @@ impl Folder {
         self.0.join(WORKSPACE)
     }
 
-    /// Has the workspace outlive the sandbox, until it is destroyed.
-    pub(crate) fn keep_workspace(&self) -> io::Result<()> {
-        fs::write(self.0.join(KEEP), "")
+    /// Returns the file that holds a workspace with a hard limit.
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.0.join(DISK)
+    }
+
+    /// Has the workspace outlive the sandbox, until it is destroyed. What is in it belongs to `owner`.
+    pub(crate) fn keep_workspace(&self, owner: Option<u32>) -> io::Result<()> {
+        fs::write(self.0.join(KEEP), owner.map(|id| id.to_string()).unwrap_or_default())
+    }
+
+    /// Returns the host's id that owns what is in a kept workspace, where it was noted.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        fs::read_to_string(self.0.join(KEEP)).ok()?.parse().ok()
+    }
+
+    /// Notes that this process keeps the sandbox ready for whoever may want one.
+    pub(crate) fn keep_ready(&self) -> io::Result<()> {
+        fs::write(self.0.join(SERVER), serde_json::to_vec(&Process::current()?)?)
+    }
+
+    /// Gives the sandbox of this folder, which was kept ready, a folder's name; `false` when something has it. With `keep`
+    /// its workspace outlives it from here on, and belongs to that owner.
+    pub(crate) fn hand_out(&self, to: &Self, keep: Option<Option<u32>>) -> io::Result<bool> {
+        if let Some(owner) = keep {
+            self.keep_workspace(owner)?;
+        }
+        match rustix::fs::renameat_with(CWD, &self.0, CWD, &to.0, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => return Ok(false),
+            renamed => renamed?,
+        }
+        ignore_missing(rustix::fs::unlink(to.0.join(SERVER)))?;
+        Ok(true)
+    }
+
+    /// Removes a sandbox that was kept ready, unless its server lives.
+    pub(crate) fn remove_unless_ready(&self) -> io::Result<()> {
+        let server = fs::read(self.0.join(SERVER)).ok().and_then(|it| serde_json::from_slice::<Process>(&it).ok());
+        match server {
+            Some(server) if server.open().is_some() => Ok(()),
+            Some(_) => self.destroy(),
+            // Not even that was written: it is being made, or its server died then.
+            None => match self.turn().and_then(|_turn| self.lock(FlockOperation::NonBlockingLockExclusive)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Ok(None) => Ok(()),
+                Ok(Some(lock)) => self.clear(&lock),
+                Err(error) => Err(error),
+            },
+        }
     }
 
     fn forget_workspace(&self) -> io::Result<()> {
@@ -179,11 +237,11 @@ impl Folder {
 
     /// Tells whether there is a workspace that outlives its sandbox.
     pub(crate) fn keeps_workspace(&self) -> bool {
-        self.0.join(KEEP).exists() && self.workspace().is_dir()
+        self.0.join(KEEP).exists() && (self.workspace().is_dir() || self.disk().is_file())
     }
 
     /// Locks the folder; `None` when others use it in a way that does not go together.
-    fn lock(&self, operation: FlockOperation) -> io::Result<Option<Lock>> {
+    pub(super) fn lock(&self, operation: FlockOperation) -> io::Result<Option<Lock>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = Lock(rustix::fs::open(&self.0, flags, Mode::empty())?);
         match rustix::fs::flock(&lock.0, operation) {
@@ -251,12 +309,13 @@ impl Folder {
     /// Removes the folder and all in it, except for a workspace that is to be kept. For those who know that no process
     /// of the sandbox is left.
     pub(crate) fn leave(&self) -> io::Result<()> {
+        disk::wait_for_release(&self.disk(), DEATH)?;
         if !self.keeps_workspace() {
             return remove_tree(&self.0);
         }
         for entry in fs::read_dir(&self.0)? {
             let entry = entry?;
-            if [WORKSPACE, KEEP].iter().all(|kept| entry.file_name() != *kept) {
+            if [WORKSPACE, DISK, KEEP].iter().all(|kept| entry.file_name() != *kept) {
                 ignore_missing(rustix::fs::unlink(entry.path()))?;
             }
         }
@@ -336,7 +395,7 @@ pub(crate) fn boot() -> String {
 /// Removes a folder that an agent filled: any depth, any modes, never following a link.
 ///
 /// Folders are moved up to the top before they are emptied, so that neither the stack nor the descriptors run out.
-fn remove_tree(path: &Path) -> io::Result<()> {
+pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     let top = match open_folder(rustix::fs::CWD, path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         top => top?,

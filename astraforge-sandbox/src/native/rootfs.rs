@@ -52,11 +52,11 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Copies what `spec` names.
-    pub(super) fn open(spec: &LaunchSpec) -> Result<Self, Failure> {
+    /// Copies what `spec` names. A workspace that is a file system of its own is `disk`.
+    pub(super) fn open(spec: &LaunchSpec, disk: Option<OwnedFd>) -> Result<Self, Failure> {
         let at = rustix::fs::open(&spec.folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .at("open the sandbox's folder")?;
-        let shown = spec.root.shown.iter().map(|Shown { source, target }| {
+        let shown = spec.shape.root.shown.iter().map(|Shown { source, target }| {
             let tree = mounts::copy_with(source, mounts::READ_ONLY).at(format_args!("show {}", source.display()))?;
             Ok((tree, target.clone()))
         });
@@ -65,8 +65,9 @@ impl Sources {
                 .at(format_args!("show /dev/{name}"))?;
             Ok((tree, name))
         });
-        let workspace = match spec.workspace {
+        let workspace = match spec.shape.workspace {
             WorkspacePlan::Memory(_) => None,
+            WorkspacePlan::Limited(_) => disk,
             WorkspacePlan::Disk => {
                 Some(mounts::copy_with(&spec.folder.join("workspace"), mounts::WRITABLE).at("mount the workspace")?)
             }
@@ -82,7 +83,7 @@ impl Sources {
     /// Puts the sandbox's file system together and leaves the host's behind.
     pub(super) fn into_root(self, spec: &LaunchSpec) -> Result<(), Failure> {
         let root = Root::new(&self.at)?;
-        root.layout(&spec.root)?;
+        root.layout(&spec.shape.root)?;
         for (tree, name) in self.devices {
             let target = format!("dev/{name}");
             root.file(&target, "")?;
@@ -194,14 +195,14 @@ impl Root {
 
     fn mount_writable(&self, spec: &LaunchSpec, workspace: Option<OwnedFd>) -> Result<(), Failure> {
         const MIB: u64 = 1024 * 1024;
-        self.memory("tmp", spec.tmp_size, "1777")?;
-        self.memory("home/agent", spec.tmp_size, "0755")?;
+        self.memory("tmp", spec.shape.tmp_size, "1777")?;
+        self.memory("home/agent", spec.shape.tmp_size, "0755")?;
         self.memory("run", 16 * MIB, "0755")?;
         self.memory("dev/shm", 64 * MIB, "1777")?;
-        match (workspace, spec.workspace) {
+        match (workspace, spec.shape.workspace) {
             (None, WorkspacePlan::Memory(size)) => self.memory("workspace", size, "0755"),
             (Some(tree), _) => mounts::attach(tree, &self.0, "workspace").at("attach the workspace"),
-            (None, WorkspacePlan::Disk) => Err("its folder was not opened").at("attach the workspace"),
+            (None, _) => Err("it was not opened").at("attach the workspace"),
         }
     }
 

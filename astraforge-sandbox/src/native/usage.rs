@@ -40,7 +40,13 @@ pub(super) fn read(folder: &Folder) -> Option<Usage> {
         cpu,
         memory: number(["memory.current", "memory.usage_in_bytes"]),
         memory_peak: number(["memory.peak", "memory.max_usage_in_bytes"]),
-        disk: if workspace.is_dir() { on_disk(&workspace).ok().map(ByteSize::bytes) } else { None },
+        disk: if folder.disk().is_file() {
+            in_file_system(init).map(ByteSize::bytes)
+        } else if workspace.is_dir() {
+            on_disk(&workspace).ok().map(ByteSize::bytes)
+        } else {
+            None
+        },
         processes,
     })
 }
@@ -86,6 +92,13 @@ fn times(stat: &str) -> Option<u64> {
 fn first_number(cgroups: &[PathBuf], names: [&str; 2]) -> Option<u64> {
     let mut files = cgroups.iter().flat_map(|folder| names.map(|name| folder.join(name)));
     files.find_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
+}
+
+/// Asks a workspace that is a file system of its own how much of it is taken. Its mount point lies in a folder that only
+/// the sandbox's maker could write.
+fn in_file_system(init: i32) -> Option<u64> {
+    let stat = rustix::fs::statvfs(format!("/proc/{init}/root/workspace")).ok()?;
+    stat.f_blocks.checked_sub(stat.f_bfree)?.checked_mul(stat.f_frsize)
 }
 
 /// Adds up what the files of a tree take on disk, without following links; a file with two names counts once.

@@ -33,12 +33,15 @@ use tempfile::TempDir;
 
 mod at_once;
 mod attacks;
+mod disk;
 mod folders;
 mod hostile;
+mod images;
 mod inside;
 mod kept;
 mod leftovers;
 mod limits;
+mod pool;
 mod usage;
 
 /// Names the guest program to test with.
@@ -57,20 +60,30 @@ pub(crate) fn native() -> DynSandboxDriver {
 /// The native driver with a state folder of its own, which must be empty in the end.
 #[derive(Debug)]
 struct Native {
-    driver: NativeDriver,
+    /// There until the end.
+    driver: Option<NativeDriver>,
     state: TempDir,
 }
 
 impl Native {
     fn new() -> Self {
+        Self::with(|config| config)
+    }
+
+    fn with(configure: impl FnOnce(NativeConfig) -> NativeConfig) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let driver = NativeDriver::new(config(state.path())).unwrap();
-        Self { driver, state }
+        let driver = NativeDriver::new(configure(config(state.path()))).unwrap();
+        Self { driver: Some(driver), state }
+    }
+
+    fn driver(&self) -> &NativeDriver {
+        self.driver.as_ref().unwrap()
     }
 }
 
 impl Drop for Native {
     fn drop(&mut self) {
+        drop(self.driver.take());
         let left: Vec<_> = fs::read_dir(self.state.path()).unwrap().map(|it| it.unwrap().path()).collect();
         if !std::thread::panicking() {
             assert!(left.is_empty(), "left over: {left:?}");
@@ -81,11 +94,11 @@ impl Drop for Native {
 #[async_trait]
 impl SandboxDriver for Native {
     fn name(&self) -> &'static str {
-        self.driver.name()
+        self.driver().name()
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.driver.capabilities()
+        self.driver().capabilities()
     }
 
     async fn create(
@@ -94,31 +107,31 @@ impl SandboxDriver for Native {
         spec: &SandboxSpec,
         service_ports: &[u16],
     ) -> Result<WorkspaceOrigin, DriverError> {
-        self.driver.create(id, spec, service_ports).await
+        self.driver().create(id, spec, service_ports).await
     }
 
     async fn connect(&self, id: SandboxId) -> Result<GuestStream, DriverError> {
-        self.driver.connect(id).await
+        self.driver().connect(id).await
     }
 
     async fn usage(&self, id: SandboxId) -> Result<Usage, DriverError> {
-        self.driver.usage(id).await
+        self.driver().usage(id).await
     }
 
     async fn oom_kills(&self, id: SandboxId) -> Option<u64> {
-        self.driver.oom_kills(id).await
+        self.driver().oom_kills(id).await
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError> {
-        self.driver.list().await
+        self.driver().list().await
     }
 
     async fn left(&self) -> Result<Vec<SandboxId>, DriverError> {
-        self.driver.left().await
+        self.driver().left().await
     }
 
     async fn destroy(&self, id: SandboxId) -> Result<(), DriverError> {
-        self.driver.destroy(id).await
+        self.driver().destroy(id).await
     }
 }
 

@@ -21,7 +21,7 @@ use astraforge_core::{
         guest_service::GuestStream,
         machines::{Usage, WorkspaceOrigin},
     },
-    session::SandboxSpec,
+    session::{SandboxSpec, Strictness, Workspace},
 };
 use astraforge_sandbox::{
     driver::{Capabilities, DriverError, DynSandboxDriver, IsolationTier, SandboxDriver},
@@ -83,6 +83,13 @@ impl SandboxDriver for ProcessDriver {
         spec: &SandboxSpec,
         service_ports: &[u16],
     ) -> Result<WorkspaceOrigin, DriverError> {
+        let refused = |what: &str, reason: String| Err(DriverError::Unsupported { what: what.to_owned(), reason });
+        if let Some(image) = &spec.image {
+            return refused("an image", image.to_string());
+        }
+        if matches!(spec.workspace, Workspace::Disk { size } if size.strictness == Strictness::Required) {
+            return refused("a required limit", "nothing is limited".to_owned());
+        }
         if self.guests.lock().unwrap().contains_key(&id) {
             return Err(DriverError::AlreadyExists { id });
         }

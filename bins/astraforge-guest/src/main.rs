@@ -2,7 +2,10 @@
 
 use std::{io, path::Path, process::ExitCode};
 
-use astraforge_sandbox::{container::guest, native::launcher};
+use astraforge_sandbox::{
+    container::guest,
+    native::{launcher, unpacker},
+};
 
 const USAGE: &str = "\
 The in-sandbox daemon of AstraForge and the launcher of its native sandboxes. Servers start it; people need not.
@@ -11,6 +14,7 @@ Usage: astraforge-guest launch     make a sandbox as the JSON on standard input 
        astraforge-guest serve      be the first process of a container, as ASTRAFORGE_GUEST_CONFIG says
        astraforge-guest connect    join standard input and output with the one that serves
        astraforge-guest install F  put a copy of this program at F, where a container can run it
+       astraforge-guest unpack     unpack an image as the JSON on standard input says
        astraforge-guest --version";
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line program")]
@@ -25,6 +29,10 @@ fn main() -> ExitCode {
         [verb] if *verb == "serve" => ended(guest::serve()),
         [verb] if *verb == "connect" => ended(guest::connect()),
         [verb, target] if *verb == "install" => ended(guest::install(Path::new(target))),
+        [verb] if *verb == "unpack" => match unpacker::unpack() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
         [verb] if *verb == "--version" => {
             println!("astraforge-guest {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

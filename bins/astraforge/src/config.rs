@@ -6,6 +6,8 @@ use anyhow::{Context, bail};
 use astraforge_core::{repository::Secret, session::ByteSize};
 use clap::{Args, ValueEnum};
 
+use crate::native_args::NativeArgs;
+
 /// Settings of a node, for `up` and for commands that start one in their own process.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Node")]
@@ -49,6 +51,9 @@ pub(crate) struct ServerArgs {
     /// Folders that sandboxes see read-only, separated by colons
     #[arg(long, global = true, env = "SANDBOX_TOOLCHAINS", value_name = "FOLDERS", value_delimiter = ':')]
     pub(crate) toolchains: Vec<PathBuf>,
+    /// Those of native sandboxes
+    #[command(flatten)]
+    pub(crate) native: NativeArgs,
     /// Where sandboxes run unless they ask for something else
     #[arg(long, global = true, env = "PROVISIONER", value_enum, default_value_t = Provisioner::Native)]
     pub(crate) provisioner: Provisioner,

@@ -7,6 +7,7 @@ mod config;
 mod connection;
 mod data_folder;
 mod drivers;
+mod native_args;
 mod node;
 mod render;
 mod sandbox_plane;

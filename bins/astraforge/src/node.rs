@@ -86,7 +86,7 @@ impl Node {
             remove_left(sandboxes).await?;
         }
         clear(&folder, &quarantine).await?;
-        let plane = sandbox_plane::build(args, folder.root(), store.clone()).await;
+        let plane = sandbox_plane::build(args, folder.root(), store.clone(), args.native.pool).await;
         let n_workers = if queue == Queue::Work { args.workers } else { 0 };
         let mut tasks = start_tasks(n_workers, forge, quarantine, listener, stopped.clone()).await?;
         // Without one no sandbox can run here, which the agent says already.

@@ -21,13 +21,18 @@ const FILES: &str = "sandbox-files";
 pub(crate) async fn open(args: &ServerArgs, root: &Path) -> anyhow::Result<ControlPlane> {
     let key = SecretKey::load_or_create(root.join("secret.key"))?;
     let store = Arc::new(SqliteStore::open(root.join("astraforge.db"), key).await?);
-    build(args, root, store).await
+    build(args, root, store, 0).await
 }
 
-/// Puts the control plane together over a store that is open.
-pub(crate) async fn build(args: &ServerArgs, root: &Path, store: Arc<SqliteStore>) -> anyhow::Result<ControlPlane> {
+/// Puts the control plane together over a store that is open; `n_ready` native sandboxes are kept ready.
+pub(crate) async fn build(
+    args: &ServerArgs,
+    root: &Path,
+    store: Arc<SqliteStore>,
+    n_ready: u16,
+) -> anyhow::Result<ControlPlane> {
     let files = Arc::new(files(root));
-    let machines = drivers::machines(args, root).await?;
+    let machines = drivers::machines(args, root, n_ready).await?;
     Ok(ControlPlane::new(store, files, Arc::new(SystemClock), machines))
 }
 

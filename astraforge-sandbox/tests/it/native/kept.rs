@@ -16,19 +16,19 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Footprint, Native, PATIENCE, config};
 
-fn on_disk() -> SandboxSpec {
+pub(super) fn on_disk() -> SandboxSpec {
     SandboxSpec::default().with_workspace(Workspace::Disk { size: Limit::best_effort(ByteSize::mib(64)) })
 }
 
 /// A sandbox on disk in which `line` ran.
-async fn made(native: &Arc<Native>, spec: &SandboxSpec, line: &str) -> (SandboxId, Footprint) {
+pub(super) async fn made(native: &Arc<Native>, spec: &SandboxSpec, line: &str) -> (SandboxId, Footprint) {
     let id = SandboxId::random();
     assert_eq!(native.create(id, spec, &[]).await.unwrap(), WorkspaceOrigin::Fresh);
     run(native, id, line).await;
     (id, Footprint::of(&native.state.path().join(id.to_string())))
 }
 
-async fn run(native: &Arc<Native>, id: SandboxId, line: &str) -> String {
+pub(super) async fn run(native: &Arc<Native>, id: SandboxId, line: &str) -> String {
     let sandboxes = Sandboxes::new(Arc::clone(native) as DynSandboxDriver);
     let session = sandboxes.attach(id, Vec::new()).await.unwrap();
     let output = session.exec(Command::shell(line)).await.unwrap().collect(1 << 16).await.unwrap();
@@ -36,12 +36,12 @@ async fn run(native: &Arc<Native>, id: SandboxId, line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn kill(pid: i32) {
+pub(super) fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 }
 
 /// Waits until neither launcher nor first process is left.
-async fn wait_for_death(footprint: &Footprint) {
+pub(super) async fn wait_for_death(footprint: &Footprint) {
     let wait = async {
         while super::alive(footprint.keeper) || super::alive(footprint.init) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -51,19 +51,19 @@ async fn wait_for_death(footprint: &Footprint) {
 }
 
 /// The rest of every story: the workspace is told of, taken over with all that is in it, and removed in the end.
-async fn check_kept(native: &Arc<Native>, id: SandboxId, footprint: &Footprint) {
+pub(super) async fn check_kept(native: &Arc<Native>, id: SandboxId, footprint: &Footprint, spec: &SandboxSpec) {
     wait_for_death(footprint).await;
     assert_eq!(native.left().await.unwrap(), [id]);
     assert_eq!(native.list().await.unwrap(), [], "what is kept is not live");
     assert!(matches!(native.connect(id).await, Err(DriverError::NotFound { .. })));
     assert!(matches!(native.usage(id).await, Err(DriverError::NotFound { .. })));
-    assert_eq!(native.create(id, &on_disk(), &[]).await.unwrap(), WorkspaceOrigin::Kept);
+    assert_eq!(native.create(id, spec, &[]).await.unwrap(), WorkspaceOrigin::Kept);
     assert_eq!(native.list().await.unwrap(), [id]);
     assert_eq!(native.left().await.unwrap(), []);
     assert_eq!(run(native, id, "cat note && echo more >> note && ls -ld note | cut -d' ' -f3").await, "mine\nagent\n");
     native.destroy(id).await.unwrap();
     footprint.assert_gone();
-    assert_eq!(native.create(id, &on_disk(), &[]).await.unwrap(), WorkspaceOrigin::Fresh);
+    assert_eq!(native.create(id, spec, &[]).await.unwrap(), WorkspaceOrigin::Fresh);
     assert_eq!(run(native, id, "ls").await, "");
     native.destroy(id).await.unwrap();
 }
@@ -73,7 +73,7 @@ async fn a_workspace_outlives_the_first_process() {
     let native = Arc::new(Native::new());
     let (id, footprint) = made(&native, &on_disk(), "echo mine > note").await;
     kill(footprint.init);
-    check_kept(&native, id, &footprint).await;
+    check_kept(&native, id, &footprint, &on_disk()).await;
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_workspace_outlives_the_launcher() {
     let native = Arc::new(Native::new());
     let (id, footprint) = made(&native, &on_disk(), "echo mine > note").await;
     kill(footprint.keeper);
-    check_kept(&native, id, &footprint).await;
+    check_kept(&native, id, &footprint, &on_disk()).await;
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_workspace_outlives_the_wait_for_a_server() {
     let native = Arc::new(Native::new());
     let spec = on_disk().with_orphan_timeout(Duration::from_millis(500));
     let (id, footprint) = made(&native, &spec, "echo mine > note").await;
-    check_kept(&native, id, &footprint).await;
+    check_kept(&native, id, &footprint, &on_disk()).await;
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_workspace_that_its_agent_closed_is_open_to_the_next() {
     let native = Arc::new(Native::new());
     let (id, footprint) = made(&native, &on_disk(), "echo mine > note; chmod 0 .").await;
     kill(footprint.init);
-    check_kept(&native, id, &footprint).await;
+    check_kept(&native, id, &footprint, &on_disk()).await;
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn the_next_server_keeps_workspaces_and_removes_what_was_in_memory() {
     drop(NativeDriver::new(config(native.state.path())).unwrap());
     in_memory.assert_gone();
     assert!(footprint.cgroups.iter().all(|it| !it.exists()), "{footprint:?}");
-    check_kept(&native, id, &footprint).await;
+    check_kept(&native, id, &footprint, &on_disk()).await;
 }
 
 /// As after a restart of the machine: the record speaks of processes of an earlier boot.
@@ -131,7 +131,7 @@ async fn a_workspace_outlives_the_machine() {
     }
     drop(NativeDriver::new(config(native.state.path())).unwrap());
     assert!(!record.exists());
-    check_kept(&native, id, &footprint).await;
+    check_kept(&native, id, &footprint, &on_disk()).await;
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn a_kept_workspace_survives_a_creation_that_fails_and_one_in_memory() {
     assert_eq!(run(&native, id, "ls").await, "");
     kill(second.init);
     wait_for_death(&second).await;
-    check_kept(&native, id, &footprint).await;
+    check_kept(&native, id, &footprint, &on_disk()).await;
 }
 
 #[tokio::test]
