@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "docker")]
+use crate::docker::{DockerConfig, DockerDriver};
 use crate::driver::{DriverError, DynSandboxDriver};
 #[cfg(feature = "native")]
 use crate::native::{NativeConfig, NativeDriver};
@@ -13,6 +15,9 @@ pub enum DriverConfig {
     /// Processes of this machine, in namespaces of their own.
     #[cfg(feature = "native")]
     Native(NativeConfig),
+    /// Containers of a Docker engine.
+    #[cfg(feature = "docker")]
+    Docker(DockerConfig),
 }
 
 /// Prepares the driver: finds out what its backend can do, and removes what sandboxes of dead servers left.
@@ -24,5 +29,7 @@ pub async fn connect(config: DriverConfig) -> Result<DynSandboxDriver, DriverErr
     match config {
         #[cfg(feature = "native")]
         DriverConfig::Native(config) => Ok(Arc::new(NativeDriver::new(config)?)),
+        #[cfg(feature = "docker")]
+        DriverConfig::Docker(config) => Ok(Arc::new(DockerDriver::connect(config).await?)),
     }
 }

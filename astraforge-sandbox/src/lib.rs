@@ -36,6 +36,8 @@
 mod archive;
 pub mod connect;
 pub mod container;
+#[cfg(feature = "docker")]
+pub mod docker;
 #[cfg(feature = "native")]
 pub mod doctor;
 pub mod driver;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, BorrowedFd},
         linux::net::SocketAddrExt,
@@ -47,10 +47,23 @@ pub fn connect() -> io::Result<()> {
     let mut output = unbuffered(io::stdout().as_fd())?;
     thread::spawn(move || {
         // A host that is gone and one that has said all look alike: the guest sees the end, and ends the rest.
-        let _ = io::copy(&mut input, &mut to_guest);
+        let _ = pass_on(&mut input, &mut to_guest);
         let _ = to_guest.shutdown(std::net::Shutdown::Write);
     });
-    io::copy(&mut socket, &mut output).map(drop)
+    pass_on(&mut socket, &mut output)
+}
+
+/// Hands on what comes as it comes. `io::copy` lets the kernel splice, which holds back what is little.
+fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n_bytes) => to.write_all(&buffer[..n_bytes])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Puts a copy of this program at `target`, to be run and not read. The init container of a pod runs this.

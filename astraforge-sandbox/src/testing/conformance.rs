@@ -370,7 +370,7 @@ pub async fn files_are_written_whole_and_read_back(driver: DynSandboxDriver) {
     assert_eq!(sandbox.run(stat).await.stdout, format!("754 {MIB}\n").into_bytes());
     sandbox.session.write_file(&path, Bytes::new(), 0o600).await.unwrap();
     assert_eq!(sandbox.session.read_file(&path, 0).await.unwrap(), Bytes::new());
-    let listing = sandbox.shell(&format!("ls -A '{}' | wc -l", sandbox.path("some/new folder"))).await;
+    let listing = sandbox.shell(&format!("find '{}' -mindepth 1 | wc -l", sandbox.path("some/new folder"))).await;
     assert_eq!(listing.stdout, b"2\n", "one name of two lines, and nothing temporary");
     sandbox.end().await;
 }
@@ -380,7 +380,7 @@ pub async fn what_is_no_readable_file_is_refused_without_waiting(driver: DynSand
     let sandbox = Fixture::new(driver).await;
     sandbox.make_folder().await;
     let setup = format!(
-        "cd {} && mkfifo fifo && ln -s loop loop && ln -s nowhere dangling && printf 12345 > five && truncate -s 1T sparse",
+        "cd {} && mkfifo fifo && ln -s loop loop && ln -s nowhere dangling && printf 12345 > five && truncate -s 1099511627776 sparse",
         sandbox.path("")
     );
     assert!(sandbox.shell(&setup).await.exit.success());

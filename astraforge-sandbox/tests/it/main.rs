@@ -1,7 +1,11 @@
 //! What the sandboxes promise, tried from outside.
 
+#[cfg(feature = "docker")]
+mod docker;
 mod guest;
 mod guest_process;
+#[cfg(any(feature = "docker", feature = "native"))]
+mod guest_program;
 #[cfg(feature = "native")]
 mod native;
 mod process_driver;

@@ -8,7 +8,7 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::Command as Process,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -43,9 +43,6 @@ mod leftovers;
 mod limits;
 mod pool;
 mod usage;
-
-/// Names the guest program to test with.
-const GUEST_VARIABLE: &str = "ASTRAFORGE_GUEST";
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -227,25 +224,7 @@ fn alive(pid: i32) -> bool {
 }
 
 fn config(state: &Path) -> NativeConfig {
-    NativeConfig::new(state, guest())
-}
-
-/// The guest program that `cargo xtask test` has built for all tests, else one built now: what is tested is never an old
-/// one.
-fn guest() -> &'static Path {
-    static GUEST: OnceLock<PathBuf> = OnceLock::new();
-    GUEST.get_or_init(|| {
-        if let Some(built) = std::env::var_os(GUEST_VARIABLE) {
-            return built.into();
-        }
-        let build = Process::new(env!("CARGO"))
-            .args(["xtask", "guest"])
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-            .output()
-            .unwrap();
-        assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
-        String::from_utf8(build.stdout).unwrap().lines().last().unwrap().into()
-    })
+    NativeConfig::new(state, crate::guest_program::path())
 }
 
 fn is_root() -> bool {
@@ -272,13 +251,13 @@ fn all_of_it_holds_for_an_ordinary_user_too() {
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     let test = home.path().join("it");
     fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
-    fs::copy(guest(), home.path().join("guest")).unwrap();
+    fs::copy(crate::guest_program::path(), home.path().join("guest")).unwrap();
     for path in ["", "guest", "it"] {
         open(&home.path().join(path));
     }
     let output = Process::new(test)
         .args(["native::", "--test-threads=2"])
-        .env(GUEST_VARIABLE, home.path().join("guest"))
+        .env(crate::guest_program::VARIABLE, home.path().join("guest"))
         .current_dir("/")
         .uid(NOBODY)
         .gid(NOBODY)

@@ -17,7 +17,8 @@ use astraforge_sandbox::{driver::DynSandboxDriver, native::NativeDriver, sandbox
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{Native, config, guest};
+use super::{Native, config};
+use crate::guest_program::path as guest;
 
 /// An image in the making: what `docker save` and OCI tools write, by our own hand.
 struct Made {

@@ -1,0 +1,66 @@
+//! Images that are there, that are not, and that are none.
+
+use astraforge_core::{id::SandboxId, session::SandboxSpec};
+use astraforge_sandbox::driver::{DriverError, SandboxDriver};
+
+use bollard::query_parameters::RemoveImageOptions;
+
+use super::{Fixture, IMAGE, Tidy, config, engine};
+
+/// An image that no registry has: there is none at this address.
+const NOWHERE: &str = "127.0.0.1:1/astraforge/none:1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_cannot_be_had_says_what_to_do() {
+    let Some(config) = config() else { return };
+    let driver = Tidy::new(config).await;
+    let spec = SandboxSpec::default().with_image(NOWHERE.parse().unwrap());
+    let refused = driver.create(SandboxId::random(), &spec, &[]).await.unwrap_err();
+    assert!(matches!(refused, DriverError::Unsupported { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("docker pull"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_reference_never_reaches_the_engine() {
+    let Some(config) = config() else { return };
+    let driver = Tidy::new(config).await;
+    for name in ["a/../../containers/create", "UPPER", "/srv/root", "a..b", "a@sha256:short", "a:b:c"] {
+        let spec = SandboxSpec::default().with_image(name.parse().unwrap());
+        let refused = driver.create(SandboxId::random(), &spec, &[]).await;
+        assert!(matches!(refused, Err(DriverError::Unsupported { .. })), "{name}: {refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_default_image_is_built_where_no_registry_has_it() {
+    let Some(mut config) = config() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("Dockerfile"), format!("FROM {IMAGE}\nENV BUILT=here\nCOPY file /file\n"))
+        .unwrap();
+    std::fs::write(folder.path().join("file"), "in it").unwrap();
+    let image = format!("127.0.0.1:1/astraforge/built:{}", SandboxId::random());
+    config.image = image.parse().unwrap();
+    config.build_context = Some(folder.path().to_owned());
+    let sandbox = Fixture::new(config, SandboxSpec::default()).await;
+    assert_eq!(sandbox.shell("echo $BUILT; cat /file").await, "here\nin it");
+    sandbox.end().await;
+    engine().remove_image(&image, None::<RemoveImageOptions>, None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_holds_no_program_of_this_machine_is_no_obstacle() {
+    let Some(config) = config() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("Dockerfile"), "FROM scratch\nCOPY file /file\nENTRYPOINT [\"/nothing\"]\n")
+        .unwrap();
+    std::fs::write(folder.path().join("file"), "alone").unwrap();
+    let image = format!("127.0.0.1:1/astraforge/empty:{}", SandboxId::random());
+    let mut config = config;
+    config.image = image.parse().unwrap();
+    config.build_context = Some(folder.path().to_owned());
+    let sandbox = Fixture::new(config, SandboxSpec::default()).await;
+    assert_eq!(sandbox.session.read_file("/file", 100).await.unwrap(), "alone");
+    sandbox.session.write_file("/workspace/new", "x".into(), 0o600).await.unwrap();
+    sandbox.end().await;
+    engine().remove_image(&image, None::<RemoveImageOptions>, None).await.unwrap();
+}
