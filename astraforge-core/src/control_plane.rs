@@ -20,7 +20,7 @@ use crate::{
     ports::{
         artifacts::ArtifactStore,
         clock::Clock,
-        machines::{Machine, Machines, WorkspaceOrigin},
+        machines::{Machine, Machines, Usage, WorkspaceOrigin},
         sandbox_store::SandboxStore,
         sessions::SessionError,
     },
@@ -205,6 +205,23 @@ impl ControlPlane {
         let turn = self.turns.of(id);
         let _turn = turn.lock().await;
         Ok(self.ready(caller, id).await?.1)
+    }
+
+    /// Returns what the sandbox uses, and has used since its machine was made; `None` while it has none. It is not woken
+    /// for that, and it does not count as use.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`], [`ForgeError::Session`] when it cannot be measured.
+    pub async fn usage(&self, caller: &Caller, id: SandboxId) -> Result<Option<Usage>, ForgeError> {
+        let sandbox = self.get(caller, id).await?;
+        if sandbox.status != SandboxStatus::Ready {
+            return Ok(None);
+        }
+        match self.driver(&sandbox.mode)?.find(id, sandbox.spec.egress).await {
+            Ok(machine) => Ok(Some(machine.usage().await?)),
+            Err(SessionError::Lost) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Stops the sandbox; its files are kept and come back when it is used.

@@ -62,6 +62,7 @@ macro_rules! driver_conformance {
             kept_processes_are_bounded
             input_is_given_while_a_command_runs
             a_terminal_is_one
+            one_ctrl_c_is_enough
         }
     };
     (@ $connect:expr; $($rule:ident)*) => { $(

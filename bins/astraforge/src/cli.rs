@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use astraforge_core::session::ByteSize;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::ServerArgs;
+
+mod sandbox;
+
+pub(crate) use self::sandbox::*;
 
 /// From a plain-language request to a reviewed merge request, by a coding agent in a sandbox.
 #[derive(Debug, Parser)]
@@ -63,97 +66,6 @@ pub(crate) enum Command {
     Completions {
         /// The shell
         shell: clap_complete::Shell,
-    },
-}
-
-/// What to do with sandboxes.
-#[derive(Debug, Subcommand)]
-pub(crate) enum SandboxCommand {
-    /// Make a sandbox, and print its id
-    Create {
-        /// Largest size of its files
-        #[arg(long, default_value = "10Gi", value_name = "SIZE")]
-        size: ByteSize,
-        /// Most memory of all its processes
-        #[arg(long, default_value = "4Gi", value_name = "SIZE")]
-        memory: ByteSize,
-        /// Seconds without use after which it is stopped
-        #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
-        idle: u64,
-        /// Seconds after which it is stopped in any case
-        #[arg(long, default_value_t = 86_400, value_name = "SECONDS")]
-        lifetime: u64,
-        /// Snapshot whose files it begins with
-        #[arg(long, value_name = "SNAPSHOT")]
-        restore: Option<String>,
-    },
-    /// List sandboxes
-    Ls,
-    /// Run a command in a sandbox; its exit code is this one's
-    Exec {
-        /// The sandbox
-        id: String,
-        /// Working directory
-        #[arg(long, default_value = "/workspace", value_name = "PATH")]
-        cwd: String,
-        /// Seconds after which the command and all it started are ended
-        #[arg(long, value_name = "SECONDS")]
-        timeout: Option<u64>,
-        /// The program and its arguments
-        #[arg(last = true, required = true)]
-        command: Vec<String>,
-    },
-    /// Copy a file into a sandbox or out of it: one of the two is SANDBOX:PATH
-    Cp {
-        /// What is copied
-        from: String,
-        /// Where to
-        to: String,
-    },
-    /// Keep the files of a sandbox
-    Snapshot {
-        /// The sandbox
-        id: String,
-        /// What to call it
-        #[arg(long)]
-        label: Option<String>,
-        /// Pattern of what stays out, as `tar --exclude` takes it; may be given more than once
-        #[arg(long, value_name = "PATTERN")]
-        exclude: Vec<String>,
-    },
-    /// List the snapshots of a sandbox
-    Snapshots {
-        /// The sandbox
-        id: String,
-    },
-    /// Replace the files of a sandbox by those of a snapshot
-    Restore {
-        /// The sandbox
-        id: String,
-        /// The snapshot
-        snapshot: String,
-    },
-    /// Make a new sandbox with the files that another has now
-    Fork {
-        /// The sandbox
-        id: String,
-    },
-    /// Show how the files of a sandbox differ from a snapshot
-    Diff {
-        /// The sandbox
-        id: String,
-        /// The snapshot; the latest if left out
-        snapshot: Option<String>,
-    },
-    /// Stop a sandbox; it comes back with its files when it is used
-    Stop {
-        /// The sandbox
-        id: String,
-    },
-    /// Delete a sandbox for good
-    Rm {
-        /// The sandbox
-        id: String,
     },
 }
 

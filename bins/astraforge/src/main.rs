@@ -38,12 +38,16 @@ fn main() -> ExitCode {
         // `head` has read what it wanted: no mistake, and nothing to tell.
         Err(error) if OUTPUT_GONE.is_so() && error.is::<Interrupted>() && is_quiet => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error is all that is left to tell it on. A server's words, or a typed id, may hold anything.
-            let text = format!("error: {error:#}");
-            text.lines().for_each(|line| _ = writeln!(std::io::stderr(), "{}", render::harmless(line)));
+            report(&error);
             if error.is::<Interrupted>() { ExitCode::from(Interrupted::EXIT_CODE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Standard error is all that is left to tell it on. A server's words, or a typed id, may hold anything.
+pub(crate) fn report(error: &anyhow::Error) {
+    let text = format!("error: {error:#}");
+    text.lines().for_each(|line| _ = writeln!(std::io::stderr(), "{}", render::harmless(line)));
 }
 
 #[tokio::main]

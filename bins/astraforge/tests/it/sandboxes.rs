@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
 };
 
@@ -113,6 +114,108 @@ fn commands_and_files_pass_through_as_they_are() {
     desk.fails(&["cp", &format!("{id}:/workspace/none"), desk.0.path("x").to_str().unwrap()], "no such file");
     desk.fails(&["cp", "a", "b"], "SANDBOX:PATH");
     desk.fails(&["exec", "nonsense", "--", "true"], "`astraforge sandbox ls` lists the ids");
+}
+
+#[test]
+fn folders_are_copied_whole() {
+    let desk = Desk::new();
+    let id = desk.works(&["create"]);
+    let here = desk.0.path("project");
+    fs::create_dir_all(here.join("src/empty")).unwrap();
+    fs::write(here.join("src/main.py"), "print(1)\n").unwrap();
+    std::os::unix::fs::symlink("src/main.py", here.join("link")).unwrap();
+    fs::set_permissions(here.join("src/main.py"), fs::Permissions::from_mode(0o755)).unwrap();
+    let to = format!("{id}:/workspace");
+    desk.works(&["cp", here.to_str().unwrap(), &to]);
+    assert_eq!(
+        desk.shell(&id, "cd project && find . | sort && readlink link && test -x src/main.py"),
+        ".\n./link\n./src\n./src/empty\n./src/main.py\nsrc/main.py"
+    );
+    desk.fails(&["cp", here.to_str().unwrap(), &to], "pass --replace");
+    desk.shell(&id, "echo more > project/more; ln -s / project/root; ln project/more project/same");
+    let back = desk.0.path("back");
+    desk.works(&["cp", &format!("{to}/project"), back.to_str().unwrap()]);
+    assert_eq!(fs::read_link(back.join("root")).unwrap().to_str(), Some("/"), "a link comes as a link");
+    assert_eq!(fs::read(back.join("same")).unwrap(), b"more\n");
+    assert!(fs::metadata(back.join("src/empty")).unwrap().is_dir());
+    assert_eq!(fs::metadata(back.join("src/main.py")).unwrap().permissions().mode() & 0o777, 0o755);
+    desk.works(&["cp", "--replace", here.to_str().unwrap(), &format!("{to}/project")]);
+    assert_eq!(desk.shell(&id, "ls project"), "link\nsrc");
+    desk.fails(&["cp", &format!("{to}/none"), back.to_str().unwrap()], "no such file");
+}
+
+#[test]
+fn a_command_goes_on_and_is_followed_by_name() {
+    let desk = Desk::new();
+    let id = desk.works(&["create", "--env", "WHO=you", "--memory", "512Mi", "--pids", "64", "--cpu", "1.5"]);
+    let line = "echo hello $WHO $AND; read -r line < /workspace/go; echo $line; exit 3";
+    desk.shell(&id, "mkfifo go");
+    let process = desk.works(&["exec", &id, "-d", "--tag", "job", "-e", "AND=me", "--", "sh", "-c", line]);
+    let mut follow = desk.command(&["logs", &id, "job", "-f"]);
+    let follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    while desk.works(&["logs", &id, &process]) != "hello you me" {}
+    let listed = desk.json(&["ps", &id]);
+    assert_eq!((listed[0]["tag"].as_str(), listed[0]["exit_code"].as_i64()), (Some("job"), None));
+    desk.shell(&id, "echo on > go");
+    assert_eq!(follow.wait_with_output().unwrap().stdout, b"hello you me\non\n");
+    assert_eq!(desk.works(&["logs", &id, "job", "--from", "13"]), "on");
+    assert_eq!(desk.json(&["ps", &id])[0]["exit_code"].as_i64(), Some(3));
+    desk.works(&["exec", &id, "--detach", "--tag", "job", "--", "sleep", "1000"]);
+    desk.works(&["kill", &id, "job", "--signal", "kill"]);
+    while desk.json(&["ps", &id])[1]["exit_code"].is_null() {}
+    assert_eq!(desk.json(&["ps", &id])[1]["exit_code"].as_i64(), Some(137));
+    desk.fails(&["logs", &id, "nobody"], "lists them");
+    let shown = desk.json(&["show", &id]);
+    assert!(shown["usage"]["processes"].as_i64().unwrap() >= 1, "{shown}");
+    assert!(shown["usage"]["disk_bytes"].as_i64().is_some(), "{shown}");
+}
+
+#[test]
+fn files_are_looked_at_and_changed() {
+    let desk = Desk::new();
+    let id = desk.works(&["create", "--tmpfs", "16Mi"]);
+    desk.works(&["files", "mkdir", &id, "/workspace/src"]);
+    desk.shell(&id, "printf 'one\ntwo\n' > src/a.rs");
+    assert!(desk.works(&["files", "ls", &id]).ends_with("/workspace/src"));
+    assert_eq!(desk.works(&["files", "glob", &id, "*.rs"]), "/workspace/src/a.rs");
+    assert_eq!(desk.works(&["files", "grep", &id, "t.o", "-E"]), "/workspace/src/a.rs:2: two");
+    desk.works(&["files", "edit", &id, "/workspace/src/a.rs", "two", "three"]);
+    assert_eq!(desk.works(&["files", "cat", &id, "/workspace/src/a.rs"]), "one\nthree");
+    desk.fails(&["files", "edit", &id, "/workspace/src/a.rs", "two", "three"], "edit `/workspace/src/a.rs`");
+    desk.works(&["files", "mv", &id, "/workspace/src", "/workspace/lib"]);
+    desk.fails(&["files", "rm", &id, "/workspace/lib"], "not empty");
+    desk.works(&["files", "rm", "-r", &id, "/workspace/lib"]);
+    desk.fails(&["files", "cat", &id, "/etc/passwd"], "only paths below /workspace, /tmp");
+}
+
+#[test]
+fn what_was_taken_out_stays_when_the_sandbox_is_gone() {
+    let desk = Desk::new();
+    let id = desk.works(&["create"]);
+    desk.shell(&id, "echo precious > report");
+    let copy = desk.0.path("copy");
+    let exported =
+        ["export", &id, "/workspace/report", "--output", copy.to_str().unwrap(), "--filename", "r\u{e9}.txt"];
+    let artifact = desk.json(&exported);
+    assert_eq!((artifact["filename"].as_str(), artifact["size_bytes"].as_i64()), (Some("r\u{e9}.txt"), Some(9)));
+    assert_eq!(fs::read(copy).unwrap(), b"precious\n");
+    assert_eq!(desk.json(&["artifacts", &id])[0]["id"], artifact["id"]);
+}
+
+#[test]
+fn what_cannot_be_meant_says_what_to_do() {
+    let desk = Desk::new();
+    desk.fails(&["create", "--cpu", "many"], "such as 2, 1.5 or 500m");
+    desk.fails(&["create", "--memory", "2 GB"], "such as 512Mi");
+    desk.fails(&["create", "--image", "--privileged"], "unexpected argument");
+    desk.fails(&["create", "--mode", "podman"], "it has native");
+    desk.fails(&["create", "--id", "mine"], "--id takes a UUID");
+    desk.fails(&["create", "--idle", "5"], "greater than or equal to 60");
+    desk.fails(&["create", "--tmpfs", "1Gi", "--hard"], "cannot be used with");
+    desk.fails(&["show", "0190f3c4-6d0e-7a3c-8f52-2f6c1f0e9d77"], "not found");
+    let id = desk.works(&["create", "--id", "0190f3c4-6d0e-7a3c-8f52-2f6c1f0e9d77"]);
+    assert_eq!(desk.works(&["create", "--id", &id]), id, "the same id is the same sandbox");
+    desk.fails(&["shell", &id], "no terminal");
 }
 
 #[test]

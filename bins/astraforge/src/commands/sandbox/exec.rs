@@ -1,0 +1,80 @@
+//! `sandbox exec`: a command whose streams and exit code are this one's, or one that goes on by itself.
+
+use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
+
+use astraforge_core::{
+    id::SandboxId,
+    ports::sessions::ExecControl,
+    session::{Command, ExecEvent, Exit},
+};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+
+use super::{Desk, Next, processes::shown_process, sandbox_id};
+use crate::cli::ExecArgs;
+
+impl Desk<'_> {
+    pub(super) async fn exec(&self, args: &ExecArgs) -> anyhow::Result<ExitCode> {
+        let id = sandbox_id(&args.id)?;
+        let command = Command::new(args.command.iter().cloned()).with_cwd(&args.cwd);
+        let mut command = args.env.iter().fold(command, |command, (name, value)| command.with_env(name, value));
+        if let Some(seconds) = args.timeout {
+            command = command.with_timeout(Duration::from_secs(seconds));
+        }
+        if args.detach {
+            self.start(id, command, args).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut execution = self.machine(id).await?.exec(command.with_open_stdin()).await?;
+        let feed = tokio::spawn(feed(execution.control.clone()));
+        let ended = self.attend(id, &mut execution, hand_on).await;
+        feed.abort();
+        leave(ended.map(|exit| exit.map_or(1, Exit::code)))
+    }
+
+    async fn start(&self, id: SandboxId, command: Command, args: &ExecArgs) -> anyhow::Result<()> {
+        let process = self.machine(id).await?.spawn(command, args.tag.clone()).await?;
+        let mut value = shown_process(&process);
+        value["sandbox"] = json!(id);
+        self.say(&value, &process.id.to_string())
+    }
+}
+
+/// Gives a command what comes on standard input.
+pub(super) async fn feed(control: Arc<dyn ExecControl>) {
+    let (mut stdin, mut buffer) = (tokio::io::stdin(), vec![0; 64 * 1024]);
+    while let Ok(n_bytes @ 1..) = stdin.read(&mut buffer).await {
+        if control.write_stdin(buffer[..n_bytes].to_vec().into()).await.is_err() {
+            return;
+        }
+    }
+    drop(control.close_stdin().await);
+}
+
+/// Ends this process at once: a thread may still wait for standard input, which nobody can take from it.
+pub(super) fn leave(ended: anyhow::Result<i32>) -> ! {
+    let code = ended.unwrap_or_else(|error| {
+        crate::report(&error);
+        1
+    });
+    std::process::exit(code)
+}
+
+/// Writes a command's output where this one's goes.
+pub(super) fn hand_on(event: ExecEvent) -> anyhow::Result<Next> {
+    match event {
+        ExecEvent::Stdout(bytes) => pass(&mut std::io::stdout(), &bytes)?,
+        ExecEvent::Stderr(bytes) => pass(&mut std::io::stderr(), &bytes)?,
+        ExecEvent::Lost(n_bytes) => {
+            let note = format!("astraforge: {n_bytes} bytes of output were too old to be kept\n");
+            pass(&mut std::io::stderr(), note.as_bytes())?;
+        }
+        ExecEvent::Exited(_) => {}
+    }
+    Ok(Next::More)
+}
+
+fn pass(to: &mut impl Write, bytes: &[u8]) -> anyhow::Result<()> {
+    to.write_all(bytes)?;
+    Ok(to.flush()?)
+}
