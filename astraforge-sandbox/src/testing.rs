@@ -55,6 +55,11 @@ macro_rules! driver_conformance {
             a_race_of_links_never_leads_out
             large_files_are_streamed_both_ways
             an_upload_that_breaks_off_changes_nothing
+            what_is_moved_to_another_filesystem_arrives_whole
+            changes_are_told_as_they_happen
+            a_new_folder_is_watched_with_all_that_is_in_it
+            a_watch_stays_where_it_is_allowed
+            a_watch_that_falls_behind_says_so
             a_process_goes_on_without_a_watcher
             watchers_come_and_go_and_miss_nothing
             lost_output_is_counted

@@ -103,7 +103,12 @@ impl<W: Write> Packer<W> {
     fn link(&mut self, found: &Found<'_>, kind: EntryType, name: &Path, to: &Path) -> Result<(), ArchiveError> {
         let mut header = self.header(found, kind)?;
         header.set_size(0);
-        self.builder.append_link(&mut header, name, to).map_err(ArchiveError::Sending)
+        // As it is: `append_link` would tidy it up.
+        let linked = match header.set_link_name_literal(to.as_os_str().as_bytes()) {
+            Ok(()) => self.builder.append_data(&mut header, name, io::empty()),
+            Err(_) => self.builder.append_link(&mut header, name, to),
+        };
+        linked.map_err(ArchiveError::Sending)
     }
 
     /// Begins a member: its time to the nanosecond, and all of a header but name and size.

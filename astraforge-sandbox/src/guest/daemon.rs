@@ -117,6 +117,8 @@ struct Daemon {
     /// The shim of the next command.
     spare: RefCell<Option<Shim>>,
     kept: KeptProcesses,
+    /// Room for watches of files.
+    watches: Semaphore,
     /// Held by whatever packs, and alone by what replaces files.
     archives: RwLock<()>,
     connections: Cell<usize>,
@@ -134,6 +136,7 @@ impl Daemon {
             hosts: Rc::default(),
             spare: RefCell::default(),
             kept: KeptProcesses::default(),
+            watches: Semaphore::new(files::watch::MAX_WATCHES),
             archives: RwLock::default(),
             connections: Cell::new(0),
             connections_changed: Notify::new(),
@@ -297,6 +300,7 @@ async fn operate(daemon: Rc<Daemon>, mut stream: Stream) {
             answer(&mut sink, signaled.map_or_else(GuestFrame::Failed, |()| GuestFrame::Done)).await;
         }
         Ok(Operation::File(request)) => files::verb(&daemon, request, frames, sink).await,
+        Ok(Operation::Watch(request)) => files::watch::follow(&daemon, request, frames, sink).await,
         Ok(Operation::Download(request)) => files::read(&request, &mut sink).await,
         Ok(Operation::Upload(request)) => files::write(&request, frames, &mut sink).await,
         Ok(Operation::Begin(config)) => {

@@ -85,9 +85,9 @@ impl Machine for SandboxSession {
 
     async fn watch(
         &self,
-        _request: WatchRequest,
+        request: WatchRequest,
     ) -> Result<BoxStream<'static, Result<FileEvent, SessionError>>, SessionError> {
-        Err(not_yet("watching files"))
+        self.guest.watch(request).await
     }
 
     async fn download(&self, request: DownloadRequest) -> Result<ByteStream, SessionError> {

@@ -25,8 +25,9 @@ mod archives;
 mod files;
 mod limits;
 mod processes;
+mod watching;
 
-pub use self::{archives::*, files::*, limits::*, processes::*};
+pub use self::{archives::*, files::*, limits::*, processes::*, watching::*};
 use crate::{
     driver::{DynSandboxDriver, Enforcement},
     sandboxes::Sandboxes,

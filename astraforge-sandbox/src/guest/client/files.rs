@@ -2,11 +2,16 @@
 
 use astraforge_core::{
     archive::{ArchiveSummary, CompareRequest, Comparison, PackRequest, UnpackRequest},
-    files::{DownloadRequest, Existing, FileReply, FileRequest, FileVerb, Roots, UploadRequest},
+    files::{
+        DownloadRequest, Existing, FileEvent, FileReply, FileRequest, FileVerb, Roots, UploadRequest, WatchRequest,
+    },
     ports::{machines::ByteStream, sessions::SessionError},
 };
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 
 use super::{
     GuestClient,
@@ -55,6 +60,18 @@ impl GuestClient {
     pub async fn file(&self, request: FileRequest) -> Result<FileReply, SessionError> {
         let deed = deed_of(&request.verb);
         ask(self, &Operation::File(request), deed).await
+    }
+
+    /// Follows changes below a path, from the moment this returns on. The first event says that it is watched, and the
+    /// stream ends when the path is gone. Dropping the stream ends the watch.
+    ///
+    /// # Errors
+    /// [`SessionError::FileNotFound`], [`SessionError::File`] or [`SessionError::Lost`].
+    pub async fn watch(
+        &self,
+        request: WatchRequest,
+    ) -> Result<BoxStream<'static, Result<FileEvent, SessionError>>, SessionError> {
+        transfer::watch(self, request).await
     }
 
     /// Reads a file as a stream.

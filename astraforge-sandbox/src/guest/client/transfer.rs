@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use astraforge_core::{
-    files::FileErrorKind,
+    files::{FileErrorKind, FileEvent, WatchRequest},
     ports::{machines::ByteStream, sessions::SessionError},
 };
 use bytes::Bytes;
-use futures::{SinkExt, Stream, StreamExt, stream};
+use futures::{
+    SinkExt, Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use serde::de::DeserializeOwned;
 
 use super::{Call, FrameSink, GuestClient, next, printable, violation};
@@ -86,6 +89,51 @@ async fn piece(call: &mut Call, deed: &Deed) -> Result<Option<Bytes>, SessionErr
         GuestFrame::Done => Ok(None),
         GuestFrame::Failed(failure) => Err(deed.failed(failure)),
         _ => Err(violation(ProtocolError::Unexpected("answer to a transfer"))),
+    }
+}
+
+/// Asks for changes of files; returns once they are watched.
+pub(super) async fn watch(
+    client: &GuestClient,
+    request: WatchRequest,
+) -> Result<BoxStream<'static, Result<FileEvent, SessionError>>, SessionError> {
+    let deed = Deed::new("watch", &request.path);
+    let mut call = client.call(&Operation::Watch(request)).await?;
+    let first = event(&mut call, &deed).await?;
+    let changes = Changes { call, deed, ended: first.is_none(), first };
+    Ok(stream::unfold(changes, |mut changes| async move { Some((changes.next().await?, changes)) }).boxed())
+}
+
+/// A watch of files.
+struct Changes {
+    call: Call,
+    deed: Deed,
+    first: Option<FileEvent>,
+    ended: bool,
+}
+
+impl Changes {
+    async fn next(&mut self) -> Option<Result<FileEvent, SessionError>> {
+        if self.ended {
+            return None;
+        }
+        let next = match self.first.take() {
+            Some(event) => Ok(Some(event)),
+            None => event(&mut self.call, &self.deed).await,
+        };
+        self.ended = !matches!(next, Ok(Some(_)));
+        next.transpose()
+    }
+}
+
+/// The next change; `None` when what was watched is gone.
+async fn event(call: &mut Call, deed: &Deed) -> Result<Option<FileEvent>, SessionError> {
+    match call.next().await? {
+        GuestFrame::Item(json) => value(&json).map(Some),
+        // What an errand returns at its end, and a watch has nothing to return.
+        GuestFrame::Done => Ok(None),
+        GuestFrame::Failed(failure) => Err(deed.failed(failure)),
+        _ => Err(violation(ProtocolError::Unexpected("answer to a watch"))),
     }
 }
 

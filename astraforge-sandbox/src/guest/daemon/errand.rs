@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Read, Write},
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     time::Duration,
 };
 
@@ -147,6 +147,11 @@ impl Reply {
         bytes.chunks(MAX_PAYLOAD).try_for_each(|piece| self.frame(GuestFrame::Contents(Bytes::copy_from_slice(piece))))
     }
 
+    /// Sends one of many answers, once it is flushed.
+    pub(super) fn item(&mut self, json: &[u8]) -> io::Result<()> {
+        self.frame(GuestFrame::Item(Bytes::copy_from_slice(json)))
+    }
+
     fn frame(&mut self, frame: GuestFrame) -> io::Result<()> {
         let mut wire = BytesMut::new();
         FrameCodec::new().encode(frame, &mut wire).map_err(io::Error::other)?;
@@ -174,7 +179,7 @@ async fn relay(
     let output = output.as_mut()?;
     loop {
         match output.next().await {
-            Some(Ok(frame @ GuestFrame::Contents(_))) => sink.send(frame).await.ok()?,
+            Some(Ok(frame @ (GuestFrame::Contents(_) | GuestFrame::Item(_)))) => sink.send(frame).await.ok()?,
             Some(Ok(last @ (GuestFrame::Done | GuestFrame::Failed(_)))) => return Some(last),
             // The agent runs with the same user id as this child, and may have killed it.
             _ => {
@@ -227,6 +232,12 @@ pub(super) struct Input {
 impl Input {
     fn new(pipe: File) -> Self {
         Self { pipe, left: 0, ended: false }
+    }
+}
+
+impl AsFd for Input {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
     }
 }
 

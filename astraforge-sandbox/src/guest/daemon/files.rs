@@ -25,7 +25,9 @@ mod edit;
 mod place;
 mod search;
 mod text;
+mod transfer;
 mod tree;
+pub(super) mod watch;
 
 /// Larger files are read and edited by an errand, so that nothing waits for it.
 const QUICK: u64 = 256 * 1024;
@@ -50,7 +52,9 @@ fn is_quick(request: &FileRequest) -> bool {
         }
         FileVerb::List { depth, .. } => *depth <= 1,
         FileVerb::Remove { recursive, .. } => !recursive,
-        FileVerb::Stat { .. } | FileVerb::MakeDir { .. } | FileVerb::Move { .. } => true,
+        FileVerb::Stat { .. } | FileVerb::MakeDir { .. } => true,
+        // From one root to another it may be a copy.
+        FileVerb::Move { from, to, .. } => Place::share_root(&request.roots, from, to),
         _ => false,
     }
 }

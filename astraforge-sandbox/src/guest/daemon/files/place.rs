@@ -50,6 +50,12 @@ impl Place {
         Ok(Self { root: root.to_owned(), below })
     }
 
+    /// Tells whether two paths lie in the same root.
+    pub(super) fn share_root(roots: &Roots, one: &str, other: &str) -> bool {
+        let root = |path| Self::find(roots, path).map(|place| place.root);
+        matches!((root(one), root(other)), (Ok(one), Ok(other)) if one == other)
+    }
+
     /// The path, absolute.
     pub(super) fn path(&self) -> PathBuf {
         self.root.join(&self.below)

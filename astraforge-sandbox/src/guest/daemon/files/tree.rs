@@ -13,7 +13,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::place::{Place, fail, failure, shown};
+use super::{
+    place::{Place, fail, failure, shown},
+    transfer,
+};
 use crate::{
     guest::frame::Failure,
     tree::{self, Found, MAX_DEPTH, Next},
@@ -100,8 +103,7 @@ pub(super) fn rename(from: &Place, to: &Place, existing: Existing) -> Result<Fil
     match renamed {
         Ok(()) => Ok(FileReply::Done),
         Err(Errno::XDEV) => {
-            let reason = "the two paths lie on different filesystems: copy it with a command, then remove it";
-            Err(fail(FileErrorKind::Other, reason))
+            transfer::move_by_copying((&source, &name), (&target, &new_name), existing).map(|()| FileReply::Done)
         }
         Err(Errno::INVAL) => Err(fail(FileErrorKind::InvalidArgument, "a folder cannot be moved into itself")),
         Err(errno) => Err(failure(errno)),

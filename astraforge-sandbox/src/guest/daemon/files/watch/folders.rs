@@ -57,7 +57,8 @@ pub(super) type Tell<'a> = &'a mut dyn FnMut(&Path, FileChange) -> io::Result<()
 /// All folders of a watch.
 pub(super) struct Folders {
     inotify: OwnedFd,
-    root: OwnedFd,
+    /// What is watched. No descriptor of it is held: with one, the kernel would not tell that it was removed.
+    place: Place,
     /// The absolute path of the root.
     path: PathBuf,
     /// The one thing in the root that is watched.
@@ -82,7 +83,7 @@ impl Folders {
         let found = place.open(OFlags::PATH)?;
         let is_folder = FileType::from_raw_mode(fstat(&found).map_err(failure)?.st_mode) == FileType::Directory;
         let (root, path, only) = if is_folder {
-            (place.open(OFlags::RDONLY | OFlags::DIRECTORY)?, place.path(), None)
+            (found, place.path(), None)
         } else {
             let (folder, name) = place.parent()?;
             let path = place.path().parent().unwrap_or(Path::new("/")).to_owned();
@@ -91,14 +92,13 @@ impl Folders {
         let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
         let mut folders = Self {
             inotify: inotify::init(flags).map_err(no_room)?,
-            root,
+            place,
             path,
             recursive: request.recursive && only.is_none(),
             only,
             known: HashMap::new(),
             told: HashSet::new(),
         };
-        let root = folders.root.try_clone().map_err(super::super::place::io_failure)?;
         folders.add(root.as_fd(), Path::new("")).map_err(no_room)?;
         if folders.recursive {
             folders.add_below(Path::new(""))?;
@@ -209,12 +209,8 @@ impl Folders {
 
     /// Visits what is below a folder; each folder is watched from before it is looked into.
     fn walk(&mut self, below: &Path, visit: &mut dyn FnMut(&mut Self, &Path) -> bool) -> Result<(), Failure> {
-        let folder = match self.open(below) {
-            Ok(folder) => folder,
-            // It is gone again, or something else by now, of which there will be news.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(()),
-            Err(errno) => return Err(failure(errno)),
-        };
+        // It may be gone again, or something else by now, of which there will be news.
+        let Some(folder) = self.open(below)? else { return Ok(()) };
         tree::walk(folder.as_fd(), &CString::from(c"."), below, &mut |found: &Found<'_>| {
             let name = found.path.file_name().unwrap_or_default();
             if found.path != below && name.as_bytes().starts_with(OURS) {
@@ -237,11 +233,24 @@ impl Folders {
         })
     }
 
-    /// Opens a folder below the root, through no link.
-    fn open(&self, below: &Path) -> Result<OwnedFd, Errno> {
+    /// Opens a folder below the root, through no link; `None` where there is none that can be read.
+    fn open(&self, below: &Path) -> Result<Option<OwnedFd>, Failure> {
+        use FileErrorKind::{NotADirectory, NotFound, OutsideRoots, PermissionDenied};
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = match self.place.open(flags) {
+            Ok(root) => root,
+            Err(Failure::File { kind: NotFound | NotADirectory | OutsideRoots | PermissionDenied, .. }) => {
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure),
+        };
         let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        openat2(&self.root, below, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), how)
+        match openat2(&root, below, flags, Mode::empty(), how) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS | Errno::XDEV) => Ok(None),
+            Err(errno) => Err(failure(errno)),
+        }
     }
 
     fn add(&mut self, folder: BorrowedFd<'_>, below: &Path) -> Result<(), Errno> {
