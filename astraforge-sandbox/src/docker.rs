@@ -344,6 +344,24 @@ impl SandboxDriver for DockerDriver {
     }
 }
 
+/// Asks the engine what it is and whether it has the default image, in one line for people. Changes nothing.
+///
+/// # Errors
+/// [`DriverError::Unsupported`] when no engine answers; the text says what would change that.
+pub async fn examine(config: &DockerConfig) -> Result<String, DriverError> {
+    let engine = Engine::reach(config).await?;
+    let info = engine.0.info().await.map_err(|error| unsupported("docker sandboxes", chain(&error)))?;
+    let image = reference::of(&config.image)?;
+    let there = images::is_there(&engine, &image).await?;
+    Ok(format!(
+        "engine {} on {}, {}; the image {image} {}",
+        info.server_version.unwrap_or_default(),
+        info.operating_system.unwrap_or_default(),
+        info.architecture.unwrap_or_default(),
+        if there { "is there" } else { "is pulled when it is first used" },
+    ))
+}
+
 impl DockerDriver {
     /// Removes the owner's containers of sandbox `id`, and its workspace when that is wanted.
     async fn discard(&self, id: SandboxId, with_workspace: bool) -> Result<(), BoxError> {

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check, one after the other, with times, skips and totals.
 
 mod embed;
+mod engine;
 mod features;
 mod package;
 mod report;

@@ -13,9 +13,10 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::interruption::Interruption;
+use self::{backend::Backend, interruption::Interruption};
 use crate::{codex, guest, process, workspace::Workspace};
 
+mod backend;
 mod fresh_sandbox;
 mod interruption;
 mod timings;
@@ -52,9 +53,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &DemoArguments) -> anyhow::R
 
     let interruption = Interruption::listen()?;
     let mut scratch = Scratch::new(workspace)?;
+    let backend = Backend::prepare(workspace, &scratch.folder)?;
     let repository = make_repository(workspace, &scratch)?;
     step("Starting the server: astraforge up");
-    let server = Server::start(workspace, &scratch, &guest, &codex)?; // declared after `scratch`: it ends first
+    // Declared after `scratch` and the backend: it ends first.
+    let server = Server::start(workspace, &scratch, &guest, &codex, &backend)?;
     println!("{} (data in {})", server.url, scratch.folder.display());
 
     step("Asking the agent: astraforge run");
@@ -182,7 +185,13 @@ struct Server {
 }
 
 impl Server {
-    fn start(workspace: &Workspace, scratch: &Scratch, guest: &Path, codex: &Path) -> anyhow::Result<Self> {
+    fn start(
+        workspace: &Workspace,
+        scratch: &Scratch,
+        guest: &Path,
+        codex: &Path,
+        backend: &Backend,
+    ) -> anyhow::Result<Self> {
         #[derive(Deserialize)]
         struct Greeting {
             url: String,
@@ -199,6 +208,7 @@ impl Server {
         for variable in ["OPENAI_API_KEY", "MODEL_UPSTREAM", "EXECUTOR", "ASTRAFORGE_SERVER", "ASTRAFORGE_POLICIES"] {
             command.env_remove(variable);
         }
+        backend.configure(&mut command);
         let log = fs::File::create(scratch.folder.join("server.log"))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

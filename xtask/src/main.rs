@@ -6,6 +6,7 @@ mod chaos;
 mod checks;
 mod codex;
 mod demo;
+mod docker;
 mod elf;
 mod guest;
 mod process;

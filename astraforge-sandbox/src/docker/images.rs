@@ -56,7 +56,8 @@ impl Images {
     }
 }
 
-async fn is_there(engine: &Engine, image: &str) -> Result<bool, DriverError> {
+/// Tells whether the engine has `image`.
+pub(super) async fn is_there(engine: &Engine, image: &str) -> Result<bool, DriverError> {
     let answer = found(engine.0.inspect_image(image).await);
     answer.map(|it| it.is_some()).map_err(|error| unsupported(&format!("the image {image}"), chain(&error)))
 }

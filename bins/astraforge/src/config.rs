@@ -6,7 +6,10 @@ use anyhow::{Context, bail};
 use astraforge_core::{repository::Secret, session::ByteSize};
 use clap::{Args, ValueEnum};
 
-use crate::native_args::NativeArgs;
+use crate::{
+    drivers::{docker::DockerArgs, image::ImageArgs},
+    native_args::NativeArgs,
+};
 
 /// Settings of a node, for `up` and for commands that start one in their own process.
 #[derive(Debug, Args)]
@@ -60,6 +63,10 @@ pub(crate) struct ServerArgs {
     /// What durable sandboxes may ask for besides, separated by commas
     #[arg(long, global = true, env = "SANDBOX_DRIVERS", value_enum, value_delimiter = ',', value_name = "DRIVERS")]
     pub(crate) drivers: Vec<Provisioner>,
+    #[command(flatten)]
+    pub(crate) image: ImageArgs,
+    #[command(flatten)]
+    pub(crate) docker: DockerArgs,
     /// Size of a run's workspace, in memory
     #[arg(long, global = true, env = "ASTRAFORGE_WORKSPACE_SIZE", value_name = "SIZE", default_value = "2Gi")]
     pub(crate) workspace_size: ByteSize,

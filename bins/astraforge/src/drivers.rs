@@ -1,16 +1,26 @@
 //! The drivers of a node's sandboxes, as configured.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::Arc,
+};
 
 use anyhow::{Context, bail};
-use astraforge_core::ports::machines::Machines;
+use astraforge_core::{id::SandboxId, ports::machines::Machines};
 use astraforge_sandbox::{
     connect::{DriverConfig, connect},
+    docker::DockerConfig,
     native::{NativeConfig, guest_binary::GuestBinary},
     sandboxes::Sandboxes,
 };
 
 use crate::config::{Provisioner, ServerArgs};
+
+pub(crate) mod docker;
+pub(crate) mod image;
 
 /// What sandboxes are for. The two kinds are kept apart: those of runs are removed when a server starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +37,14 @@ impl Purpose {
         match self {
             Self::Runs => "sandboxes",
             Self::Sessions => "session-sandboxes",
+        }
+    }
+
+    /// What is added to the data folder's own name where sandboxes of many servers are in one place.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Runs => "runs",
+            Self::Sessions => "sessions",
         }
     }
 }
@@ -58,7 +76,8 @@ async fn open(
         Provisioner::Native => {
             DriverConfig::Native(native(args, root, &root.join(purpose.folder()))?.with_pool(n_ready.into()))
         }
-        Provisioner::Docker | Provisioner::K8s => bail!("sandboxes run with `native` today; docker and k8s are coming"),
+        Provisioner::Docker => DriverConfig::Docker(docker(args, root, purpose)?),
+        Provisioner::K8s => bail!("sandboxes run with `native` and `docker` today; k8s is coming"),
     };
     let driver = connect(config).await.context("this machine cannot run sandboxes; `astraforge doctor` says more")?;
     Ok(Sandboxes::new(driver))
@@ -68,4 +87,47 @@ fn native(args: &ServerArgs, root: &Path, state: &Path) -> anyhow::Result<Native
     let guest = GuestBinary::find(args.guest.as_deref(), state)?;
     let config = args.native.apply(NativeConfig::new(state, guest.path()), root);
     Ok(args.toolchains.iter().fold(config, NativeConfig::with_toolchain))
+}
+
+/// The Docker driver's configuration, for the node whose data folder is `root`.
+pub(crate) fn docker(args: &ServerArgs, root: &Path, purpose: Purpose) -> anyhow::Result<DockerConfig> {
+    let guest = GuestBinary::find(args.guest.as_deref(), &root.join(purpose.folder()))?;
+    let owner = format!("{}-{}", owner(root)?, purpose.as_str());
+    args.docker.config(owner, guest.path(), args.image.image()?)
+}
+
+/// The name under which this data folder's sandboxes are known where those of others are too; made once, and kept.
+pub(crate) fn owner(root: &Path) -> anyhow::Result<String> {
+    const FILE: &str = "sandbox-owner";
+    let path = root.join(FILE);
+    let context = || format!("cannot read or write {}", path.display());
+    let draft = root.join(format!(".{FILE}-{}", SandboxId::random()));
+    if !path.exists() {
+        fs::create_dir_all(root).with_context(context)?;
+        let mut file =
+            fs::File::options().write(true).create_new(true).mode(0o600).open(&draft).with_context(context)?;
+        write!(file, "{}", SandboxId::random()).with_context(context)?;
+        // Whoever is first has named it.
+        let named = fs::hard_link(&draft, &path);
+        fs::remove_file(&draft).with_context(context)?;
+        match named {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).with_context(context),
+            _ => {}
+        }
+    }
+    Ok(fs::read_to_string(&path).with_context(context)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_folder_has_one_name_and_no_two_have_the_same() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let name = owner(one.path()).unwrap();
+        assert_eq!(owner(one.path()).unwrap(), name);
+        assert_ne!(owner(other.path()).unwrap(), name);
+        assert_eq!(fs::read_dir(one.path()).unwrap().count(), 1, "nothing else is left");
+    }
 }

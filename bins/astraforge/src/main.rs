@@ -64,7 +64,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cancel(request) => commands::cancel::cancel(args, request).await?,
         Command::Mr(which) => commands::merge_requests::merge_requests(args, which).await?,
         Command::Sandbox(sandbox) => return commands::sandbox::sandbox(args, sandbox).await,
-        Command::Doctor => return commands::doctor::doctor(args),
+        Command::Doctor => return commands::doctor::doctor(args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "astraforge", &mut script);

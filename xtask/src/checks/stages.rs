@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::tally::Tally;
-use super::{Context, Verdict, embed, features, package, rootless};
+use super::{Context, Verdict, embed, engine, features, package, rootless};
 use crate::workspace::Workspace;
 use crate::{chaos, codex, guest, process, tidy, tools};
 
@@ -39,6 +39,7 @@ pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
         stage("features", "each library builds with each of its features alone", &[], features::check),
         stage("deny", "licences, banned crates and sources", &[], deny),
         stage("rootless", "the sandbox tests pass for an ordinary user too", &["guest", "tests"], rootless::check),
+        stage("docker", "the same sandboxes on a Docker engine of our own", &["guest"], engine::check),
         stage("chaos", "killing servers and commands loses and leaves nothing", &["guest"], |context, _| {
             chaos::sandbox(context.workspace, 10, chaos::new_seed()).map(Verdict::PassedWith)
         }),
@@ -152,13 +153,13 @@ fn in_workspace(context: &Context<'_>, command: &mut Command) {
 }
 
 /// Tells tests where the programs are that they run.
-fn with_programs<'a>(context: &Context<'_>, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
+pub(super) fn with_programs<'a>(context: &Context<'_>, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
     let codex = codex::install(context.workspace)?;
     Ok(command.env(guest::VARIABLE, context.workspace.guest()).env(codex::VARIABLE, codex))
 }
 
 /// Runs a test runner and adds what it counted to `tally`.
-fn count(command: &mut Command, read: fn(&str) -> Tally, tally: &mut Tally) -> anyhow::Result<()> {
+pub(super) fn count(command: &mut Command, read: fn(&str) -> Tally, tally: &mut Tally) -> anyhow::Result<()> {
     let (status, output) = process::run_and_read(command)?;
     *tally += read(&output);
     process::ensure_success(command, status)

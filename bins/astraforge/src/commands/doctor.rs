@@ -4,6 +4,7 @@ use std::process::{Command, ExitCode};
 
 use astraforge_codex::runner::CodexProgram;
 use astraforge_sandbox::{
+    docker,
     doctor::{Check, Status, examine},
     native::{NativeConfig, guest_binary::GuestBinary},
 };
@@ -11,13 +12,18 @@ use serde_json::json;
 
 use crate::{
     cli::ConnectionArgs,
-    config::ModelConfig,
+    config::{ModelConfig, Provisioner},
+    drivers::{self, Purpose},
     render::{Terminal, attention, bad, good, strong},
 };
 
 /// Examines the machine; fails when a run could not work here.
-pub(crate) fn doctor(args: &ConnectionArgs) -> anyhow::Result<ExitCode> {
-    let mut checks = sandbox_checks(args)?;
+pub(crate) async fn doctor(args: &ConnectionArgs) -> anyhow::Result<ExitCode> {
+    let is_used = |driver| args.node.provisioner == driver || args.node.drivers.contains(&driver);
+    let mut checks = if is_used(Provisioner::Native) { sandbox_checks(args)? } else { Vec::new() };
+    if is_used(Provisioner::Docker) {
+        checks.push(docker_check(args).await);
+    }
     checks.push(git_check());
     checks.push(codex_check(args));
     checks.push(model_check(args));
@@ -65,6 +71,20 @@ fn sandbox_checks(args: &ConnectionArgs) -> anyhow::Result<Vec<Check>> {
         config = config.with_toolchain(toolchain);
     }
     Ok(examine(&config))
+}
+
+async fn docker_check(args: &ConnectionArgs) -> Check {
+    let found = async {
+        let config = drivers::docker(&args.node, &args.node.data_folder()?, Purpose::Sessions)?;
+        Ok::<_, anyhow::Error>(docker::examine(&config).await?)
+    };
+    match found.await {
+        Ok(engine) => Check::new("docker", Status::Ok, engine, None),
+        Err(error) => {
+            let remedy = "systemctl start docker, or set DOCKER_HOST".to_owned();
+            Check::new("docker", Status::Fail, format!("{error:#}"), Some(remedy))
+        }
+    }
 }
 
 fn git_check() -> Check {

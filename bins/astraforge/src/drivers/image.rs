@@ -1,0 +1,28 @@
+//! The image of sandboxes that ask for none, on drivers that have images.
+
+use astraforge_core::image::{Image, ParseImageError};
+use clap::Args;
+
+/// What is used where nothing is named.
+const DEFAULT: &str = "astraforge/codex-cli:latest";
+
+/// What sandboxes see as their system unless they ask for something else.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImageArgs {
+    /// Image of sandboxes that ask for none, on Docker and Kubernetes [default: CODEX_WORKSPACE_IMAGE, else
+    /// astraforge/codex-cli:latest]
+    #[arg(long, global = true, env = "SANDBOX_IMAGE", value_name = "IMAGE")]
+    sandbox_image: Option<Image>,
+    #[arg(long, global = true, env = "CODEX_WORKSPACE_IMAGE", hide = true)]
+    codex_workspace_image: Option<Image>,
+}
+
+impl ImageArgs {
+    /// The default image.
+    pub(crate) fn image(&self) -> Result<Image, ParseImageError> {
+        match self.sandbox_image.as_ref().or(self.codex_workspace_image.as_ref()) {
+            Some(image) => Ok(image.clone()),
+            None => DEFAULT.parse(),
+        }
+    }
+}

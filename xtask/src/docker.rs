@@ -1,0 +1,152 @@
+//! A Docker engine of our own, for tests and the demonstration: started, given an image, and stopped again.
+//!
+//! Nothing of it touches an engine that this machine may run already: it has folders, a socket and a containerd of its
+//! own, no default bridge, and leaves the firewall alone.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::{process, workspace::Workspace};
+
+pub(crate) mod image;
+
+/// Tells tests where the engine answers.
+pub(crate) const VARIABLE: &str = "ASTRAFORGE_TEST_DOCKER";
+
+/// How long the engine may take to answer, and to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An engine that runs as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    child: Child,
+    /// Sockets and what only running containers need; below the system's own folder, because a socket's path is short.
+    run: PathBuf,
+    /// Images and volumes.
+    data: PathBuf,
+}
+
+/// Why this machine can't run an engine, unless it can. With `install` what is missing is installed, aloud.
+pub(crate) fn obstacle(install: bool) -> anyhow::Result<Option<String>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Some("starting a Docker engine needs root".into()));
+    }
+    let is_there =
+        || process::is_installed("dockerd") && process::is_installed("docker") && image::obstacle().is_none();
+    if !is_there() && install && process::is_installed("apt-get") {
+        println!("installing docker.io and busybox-static with apt-get");
+        let mut apt = Command::new("apt-get");
+        apt.args(["install", "--yes", "--no-install-recommends", "docker.io", "busybox-static"]);
+        process::run(apt.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"))?;
+    }
+    if !process::is_installed("dockerd") || !process::is_installed("docker") {
+        return Ok(Some("no Docker engine is installed: `apt-get install docker.io`".into()));
+    }
+    Ok(image::obstacle())
+}
+
+impl Engine {
+    /// Starts the engine and waits until it answers.
+    pub(crate) fn start(workspace: &Workspace) -> anyhow::Result<Self> {
+        let run = std::env::temp_dir().join(format!("astraforge-docker-{}", std::process::id()));
+        let data = workspace.target.join(format!("docker-{}", std::process::id()));
+        fs::create_dir_all(&run)?;
+        fs::create_dir_all(&data)?;
+        let log = File::create(run.join("log"))?;
+        // It ends when we do, even when we are killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "dockerd", "--bridge=none", "--iptables=false", "--ip-masq=false"]);
+        command.arg("--data-root").arg(&data).arg("--exec-root").arg(run.join("exec"));
+        command
+            .arg("--pidfile")
+            .arg(run.join("pid"))
+            .arg(format!("--host=unix://{}", run.join("docker.sock").display()));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().context("cannot start dockerd")?;
+        let mut engine = Self { child, run, data };
+        engine.wait_until_it_answers()?;
+        Ok(engine)
+    }
+
+    /// The path of its socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run.join("docker.sock")
+    }
+
+    /// Its address, as `DOCKER_HOST` spells it.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// The `docker` program, talking to it.
+    pub(crate) fn docker(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(words).env("DOCKER_HOST", self.host()).env("DOCKER_CONFIG", &self.run);
+        command
+    }
+
+    fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while process::read(&mut self.docker(&["version"])).is_err() {
+            if self.child.try_wait()?.is_some() || began.elapsed() > PATIENCE {
+                bail!("the Docker engine did not start:\n{}", self.last_words());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.run.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        let containers = process::read(&mut self.docker(&["ps", "--all", "--quiet"]))?;
+        let containers: Vec<&str> = containers.split_whitespace().collect();
+        if !containers.is_empty() {
+            process::read(self.docker(&["rm", "--force", "--volumes"]).args(containers))?;
+        }
+        process::read(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
+        let began = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            ensure!(began.elapsed() < PATIENCE, "it does not stop");
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            println!("the Docker engine did not stop as it should: {error:#}");
+            _ = self.child.kill();
+            _ = self.child.wait();
+        }
+        for folder in [&self.run, &self.data] {
+            remove(folder);
+        }
+    }
+}
+
+/// Removes a folder of an engine that is gone, with what is still mounted in it.
+fn remove(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounted =
+        mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|path| Path::new(path).starts_with(folder));
+    for path in mounted.collect::<Vec<_>>().into_iter().rev() {
+        _ = Command::new("umount").args(["--lazy", path]).status();
+    }
+    if let Err(error) = fs::remove_dir_all(folder) {
+        println!("cannot remove {}: {error}", folder.display());
+    }
+}
