@@ -14,6 +14,7 @@ use futures::future::{self, Either};
 
 use crate::{
     access::{Action, Caller},
+    egress::Egress,
     error::ForgeError,
     files::{FileReply, FileRequest, FileVerb, Roots},
     id::{SandboxId, SnapshotId},
@@ -224,6 +225,34 @@ impl ControlPlane {
         }
     }
 
+    /// Changes which addresses the sandbox may reach, for good. Where it runs it holds at once: connections that are no
+    /// longer allowed are cut.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`]; [`ForgeError::Session`] when the machine could not be told, which its next use does.
+    pub async fn set_egress(&self, caller: &Caller, id: SandboxId, egress: Egress) -> Result<Sandbox, ForgeError> {
+        caller.may(Action::UseSandboxes)?;
+        let turn = self.turns.of(id);
+        let _turn = turn.lock().await;
+        let sandbox = self.find(caller, id).await?;
+        // The row is first: whoever finds the machine after that gives it the new egress.
+        let sandbox = self.change(sandbox, &|row| row.spec.egress.clone_from(&egress)).await?;
+        if sandbox.status == SandboxStatus::Ready {
+            self.tell_egress(&sandbox).await?;
+        }
+        Ok(sandbox)
+    }
+
+    /// Gives the machine the egress of its row. The caller has the turn.
+    async fn tell_egress(&self, sandbox: &Sandbox) -> Result<(), ForgeError> {
+        let egress = sandbox.spec.egress.clone();
+        match self.driver(&sandbox.mode)?.find(sandbox.id, egress.clone()).await {
+            Ok(machine) => Ok(machine.set_egress(egress).await?),
+            Err(SessionError::Lost) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Stops the sandbox; its files are kept and come back when it is used.
     ///
     /// # Errors
@@ -274,6 +303,8 @@ impl ControlPlane {
                 SandboxStatus::Ready => {
                     match self.driver(&sandbox.mode)?.find(id, sandbox.spec.egress.clone()).await {
                         Ok(machine) => {
+                            // Another process may have changed it.
+                            machine.set_egress(sandbox.spec.egress.clone()).await?;
                             self.store.note_activity(id, self.clock.now()).await?;
                             return Ok((sandbox, machine));
                         }

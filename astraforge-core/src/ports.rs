@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod clock;
+pub mod egress_audit;
 pub mod executor;
 pub mod git;
 pub mod guest_service;

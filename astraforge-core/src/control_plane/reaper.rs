@@ -28,18 +28,26 @@ pub struct Reaped {
 
 impl ControlPlane {
     /// Ends the sandboxes whose time has come; their files are kept first. Those that somebody began to start and then
-    /// died are brought up. One that fails holds up no other.
+    /// died are brought up. One that fails holds up no other. Those that this process is connected to are told anew what
+    /// they may reach, which another may have changed.
     ///
     /// # Errors
     /// Those of the store, before anything was done.
     pub async fn reap(&self) -> Result<Reaped, ForgeError> {
         let sandboxes = self.store.live_sandboxes().await?;
-        let n_checked = sandboxes.len();
+        let mut reaped = Reaped { n_checked: sandboxes.len(), ..Reaped::default() };
+        for sandbox in &sandboxes {
+            let known = self.driver(&sandbox.mode).ok().and_then(|driver| driver.known_egress(sandbox.id));
+            if known.is_some_and(|egress| egress != sandbox.spec.egress)
+                && let Err(error) = self.agree_on_egress(sandbox.id).await
+            {
+                reaped.failed.push((sandbox.id, error));
+            }
+        }
         let now = self.clock.now();
         let is_due = |sandbox: &Sandbox| sandbox.due(now).is_some() || sandbox.is_abandoned(now);
         let due = sandboxes.into_iter().filter(is_due).map(|sandbox| sandbox.id);
         let ends = stream::iter(due).map(|id| async move { (id, self.reap_one(id).await) });
-        let mut reaped = Reaped { n_checked, ..Reaped::default() };
         let mut ends = ends.buffer_unordered(AT_ONCE);
         while let Some((id, end)) = ends.next().await {
             match end {
@@ -65,6 +73,16 @@ impl ControlPlane {
         }
         let Some(why) = sandbox.due(now) else { return Ok(None) };
         self.end(sandbox, why).await.map(|()| Some(why))
+    }
+
+    /// Gives a machine the egress that another process gave its row.
+    async fn agree_on_egress(&self, id: SandboxId) -> Result<(), ForgeError> {
+        let turn = self.turns.of(id);
+        let _turn = turn.lock().await;
+        match self.store.sandbox(id).await? {
+            Some(sandbox) if sandbox.status == SandboxStatus::Ready => self.tell_egress(&sandbox).await,
+            _ => Ok(()),
+        }
     }
 
     /// Makes rows and machines agree after a start. A sandbox whose machine is gone is told as lost and comes back when

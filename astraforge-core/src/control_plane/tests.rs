@@ -365,3 +365,28 @@ async fn a_machine_that_somebody_else_made_keeps_the_files_it_has() {
     world.plane.machine(&world.caller, id).await.unwrap();
     assert_eq!(world.file(id).as_deref(), Some("precious"));
 }
+
+#[tokio::test]
+async fn a_change_of_egress_holds_at_once_and_when_the_sandbox_comes_back() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    assert_eq!(world.machines.egress(id), Some(Egress::Off));
+    let changed = world.plane.set_egress(&world.caller, id, Egress::Public).await.unwrap();
+    assert_eq!(changed.spec.egress, Egress::Public);
+    assert_eq!(world.machines.egress(id), Some(Egress::Public), "where it runs");
+
+    world.plane.stop(&world.caller, id).await.unwrap();
+    let narrow = Egress::allowlist(["example.com".parse().unwrap()]);
+    world.plane.set_egress(&world.caller, id, narrow.clone()).await.unwrap();
+    world.another_plane().machine(&world.caller, id).await.unwrap();
+    assert_eq!(world.machines.egress(id), Some(narrow), "when it comes back");
+
+    world.plane.change(world.row(id).await, &|row| row.spec.egress = Egress::Off).await.unwrap();
+    world.another_plane().reap().await.unwrap();
+    assert_eq!(world.machines.egress(id), Some(Egress::Off), "where another process changed it");
+
+    let mut stranger = samples::caller("eve", Role::Maintainer);
+    stranger.tenant = TenantId::new("another");
+    let refused = world.plane.set_egress(&stranger, id, Egress::Public).await;
+    assert!(matches!(refused, Err(ForgeError::NotFound { .. })), "{refused:?}");
+}

@@ -39,11 +39,15 @@ pub trait Machines: fmt::Debug + Send + Sync + 'static {
     /// [`SessionError::AlreadyExists`] when it lives, [`SessionError::Unsupported`], or [`SessionError::Backend`].
     async fn make(&self, id: SandboxId, spec: SandboxSpec) -> Result<Made, SessionError>;
 
-    /// Returns the live sandbox `id`, whoever made it. Its egress is `egress` from now on.
+    /// Returns the live sandbox `id`, whoever made it. Its egress is `egress`, unless this process is connected to it
+    /// already: then it stays as it was set last.
     ///
     /// # Errors
     /// [`SessionError::Lost`] when there is no such sandbox.
     async fn find(&self, id: SandboxId, egress: Egress) -> Result<Arc<dyn Machine>, SessionError>;
+
+    /// Returns which addresses sandbox `id` may reach by way of this process, if this process is connected to it.
+    fn known_egress(&self, id: SandboxId) -> Option<Egress>;
 
     /// Removes sandbox `id` and everything it owns, its workspace included.
     async fn remove(&self, id: SandboxId) -> Result<(), SessionError>;

@@ -65,6 +65,12 @@ impl PlayedMachines {
         }
     }
 
+    /// Which addresses a live machine may reach.
+    #[must_use]
+    pub fn egress(&self, id: SandboxId) -> Option<Egress> {
+        Some(lock(&lock(&self.live).get(&id)?.egress).clone())
+    }
+
     /// Reads a file of a live machine.
     #[must_use]
     pub fn read(&self, id: SandboxId, path: &str) -> Option<String> {
@@ -101,7 +107,7 @@ impl Machines for PlayedMachines {
         "played"
     }
 
-    async fn make(&self, id: SandboxId, _: SandboxSpec) -> Result<Made, SessionError> {
+    async fn make(&self, id: SandboxId, spec: SandboxSpec) -> Result<Made, SessionError> {
         if self.refuses.load(Ordering::SeqCst) {
             return Err(SessionError::Unsupported { what: "a machine".into(), reason: "the test says so".into() });
         }
@@ -110,6 +116,7 @@ impl Machines for PlayedMachines {
         let workspace = if kept.is_some() { WorkspaceOrigin::Kept } else { WorkspaceOrigin::Fresh };
         let machine = Arc::new(PlayedMachine {
             id,
+            egress: Mutex::new(spec.egress),
             files: Mutex::new(kept.unwrap_or_default()),
             breaks: Arc::clone(&self.breaks),
             rejects: Arc::clone(&self.rejects),
@@ -127,6 +134,10 @@ impl Machines for PlayedMachines {
         pause().await;
         let machine = lock(&self.live).get(&id).cloned();
         machine.map(|machine| machine as Arc<dyn Machine>).ok_or(SessionError::Lost)
+    }
+
+    fn known_egress(&self, id: SandboxId) -> Option<Egress> {
+        self.egress(id)
     }
 
     async fn remove(&self, id: SandboxId) -> Result<(), SessionError> {
@@ -149,6 +160,7 @@ impl Machines for PlayedMachines {
 #[derive(Debug)]
 struct PlayedMachine {
     id: SandboxId,
+    egress: Mutex<Egress>,
     files: Mutex<Files>,
     breaks: Arc<AtomicBool>,
     rejects: Arc<AtomicBool>,
@@ -278,7 +290,8 @@ impl Machine for PlayedMachine {
         Ok(Usage::default())
     }
 
-    async fn set_egress(&self, _: Egress) -> Result<(), SessionError> {
+    async fn set_egress(&self, egress: Egress) -> Result<(), SessionError> {
+        *lock(&self.egress) = egress;
         Ok(())
     }
 
