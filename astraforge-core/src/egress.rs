@@ -248,9 +248,7 @@ mod tests {
         for text in ["off", "public", "allow:", "allow:example.com", "allow:a.example:22,80,*.b.example,198.51.100.7"] {
             assert_eq!(text.parse::<Egress>().unwrap().to_string(), text);
         }
-        for text in
-            ["", "on", "allow", "allow:,a.example", "allow:80", "allow:a.example,,b.example", "Public"]
-        {
+        for text in ["", "on", "allow", "allow:,a.example", "allow:80", "allow:a.example,,b.example", "Public"] {
             assert!(text.parse::<Egress>().is_err(), "{text}");
         }
     }

@@ -41,6 +41,7 @@ pub mod docker;
 #[cfg(feature = "native")]
 pub mod doctor;
 pub mod driver;
+pub mod egress;
 pub mod guest;
 #[cfg(feature = "native")]
 pub mod native;

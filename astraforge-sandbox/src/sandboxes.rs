@@ -7,7 +7,7 @@ use std::{
 
 use astraforge_core::{
     BoxError,
-    egress::Egress,
+    egress::{Egress, proxy_variables},
     id::SandboxId,
     ports::{
         guest_service::ServiceBinding,
@@ -21,7 +21,8 @@ use tokio::{runtime::Handle, task::JoinHandle};
 
 use self::session::SandboxSession;
 use crate::{
-    driver::{Capabilities, DriverError, DynSandboxDriver},
+    driver::{Access, Capabilities, DriverError, DynSandboxDriver},
+    egress::{EgressSettings, Gateway},
     guest::{HandshakeError, client::GuestClient},
 };
 
@@ -47,6 +48,7 @@ mod session;
 #[derive(Debug, Clone)]
 pub struct Sandboxes {
     driver: DynSandboxDriver,
+    egress: EgressSettings,
     live: Arc<Mutex<HashMap<SandboxId, Arc<SandboxSession>>>>,
 }
 
@@ -54,7 +56,14 @@ impl Sandboxes {
     /// Sandboxes on `driver`.
     #[must_use]
     pub fn new(driver: DynSandboxDriver) -> Self {
-        Self { driver, live: Arc::default() }
+        Self { driver, egress: EgressSettings::default(), live: Arc::default() }
+    }
+
+    /// Replaces what holds for the ways out of all sandboxes.
+    #[must_use]
+    pub fn with_egress(mut self, settings: EgressSettings) -> Self {
+        self.egress = settings;
+        self
     }
 
     /// Returns what the driver can do on this machine.
@@ -70,35 +79,66 @@ impl Sandboxes {
         Some(session)
     }
 
-    /// Adopts sandbox `id`, which an earlier server left: its services are these from now on.
+    /// Adopts sandbox `id`, which an earlier server left: its services are these from now on. It may reach nothing else
+    /// until its egress is set.
     ///
     /// # Errors
     /// [`SessionError::Lost`] when there is no such sandbox, [`SessionError::Backend`] when its guest does not answer.
     pub async fn attach(&self, id: SandboxId, services: Vec<ServiceBinding>) -> Result<Arc<dyn Session>, SessionError> {
-        Ok(self.open(id, services).await?)
+        self.check_ports(&services)?;
+        Ok(self.open(id, services, self.gateway(id, Egress::Off)?).await?)
     }
 
-    async fn open(&self, id: SandboxId, services: Vec<ServiceBinding>) -> Result<Arc<SandboxSession>, SessionError> {
+    async fn open(
+        &self,
+        id: SandboxId,
+        mut services: Vec<ServiceBinding>,
+        gateway: Option<Gateway>,
+    ) -> Result<Arc<SandboxSession>, SessionError> {
         let stream = self.driver.connect(id).await.map_err(session_error)?;
+        if let Some(gateway) = &gateway {
+            services.push(ServiceBinding { port: self.egress.port(), service: Arc::new(gateway.clone()) });
+        }
         let guest = GuestClient::connect(stream, services).await.map_err(unanswered)?;
-        let session = Arc::new(SandboxSession::new(id, guest, Arc::clone(&self.driver)));
+        let session = Arc::new(SandboxSession::new(id, guest, Arc::clone(&self.driver), gateway));
         self.lock().insert(id, Arc::clone(&session));
         Ok(session)
+    }
+
+    /// The way out of a sandbox. Every one has it, so that what may be reached can be changed while it runs; where a
+    /// driver has no services there is none.
+    fn gateway(&self, id: SandboxId, egress: Egress) -> Result<Option<Gateway>, SessionError> {
+        match self.driver.capabilities().access {
+            Access::Guest => Ok(Some(Gateway::new(id, &self.egress, egress))),
+            Access::PlainExec if egress == Egress::Off => Ok(None),
+            Access::PlainExec => Err(no_way_out()),
+        }
+    }
+
+    fn check_ports(&self, services: &[ServiceBinding]) -> Result<(), SessionError> {
+        let port = self.egress.port();
+        if services.iter().all(|binding| binding.port != port) {
+            return Ok(());
+        }
+        let reason = "programs find the way out of their sandbox there; choose another port".to_owned();
+        Err(SessionError::Unsupported { what: format!("a service at port {port}"), reason })
     }
 
     async fn provision(
         &self,
         id: SandboxId,
-        spec: SandboxSpec,
+        mut spec: SandboxSpec,
         services: Vec<ServiceBinding>,
     ) -> Result<Provisioned, SessionError> {
-        if spec.egress != Egress::Off {
-            let reason = "sandboxes reach nothing but the services given to them yet: ask for egress off".to_owned();
-            return Err(SessionError::Unsupported { what: "that egress".to_owned(), reason });
+        self.check_ports(&services)?;
+        let gateway = self.gateway(id, spec.egress.clone())?;
+        let mut ports: Vec<u16> = services.iter().map(|binding| binding.port).collect();
+        if gateway.is_some() {
+            ports.push(self.egress.port());
+            point_to_proxy(&mut spec, self.egress.port());
         }
-        let ports: Vec<u16> = services.iter().map(|binding| binding.port).collect();
         let workspace = self.driver.create(id, &spec, &ports).await.map_err(session_error)?;
-        match self.open(id, services).await {
+        match self.open(id, services, gateway).await {
             Ok(session) => Ok((session, workspace)),
             Err(error) => {
                 // Files that an earlier sandbox left are not this creation's to remove.
@@ -166,12 +206,27 @@ impl Machines for Sandboxes {
         Ok(Made { machine, workspace })
     }
 
-    async fn find(&self, id: SandboxId, _egress: Egress) -> Result<Arc<dyn Machine>, SessionError> {
-        let live = self.lock().get(&id).cloned();
-        match live {
+    async fn find(&self, id: SandboxId, egress: Egress) -> Result<Arc<dyn Machine>, SessionError> {
+        let known = self.lock().get(&id).cloned();
+        match known {
             Some(session) if !session.is_lost() => Ok(session),
-            _ => Ok(self.open(id, Vec::new()).await?),
+            lost => {
+                // What is remembered of its connections outlives the connection to the guest.
+                let gateway = match lost.as_ref().and_then(|session| session.gateway()) {
+                    Some(gateway) => {
+                        gateway.set(egress);
+                        Some(gateway.clone())
+                    }
+                    None => self.gateway(id, egress)?,
+                };
+                Ok(self.open(id, Vec::new(), gateway).await?)
+            }
         }
+    }
+
+    fn known_egress(&self, id: SandboxId) -> Option<Egress> {
+        let known = self.lock().get(&id).cloned()?;
+        known.gateway().map(Gateway::egress)
     }
 
     async fn remove(&self, id: SandboxId) -> Result<(), SessionError> {
@@ -185,6 +240,22 @@ impl Machines for Sandboxes {
     async fn left(&self) -> Result<Vec<SandboxId>, SessionError> {
         self.driver.left().await.map_err(session_error)
     }
+}
+
+/// Sends the programs of a sandbox through the way out, unless its maker sends them elsewhere.
+fn point_to_proxy(spec: &mut SandboxSpec, port: u16) {
+    let own: Vec<String> = spec.env.keys().map(|name| name.to_ascii_lowercase()).collect();
+    for (name, value) in proxy_variables(port) {
+        if !own.contains(&name.to_ascii_lowercase()) {
+            spec.env.insert(name.to_owned(), value);
+        }
+    }
+}
+
+fn no_way_out() -> SessionError {
+    let reason =
+        "it runs no guest in its sandboxes, through which they would be let out: ask for egress off".to_owned();
+    SessionError::Unsupported { what: "that egress".to_owned(), reason }
 }
 
 /// A sandbox that was just made, and where its workspace comes from.

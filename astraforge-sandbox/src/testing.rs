@@ -1,6 +1,14 @@
 //! What tests of drivers share. Public, but outside semantic versioning.
 
 pub mod conformance;
+mod played_internet;
+
+pub use played_internet::PlayedInternet;
+
+/// Parsers of what sandboxes send to their way out, for fuzz targets.
+pub mod egress_readings {
+    pub use crate::egress::readings::{address, socks_messages, target, tunnel_beginning};
+}
 
 /// Makes one test of every rule that a driver has to keep.
 ///
@@ -12,7 +20,12 @@ pub mod conformance;
 macro_rules! driver_conformance {
     ($connect:expr) => {
         $crate::driver_conformance! { @ $connect;
-            what_cannot_be_given_is_refused
+            the_way_out_leads_nowhere_when_it_is_off
+            an_allowlist_lets_through_what_it_names
+            a_narrowed_policy_cuts_what_it_forbids
+            no_spelling_reaches_the_node
+            the_way_out_ends_with_its_server
+            a_package_is_installed_through_the_way_out
             exit_codes_are_reported
             death_by_signal_is_told_from_exit
             streams_are_separate_and_byte_exact

@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{out_of_memory::Kills, session_error};
-use crate::{driver::DynSandboxDriver, guest::client::GuestClient};
+use super::{no_way_out, out_of_memory::Kills, session_error};
+use crate::{driver::DynSandboxDriver, egress::Gateway, guest::client::GuestClient};
 
 /// A live sandbox.
 #[derive(Debug)]
@@ -28,12 +28,18 @@ pub(super) struct SandboxSession {
     guest: GuestClient,
     driver: DynSandboxDriver,
     kills: Arc<Kills>,
+    gateway: Option<Gateway>,
 }
 
 impl SandboxSession {
-    pub(super) fn new(id: SandboxId, guest: GuestClient, driver: DynSandboxDriver) -> Self {
+    pub(super) fn new(id: SandboxId, guest: GuestClient, driver: DynSandboxDriver, gateway: Option<Gateway>) -> Self {
         let kills = Arc::new(Kills::new(id, Arc::clone(&driver)));
-        Self { id, guest, driver, kills }
+        Self { id, guest, driver, kills, gateway }
+    }
+
+    /// Its way out.
+    pub(super) fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.as_ref()
     }
 
     /// Tells whether the connection to the guest is gone.
@@ -114,15 +120,18 @@ impl Machine for SandboxSession {
         self.driver.usage(self.id).await.map_err(session_error)
     }
 
-    async fn set_egress(&self, _egress: Egress) -> Result<(), SessionError> {
-        Err(not_yet("a change of egress"))
+    async fn set_egress(&self, egress: Egress) -> Result<(), SessionError> {
+        match &self.gateway {
+            Some(gateway) => {
+                gateway.set(egress);
+                Ok(())
+            }
+            None if egress == Egress::Off => Ok(()),
+            None => Err(no_way_out()),
+        }
     }
 
     async fn egress_log(&self) -> Result<Vec<EgressEvent>, SessionError> {
-        Err(not_yet("a log of egress"))
+        Ok(self.gateway.as_ref().map(Gateway::events).unwrap_or_default())
     }
-}
-
-fn not_yet(what: &str) -> SessionError {
-    SessionError::Unsupported { what: what.to_owned(), reason: "this version has no such operation".to_owned() }
 }

@@ -22,12 +22,13 @@ use futures::{
 use tokio::time::{Instant, sleep, timeout};
 
 mod archives;
+mod egress;
 mod files;
 mod limits;
 mod processes;
 mod watching;
 
-pub use self::{archives::*, files::*, limits::*, processes::*, watching::*};
+pub use self::{archives::*, egress::*, files::*, limits::*, processes::*, watching::*};
 use crate::{
     driver::{DynSandboxDriver, Enforcement},
     sandboxes::Sandboxes,
@@ -110,18 +111,6 @@ impl Fixture {
 /// A shell line that leaves a descendant which has left its session, ignores signals and holds stdout.
 fn stray(pid_file: &str) -> String {
     format!("(setsid sh -c 'trap \"\" TERM HUP INT; echo $$ > {pid_file}; while :; do sleep 1; done' &); ")
-}
-
-/// What a sandbox cannot be given is refused; nothing weaker runs in its place.
-pub async fn what_cannot_be_given_is_refused(driver: DynSandboxDriver) {
-    let sandboxes = Sandboxes::new(driver);
-    let rules = vec!["example.com".parse().unwrap()];
-    for egress in [Egress::Public, Egress::Allowlist { rules }] {
-        let spec = SandboxSpec::default().with_egress(egress);
-        let refused = sandboxes.create(SandboxId::random(), spec, Vec::new()).await;
-        assert!(matches!(refused, Err(SessionError::Unsupported { .. })));
-    }
-    assert_eq!(sandboxes.list().await.unwrap(), []);
 }
 
 /// The number a program ends with is the number that is reported.

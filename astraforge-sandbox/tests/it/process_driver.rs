@@ -16,6 +16,7 @@ use std::{
 };
 
 use astraforge_core::{
+    egress::GATEWAY_PORT,
     id::SandboxId,
     ports::{
         guest_service::GuestStream,
@@ -94,7 +95,8 @@ impl SandboxDriver for ProcessDriver {
             return Err(DriverError::AlreadyExists { id });
         }
         let config = GuestConfig {
-            service_ports: service_ports.to_vec(),
+            // All of them share the host's network, where only one could have the usual port of the way out.
+            service_ports: service_ports.iter().copied().filter(|port| *port != GATEWAY_PORT).collect(),
             env: spec.env.clone(),
             orphan_timeout: Duration::from_secs(20),
         };
