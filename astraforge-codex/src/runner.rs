@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use astraforge_core::{
     BoxError,
     cancel::Cancellation,
+    egress::Egress,
     id::SandboxId,
     journal::Reporter,
     ports::{
@@ -414,8 +415,10 @@ impl Steps {
         log: &Arc<Log>,
         stop: &Stop,
     ) -> Result<Bench, RunFailure> {
-        let spec =
-            SandboxSpec::default().with_workspace(self.settings.workspace).with_limits(self.settings.limits.clone());
+        let spec = SandboxSpec::default()
+            .with_workspace(self.settings.workspace)
+            .with_limits(self.settings.limits.clone())
+            .with_egress(Egress::allowlist(assignment.environment.egress.iter().cloned()));
         let (spec, mut services) = self.agent.outfit(assignment, spec);
         services.push(ServiceBinding { port: REPOSITORY_PORT, service: assignment.repository.clone() });
         let session = self.sessions.create(sandbox, spec, services).await.map_err(session_failure)?;

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::id::{RepositoryLinkId, TenantId, UserId};
+use crate::{
+    egress::HostRule,
+    id::{RepositoryLinkId, TenantId, UserId},
+};
 
 /// A repository that a tenant's requests may work on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub struct RepositoryEnvironment {
     pub env: BTreeMap<String, String>,
     /// How long one run may take, in seconds; 3,600 unless set.
     pub timeout_seconds: Option<u64>,
+    /// The hosts that runs may reach, such as those of package registries; none unless set.
+    pub egress: Vec<HostRule>,
 }
 
 impl RepositoryEnvironment {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use astraforge_core::egress::{GATEWAY_PORT, proxy_variables};
 use serde::Serialize;
 
 /// The provider's id. Sessions record it, and are resumed only where it exists: it must never change.
@@ -82,7 +83,8 @@ impl Config {
             // Longer than the proxy's own patience, so that the proxy is the one to say what happened.
             stream_idle_timeout_ms: 330_000,
         };
-        let mut set = BTreeMap::from([("CI".to_owned(), "1".to_owned())]);
+        let way_out = proxy_variables(GATEWAY_PORT).into_iter().map(|(name, value)| (name.to_owned(), value));
+        let mut set: BTreeMap<_, _> = way_out.chain([("CI".to_owned(), "1".to_owned())]).collect();
         set.extend(env.clone());
         Self {
             model: model.to_owned(),

@@ -252,6 +252,16 @@ async fn the_log_tells_every_step_and_no_secret() {
 }
 
 #[tokio::test]
+async fn a_run_may_reach_the_hosts_of_its_link_and_no_others() {
+    let mut world = World::new();
+    world.stub().await.unwrap();
+    world.assignment.environment.egress = vec!["packages.example.com".parse().unwrap()];
+    world.stub().await.unwrap();
+    let egress: Vec<String> = world.sessions.made().iter().map(|(spec, _)| spec.egress.to_string()).collect();
+    assert_eq!(egress, ["allow:", "allow:packages.example.com"]);
+}
+
+#[tokio::test]
 async fn a_run_that_changes_nothing_has_no_commit() {
     let world = World::new();
     let outcome = world.codex("touch a.pyc; say 'Nothing to do.'").await.unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use astraforge_core::{
     access::Action,
+    egress::{HostRule, ParseHostRuleError},
     error::ForgeError,
     id::RepositoryLinkId,
     ports::{git::GitError, store::StoreError},
@@ -209,7 +210,8 @@ impl FromFields for EnvironmentBody {
         let test = fields.nullable("test", fields::name(LONGEST)).flatten();
         let env = fields.optional("env", variables).unwrap_or_default();
         let timeout_seconds = fields.nullable("timeout_seconds", timeout).flatten();
-        Some(Self { base_branch, setup, test, env, timeout_seconds })
+        let egress = fields.optional("egress", fields::list(host_rule)).unwrap_or_default();
+        Some(Self { base_branch, setup, test, env, timeout_seconds, egress })
     }
 }
 
@@ -222,6 +224,10 @@ fn base_url(value: Value) -> Result<String, Mistake> {
             && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
     });
     if url.is_empty() || usable { Ok(url) } else { Err(mistake("Enter a valid URL.")) }
+}
+
+fn host_rule(value: Value) -> Result<HostRule, Mistake> {
+    fields::name(300)(value)?.parse().map_err(|error: ParseHostRuleError| mistake(error.to_string()))
 }
 
 /// A branch name that git can't take for an option or a range.

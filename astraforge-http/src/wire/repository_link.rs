@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use astraforge_core::{
+    egress::HostRule,
     id::RepositoryLinkId,
     repository::{RepositoryEnvironment, RepositoryLink, Secret},
 };
@@ -79,19 +80,23 @@ pub struct EnvironmentBody {
     /// How long one run may take, in seconds; 3,600 unless set.
     #[schema(minimum = 1, maximum = 86_400)]
     pub timeout_seconds: Option<u64>,
+    /// The hosts that runs may reach, such as those of package registries: `example.com`, `*.example.com` for all names
+    /// below it, `example.com:8443` for another port than 80 and 443.
+    #[schema(value_type = Vec<String>, example = json!(["packages.example.com"]))]
+    pub egress: Vec<HostRule>,
 }
 
 impl From<RepositoryEnvironment> for EnvironmentBody {
     fn from(environment: RepositoryEnvironment) -> Self {
-        let RepositoryEnvironment { base_branch, setup, test, env, timeout_seconds } = environment;
-        Self { base_branch, setup, test, env, timeout_seconds }
+        let RepositoryEnvironment { base_branch, setup, test, env, timeout_seconds, egress } = environment;
+        Self { base_branch, setup, test, env, timeout_seconds, egress }
     }
 }
 
 impl From<EnvironmentBody> for RepositoryEnvironment {
     fn from(body: EnvironmentBody) -> Self {
-        let EnvironmentBody { base_branch, setup, test, env, timeout_seconds } = body;
-        Self { base_branch, setup, test, env, timeout_seconds }
+        let EnvironmentBody { base_branch, setup, test, env, timeout_seconds, egress } = body;
+        Self { base_branch, setup, test, env, timeout_seconds, egress }
     }
 }
 

@@ -12,7 +12,8 @@ async fn a_link_never_shows_its_token() {
     let house = House::new().await;
     let body = json!({"provider": "local", "repository": " team/tools ", "access_token": " s3cret-9f3c"});
     let answer = house.post(Who::Maintainer, PATH, body).await;
-    let none = json!({"base_branch": null, "setup": null, "test": null, "env": {}, "timeout_seconds": null});
+    let none =
+        json!({"base_branch": null, "setup": null, "test": null, "env": {}, "timeout_seconds": null, "egress": []});
     let expected = json!({
         "id": answer.body["id"], "provider": "local", "repository": "team/tools", "base_url": "",
         "token_preview": "***9f3c", "environment": none,
@@ -52,7 +53,8 @@ async fn each_field_of_a_link_is_judged() {
     check(long, json!({"repository": ["Ensure this field has no more than 255 characters."]})).await;
     let again = json!({"provider": "local", "repository": house.spine.link.repository});
     check(again, json!({"repository": ["local repository \"acme/loader\" is linked already."]})).await;
-    let environment = json!({"base_branch": "--upload-pack=x", "env": {"1A": "x", "B": 1}, "timeout_seconds": 0});
+    let environment = json!({"base_branch": "--upload-pack=x", "env": {"1A": "x", "B": 1}, "timeout_seconds": 0,
+        "egress": ["example.com", "http://example.com"]});
     let mistakes = json!({"environment": {
         "base_branch": ["Enter a valid branch name."],
         "env": {
@@ -60,6 +62,7 @@ async fn each_field_of_a_link_is_judged() {
             "B": ["Not a valid string."],
         },
         "timeout_seconds": ["Ensure this value is between 1 and 86400."],
+        "egress": {"1": ["`http://example.com` is not a rule for hosts: a port is a number from 1 to 65535; write example.com, *.example.com or example.com:8443"]},
     }});
     check(json!({"provider": "local", "repository": "a/b", "environment": environment}), mistakes).await;
 }

@@ -95,6 +95,10 @@ pub(crate) struct RunArgs {
     /// Command that tests the change, such as `node --test`; remembered for the repository until it is ""
     #[arg(long, value_name = "LINE")]
     pub(crate) test: Option<String>,
+    /// Hosts that the run may reach, such as package registries: HOST, *.HOST or HOST:PORT; remembered for the repository
+    /// until it is ""
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
+    pub(crate) allow: Option<Vec<String>>,
     /// Approve without asking
     #[arg(long, short)]
     pub(crate) yes: bool,

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     drivers::{docker::DockerArgs, image::ImageArgs},
+    egress_args::EgressArgs,
     native_args::NativeArgs,
 };
 
@@ -67,6 +68,8 @@ pub(crate) struct ServerArgs {
     pub(crate) image: ImageArgs,
     #[command(flatten)]
     pub(crate) docker: DockerArgs,
+    #[command(flatten)]
+    pub(crate) egress: EgressArgs,
     /// Size of a run's workspace, in memory
     #[arg(long, global = true, env = "ASTRAFORGE_WORKSPACE_SIZE", value_name = "SIZE", default_value = "2Gi")]
     pub(crate) workspace_size: ByteSize,

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use astraforge_core::{id::SandboxId, ports::machines::Machines};
+use astraforge_core::{
+    id::SandboxId,
+    ports::{egress_audit::EgressAudit, machines::Machines},
+};
 use astraforge_sandbox::{
     connect::{DriverConfig, connect},
     docker::DockerConfig,
@@ -17,7 +20,10 @@ use astraforge_sandbox::{
     sandboxes::Sandboxes,
 };
 
-use crate::config::{Provisioner, ServerArgs};
+use crate::{
+    config::{Provisioner, ServerArgs},
+    egress_log::EgressLog,
+};
 
 pub(crate) mod docker;
 pub(crate) mod image;
@@ -80,7 +86,12 @@ async fn open(
         Provisioner::K8s => bail!("sandboxes run with `native` and `docker` today; k8s is coming"),
     };
     let driver = connect(config).await.context("this machine cannot run sandboxes; `astraforge doctor` says more")?;
-    Ok(Sandboxes::new(driver))
+    let audit: Option<Arc<dyn EgressAudit>> = match purpose {
+        // What a run was refused is in the output of its commands.
+        Purpose::Runs => None,
+        Purpose::Sessions => Some(Arc::new(EgressLog::open(root).context("cannot keep a log of egress")?)),
+    };
+    Ok(Sandboxes::new(driver).with_egress(args.egress.settings(audit)))
 }
 
 fn native(args: &ServerArgs, root: &Path, state: &Path) -> anyhow::Result<NativeConfig> {

@@ -7,6 +7,8 @@ mod config;
 mod connection;
 mod data_folder;
 mod drivers;
+mod egress_args;
+mod egress_log;
 mod native_args;
 mod node;
 mod render;

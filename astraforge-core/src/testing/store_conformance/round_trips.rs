@@ -243,6 +243,7 @@ pub async fn a_full_link_survives(store: &impl Store) {
             test: Some("make test".to_owned()),
             env: BTreeMap::from([("KEY".to_owned(), text.to_owned())]),
             timeout_seconds: Some(u64::MAX),
+            egress: vec!["*.example.com:8443".parse().unwrap()],
         };
         store.add_link(link.clone()).await.unwrap();
         assert_eq!(store.link(&link.tenant, link.id).await.unwrap(), Some(link));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use astraforge_core::{
+    egress::Egress,
     image::Image,
     process::{ProcessName, ProcessTag},
     session::ByteSize,
@@ -31,6 +32,8 @@ pub(crate) enum SandboxCommand {
     Kill(KillArgs),
     /// Copy files and folders into a sandbox or out of it: one of the two is SANDBOX:PATH
     Cp(CopyArgs),
+    /// Show what a sandbox may reach and what it tried to, or change the former
+    Egress(EgressOptions),
     /// Look at the files of a sandbox, and change them
     #[command(subcommand)]
     Files(FilesCommand),
@@ -96,6 +99,9 @@ pub(crate) struct CreateArgs {
     /// Variable in the environment of every command; may be given more than once
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = variable)]
     pub(crate) env: Vec<(String, String)>,
+    /// What it may reach: off, public, or allow:HOST,... such as allow:example.com,*.example.org:8443
+    #[arg(long, default_value = "public", value_name = "EGRESS")]
+    pub(crate) egress: Egress,
     /// Seconds without use after which it is stopped
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     pub(crate) idle: u64,
@@ -105,6 +111,19 @@ pub(crate) struct CreateArgs {
     /// Snapshot whose files it begins with
     #[arg(long, value_name = "SNAPSHOT")]
     pub(crate) restore: Option<String>,
+}
+
+/// Arguments of `egress`.
+#[derive(Debug, Args)]
+pub(crate) struct EgressOptions {
+    /// The sandbox
+    pub(crate) id: String,
+    /// What it may reach from now on: off, public, or allow:HOST,...
+    #[arg(long, value_name = "EGRESS")]
+    pub(crate) set: Option<Egress>,
+    /// How many of the last connections are shown
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) last: usize,
 }
 
 /// Arguments of `exec`.

@@ -143,12 +143,12 @@ async fn link(client: &Client, run: &RunArgs, repository: &Repository) -> anyhow
     let links = client.repository_links().await?;
     let known = links.into_iter().find(|link| link.provider == "local" && link.repository == repository.name);
     let Some(known) = known else {
-        let environment = with_arguments(EnvironmentBody::default(), run, repository);
+        let environment = with_arguments(EnvironmentBody::default(), run, repository)?;
         let mut new = NewRepositoryLink::new("local", &repository.name);
         new.environment = Some(environment);
         return Ok(client.link_repository(&new).await?.id);
     };
-    let wanted = with_arguments(known.environment.clone(), run, repository);
+    let wanted = with_arguments(known.environment.clone(), run, repository)?;
     if wanted != known.environment {
         let patch = RepositoryLinkPatch { environment: Some(wanted), ..RepositoryLinkPatch::default() };
         client.change_repository_link(known.id, &patch).await?;
@@ -157,7 +157,11 @@ async fn link(client: &Client, run: &RunArgs, repository: &Repository) -> anyhow
 }
 
 /// What is given replaces what is remembered; an empty line makes it forgotten.
-fn with_arguments(mut environment: EnvironmentBody, run: &RunArgs, repository: &Repository) -> EnvironmentBody {
+fn with_arguments(
+    mut environment: EnvironmentBody,
+    run: &RunArgs,
+    repository: &Repository,
+) -> anyhow::Result<EnvironmentBody> {
     let given = [
         (&mut environment.base_branch, &repository.branch),
         (&mut environment.setup, &run.setup),
@@ -168,7 +172,11 @@ fn with_arguments(mut environment: EnvironmentBody, run: &RunArgs, repository: &
             *setting = Some(argument.clone()).filter(|line| !line.is_empty());
         }
     }
-    environment
+    if let Some(hosts) = &run.allow {
+        let named = hosts.iter().filter(|host| !host.is_empty());
+        environment.egress = named.map(|host| host.parse()).collect::<Result<_, _>>()?;
+    }
+    Ok(environment)
 }
 
 /// Shows the run, asks for approval, and shows the merge request.
@@ -290,7 +298,7 @@ mod tests {
             ..EnvironmentBody::default()
         };
         let repository = Repository { name: "/clone".into(), branch: Some("main".into()) };
-        let environment = with_arguments(remembered, &run, &repository);
+        let environment = with_arguments(remembered, &run, &repository).unwrap();
         assert_eq!(environment.base_branch.as_deref(), Some("main"));
         assert_eq!((environment.setup.as_deref(), environment.test), (Some("make"), None));
     }

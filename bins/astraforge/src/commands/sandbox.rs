@@ -27,6 +27,7 @@ use crate::{
 mod artifacts;
 mod copy;
 mod create;
+mod egress;
 mod exec;
 mod files;
 mod folder;
@@ -70,6 +71,7 @@ impl Desk<'_> {
             SandboxCommand::Logs(args) => self.logs(args).await?,
             SandboxCommand::Kill(args) => self.kill(args).await?,
             SandboxCommand::Cp(args) => self.copy(args).await?,
+            SandboxCommand::Egress(args) => self.egress(args).await?,
             SandboxCommand::Files(command) => self.files(command).await?,
             SandboxCommand::Snapshot(args) => self.snapshot(args).await?,
             SandboxCommand::Snapshots(which) => self.snapshots(sandbox_id(&which.id)?).await?,

@@ -228,3 +228,27 @@ fn a_server_takes_over_what_was_made_without_one() {
     desk.0.kill();
     assert_eq!(desk.shell(&id, "cat file"), "kept", "it does not live in the server");
 }
+
+#[test]
+fn what_a_sandbox_may_reach_is_chosen_shown_and_changed() {
+    let desk = Desk::new();
+    desk.fails(&["create", "--egress", "allow:http://example.com"], "is not a rule for hosts");
+    let id = desk.works(&["create", "--egress", "allow:example.com"]);
+    let ask = "p=${HTTPS_PROXY##*:}; exec 3<>/dev/tcp/127.0.0.2/$p; \
+               printf 'CONNECT evil-example.com:443 HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3 | grep AstraForge";
+    let told = desk.works(&["exec", &id, "--", "bash", "-c", ask]);
+    assert!(told.contains("no rule of this sandbox's allowlist names `evil-example.com`"), "{told}");
+    let shown = desk.json(&["egress", &id]);
+    assert_eq!(shown["egress"], "allow:example.com");
+    let event = &shown["events"][0];
+    assert_eq!(
+        (event["host"].as_str(), event["outcome"]["outcome"].as_str()),
+        (Some("evil-example.com"), Some("refused"))
+    );
+    let changed = desk.works(&["egress", &id, "--set", "off"]);
+    assert!(changed.starts_with("off\n") && changed.contains("refused  evil-example.com:443"), "{changed}");
+    let told = desk.works(&["exec", &id, "--", "bash", "-c", ask]);
+    assert!(told.contains("egress is off"), "{told}");
+    let by_default = desk.works(&["create"]);
+    assert_eq!(desk.works(&["egress", &by_default]), "public");
+}

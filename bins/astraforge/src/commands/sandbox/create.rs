@@ -50,6 +50,7 @@ fn spec(args: &CreateArgs, lifetime: Lifetime) -> SandboxSpec {
     let spec = SandboxSpec::default()
         .with_workspace(workspace)
         .with_limits(limits)
+        .with_egress(args.egress.clone())
         // No server need be there all the time: the reaper ends it, and this only if nobody ever comes back.
         .with_orphan_timeout(lifetime.max());
     let spec = args.env.iter().fold(spec, |spec, (name, value)| spec.with_env(name, value));
