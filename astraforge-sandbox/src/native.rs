@@ -74,7 +74,10 @@ pub struct NativeConfig {
     /// `bin` of each is put before the system's in `PATH`.
     pub toolchains: Vec<PathBuf>,
     /// Where images with a name are: `NAME` is the root folder, OCI layout or archive of that name in it, also with
-    /// `.tar`, `.tar.gz` or `.tar.zst` after it. Without it an image is an absolute path.
+    /// `.tar`, `.tar.gz` or `.tar.zst` after it. Then nothing outside of it can be asked for.
+    ///
+    /// Without it an image is any absolute path: whoever chooses the image chooses what of the host is shown, with the
+    /// rights of this process where sandboxes have no user of their own. That is for programs that choose themselves.
     pub images: Option<PathBuf>,
     /// Where images are unpacked, for this and all drivers that name the same folder; `None` is `images` in the state
     /// folder.

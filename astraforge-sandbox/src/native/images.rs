@@ -51,7 +51,7 @@ const ENDINGS: [&str; 4] = ["", ".tar", ".tar.gz", ".tar.zst"];
 /// The images of a driver.
 #[derive(Debug, Clone)]
 pub(super) struct Images {
-    /// Where those with a name are; `None` takes paths only.
+    /// Where those with a name are, and all that may be asked for; `None` takes any path, and no names.
     pub(super) named: Option<PathBuf>,
     /// Where they are unpacked.
     pub(super) cache: PathBuf,
@@ -164,7 +164,7 @@ impl Images {
 
     fn path_of(&self, image: &Image) -> Result<PathBuf, ImageError> {
         if let Some(path) = image.as_path() {
-            return Ok(path.to_owned());
+            return self.permitted(path);
         }
         let Some(folder) = &self.named else {
             return Err(ImageError::Unknown(format!(
@@ -181,6 +181,20 @@ impl Images {
                 folder.display()
             ))
         })
+    }
+
+    /// Whoever chooses an image chooses what of the host is shown: with a folder of images, nothing but what is in it.
+    fn permitted(&self, path: &Path) -> Result<PathBuf, ImageError> {
+        let Some(folder) = &self.named else { return Ok(path.to_owned()) };
+        let is_plain = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+        if is_plain && path != folder && path.starts_with(folder) {
+            return Ok(path.to_owned());
+        }
+        Err(ImageError::Unknown(format!(
+            "{} does not lie in {}, the folder of images of this server; put it there",
+            path.display(),
+            folder.display()
+        )))
     }
 
     /// Finds what was unpacked before.

@@ -108,7 +108,7 @@ impl Maker {
         let id_maps = ["uid_map", "gid_map"]
             .map(|it| std::fs::read_to_string(Path::new("/proc/self").join(it)).unwrap_or_default());
         let images = Images {
-            named: config.images,
+            named: config.images.map(|folder| std::path::absolute(&folder).unwrap_or(folder)),
             cache: config.image_cache.unwrap_or_else(|| state_dir.join("images")),
             guest: config.guest.clone(),
             max_size: config.max_image_size,

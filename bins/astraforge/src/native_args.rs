@@ -9,7 +9,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Native sandboxes")]
 pub(crate) struct NativeArgs {
-    /// Folder with the images that can be asked for by name: root folders, OCI layouts, archives
+    /// Folder with the images that can be asked for: root folders, OCI layouts, archives [default: DATA/images]
     #[arg(long, global = true, env = "SANDBOX_IMAGES", value_name = "FOLDER")]
     pub(crate) images: Option<PathBuf>,
     /// How many sandboxes a server keeps ready, of each kind, for whoever asks next
@@ -21,7 +21,7 @@ pub(crate) struct NativeArgs {
 impl NativeArgs {
     /// Applies all but the pool, which is not for commands that are over at once.
     pub(crate) fn apply(&self, config: NativeConfig, root: &Path) -> NativeConfig {
-        let config = config.with_image_cache(root.join("image-cache"));
-        self.images.iter().fold(config, NativeConfig::with_images)
+        let images = self.images.clone().unwrap_or_else(|| root.join("images"));
+        config.with_image_cache(root.join("image-cache")).with_images(images)
     }
 }

@@ -282,7 +282,10 @@ async fn an_image_with_a_name_is_one_of_a_folder_and_others_are_refused_with_wha
         (native.clone(), "team/tools:2", "there is no team/tools:2"),
         (native.clone(), "team/../../layout", "there is no"),
         (Arc::new(Native::new()), "python:3.11-slim", "absolute path of a root folder"),
-        (native.clone(), "/nowhere/at/all", "/nowhere/at/all"),
+        (native.clone(), "/nowhere/at/all", "/nowhere/at/all does not lie in"),
+        (native.clone(), "/", "does not lie in"),
+        (native.clone(), &format!("{}/../layout", images.display()), "does not lie in"),
+        (Arc::new(Native::new()), "/nowhere/at/all", "/nowhere/at/all"),
     ] {
         match created(&native, named(name)).await {
             Err(SessionError::Unsupported { what, reason }) => {
@@ -291,7 +294,10 @@ async fn an_image_with_a_name_is_one_of_a_folder_and_others_are_refused_with_wha
             other => panic!("{name}: {other:?}"),
         }
     }
-    let nothing = made.home.path().join("nothing");
+    let by_path = images.join("team/tools:1.tar");
+    let (sandboxes, session) = created(&native, of(&by_path)).await.unwrap();
+    sandboxes.destroy(session.id()).await.unwrap();
+    let nothing = images.join("nothing");
     File::create(&nothing).unwrap();
     assert!(format!("{:?}", created(&native, of(&nothing)).await.unwrap_err()).contains("it is no image"));
 }
