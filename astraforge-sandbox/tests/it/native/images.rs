@@ -49,6 +49,9 @@ impl Made {
     /// Writes an OCI layout, with the first layer compressed in one way and the others in another.
     fn layout(&self) -> PathBuf {
         let folder = self.home.path().join("layout");
+        if folder.exists() {
+            return folder;
+        }
         fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
         let blob = |bytes: &[u8]| {
             fs::write(folder.join("blobs/sha256").join(hex(bytes)), bytes).unwrap();
