@@ -16,12 +16,10 @@ use super::{
     bench::{Bench, Output},
     config::{Catalogue, Config, PROXY_PORT, PROXY_URL, TOKEN_VARIABLE},
     events::{Transcript, is_thread_id},
-    program::{self, CodexProgram},
+    program::{self, CodexProgram, FOLDER},
 };
 use crate::proxy::LlmProxy;
 
-/// Where a workspace sees the program's folder.
-const FOLDER: &str = "/opt/codex";
 /// The largest conversation that is kept, in bytes.
 const LARGEST_ROLLOUT: u64 = 64 * 1024 * 1024;
 /// The longest answer that is kept, in bytes.
@@ -40,7 +38,11 @@ pub(super) struct Codex {
 impl Agent for Codex {
     fn outfit(&self, assignment: &Assignment, spec: SandboxSpec) -> (SandboxSpec, Vec<ServiceBinding>) {
         let proxy = ServiceBinding { port: PROXY_PORT, service: self.proxy.guest_service(assignment.run) };
-        (spec.with_folder(self.program.folder(), FOLDER), vec![proxy])
+        let spec = match self.program.shown() {
+            Some(folder) => spec.with_folder(folder, FOLDER),
+            None => spec,
+        };
+        (spec, vec![proxy])
     }
 
     async fn check(&self, bench: &Bench) -> Result<(), RunFailure> {

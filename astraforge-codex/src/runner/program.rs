@@ -32,9 +32,29 @@ const PLATFORM: (&str, &str) = if cfg!(target_arch = "aarch64") {
 pub struct CodexProgram {
     folder: PathBuf,
     program: &'static str,
+    home: Home,
 }
 
+/// Whose file the program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Home {
+    /// The host's; sandboxes are shown its folder.
+    Host,
+    /// The sandbox's image has it where others are shown it.
+    Image,
+}
+
+/// Where a sandbox sees the program's folder.
+pub(super) const FOLDER: &str = "/opt/codex";
+
 impl CodexProgram {
+    /// The program that the image of every sandbox brings, at `/opt/codex/bin/codex`; for drivers that can show no
+    /// folder of the host.
+    #[must_use]
+    pub fn in_image() -> Self {
+        Self { folder: PathBuf::from(FOLDER), program: "bin/codex", home: Home::Image }
+    }
+
     /// Finds the program: at `given` if that is named, else as `codex` in the first of `folders` (such as those of
     /// `PATH`) that has it.
     ///
@@ -54,10 +74,15 @@ impl CodexProgram {
         candidates.iter().find_map(|path| Self::at(path)).ok_or(CodexNotFound { looked_at: candidates })
     }
 
-    /// The folder on the host.
+    /// The folder on the host, or in the image.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The folder of the host that sandboxes have to be shown.
+    pub(super) fn shown(&self) -> Option<&Path> {
+        (self.home == Home::Host).then_some(&*self.folder)
     }
 
     /// The program's path within the folder.
@@ -71,9 +96,9 @@ impl CodexProgram {
         // npm's layout: Codex puts the tools of this folder, such as `rg`, on the PATH of the model's commands.
         match beside.parent() {
             Some(above) if beside.ends_with("bin") && above.join("codex-path").is_dir() => {
-                Some(Self { folder: above.to_owned(), program: "bin/codex" })
+                Some(Self { folder: above.to_owned(), program: "bin/codex", home: Home::Host })
             }
-            _ => Some(Self { folder: beside.to_owned(), program: "codex" }),
+            _ => Some(Self { folder: beside.to_owned(), program: "codex", home: Home::Host }),
         }
     }
 }
