@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::guest::GuestConfig;
 
 pub mod guest;
+pub mod probe;
 
 /// Names the variable that tells the guest of a container what to do, as JSON.
 pub const CONFIG_VARIABLE: &str = "ASTRAFORGE_GUEST_CONFIG";
@@ -43,6 +44,10 @@ pub struct ContainerConfig {
     pub guest: GuestConfig,
     /// Open file descriptors of one process.
     pub open_files: u32,
+    /// Processes of the container's user, for engines that do not limit those of a container. The user must be the
+    /// container's own: the kernel counts all that a user runs on the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u32>,
 }
 
 impl ContainerConfig {
@@ -53,7 +58,14 @@ impl ContainerConfig {
         env.extend(spec.env.clone());
         let service_ports = service_ports.to_vec();
         let guest = GuestConfig { service_ports, env, orphan_timeout: spec.orphan_timeout };
-        Self { guest, open_files: spec.limits.open_files }
+        Self { guest, open_files: spec.limits.open_files, processes: None }
+    }
+
+    /// Limits the processes of the container's user to `max`, besides the guest's own.
+    #[must_use]
+    pub const fn with_processes(mut self, max: u32) -> Self {
+        self.processes = Some(max);
+        self
     }
 
     /// The value of [`CONFIG_VARIABLE`].

@@ -66,11 +66,18 @@ fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Puts a copy of this program at `target`, to be run and not read. The init container of a pod runs this.
+/// Puts a copy of this program at `target`, to be run and not read, and makes `folders`, which belong to whoever runs
+/// this. The init container of a pod does: a volume's own root belongs to nobody who works in it.
 ///
 /// # Errors
-/// When it can't be written.
-pub fn install(target: &Path) -> io::Result<()> {
+/// When they can't be written.
+pub fn install<P: AsRef<Path>>(target: &Path, folders: impl IntoIterator<Item = P>) -> io::Result<()> {
+    for folder in folders {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
     let draft = target.with_extension("new");
     // One of an attempt that was interrupted.
     match fs::remove_file(&draft) {
@@ -116,8 +123,11 @@ mod tests {
     fn the_installed_program_is_run_and_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("guest");
-        install(&target).unwrap();
-        install(&target).unwrap();
+        let own = folder.path().join("own");
+        for _ in 0..2 {
+            install(&target, [&own]).unwrap();
+        }
+        fs::remove_dir(own).unwrap();
         assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o111);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
         assert_eq!(fs::metadata(&target).unwrap().len(), fs::metadata("/proc/self/exe").unwrap().len());

@@ -3,7 +3,7 @@
 use std::{io, path::Path, process::ExitCode};
 
 use astraforge_sandbox::{
-    container::guest,
+    container::{guest, probe},
     native::{launcher, unpacker},
 };
 
@@ -13,7 +13,9 @@ The in-sandbox daemon of AstraForge and the launcher of its native sandboxes. Se
 Usage: astraforge-guest launch     make a sandbox as the JSON on standard input says, and stay with it
        astraforge-guest serve      be the first process of a container, as ASTRAFORGE_GUEST_CONFIG says
        astraforge-guest connect    join standard input and output with the one that serves
-       astraforge-guest install F  put a copy of this program at F, where a container can run it
+       astraforge-guest install F  put a copy of this program at F, where a container can run it; make folders named
+                                   after F
+       astraforge-guest probe ...  try a cluster's network: `listen`, or `reach ADDRESS`
        astraforge-guest unpack     unpack an image as the JSON on standard input says
        astraforge-guest --version";
 
@@ -28,7 +30,11 @@ fn main() -> ExitCode {
         },
         [verb] if *verb == "serve" => ended(guest::serve()),
         [verb] if *verb == "connect" => ended(guest::connect()),
-        [verb, target] if *verb == "install" => ended(guest::install(Path::new(target))),
+        [verb, target, folders @ ..] if *verb == "install" => ended(guest::install(Path::new(target), folders)),
+        [verb, what] if *verb == "probe" && *what == "listen" => ended(probe::listen()),
+        [verb, what, address] if *verb == "probe" && *what == "reach" => {
+            ended(probe::reach(&address.to_string_lossy()))
+        }
         [verb] if *verb == "unpack" => match unpacker::unpack() {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,

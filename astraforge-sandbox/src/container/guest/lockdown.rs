@@ -10,15 +10,21 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::native::seccomp;
 
+/// The guest, and relays of its hosts.
+const OWN_PROCESSES: u64 = 8;
+
 /// Shuts this process in.
 ///
 /// # Errors
 /// When even what every kernel can do fails.
-pub(super) fn close_in(open_files: u32) -> io::Result<()> {
+pub(super) fn close_in(open_files: u32, processes: Option<u32>) -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;
     for (resource, max) in [(Resource::Nofile, u64::from(open_files)), (Resource::Core, 0), (Resource::Rtprio, 0)] {
         lower(resource, max)?;
+    }
+    if let Some(processes) = processes {
+        lower(Resource::Nproc, u64::from(processes) + OWN_PROCESSES)?;
     }
     note("keep the sandbox apart from its host's relays", scope());
     note("load the system call filter", seccomp::filters().and_then(|filters| seccomp::load(&filters)));

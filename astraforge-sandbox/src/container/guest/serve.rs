@@ -18,7 +18,7 @@ use crate::{
 pub fn serve() -> io::Result<()> {
     let mut config = config()?;
     let listener = UnixListener::bind_addr(&address()?)?;
-    lockdown::close_in(config.open_files)?;
+    lockdown::close_in(config.open_files, config.processes)?;
     let mut env = image_environment(std::env::vars_os());
     env.append(&mut config.guest.env);
     config.guest.env = env;
