@@ -5,6 +5,8 @@ use std::sync::Arc;
 #[cfg(feature = "docker")]
 use crate::docker::{DockerConfig, DockerDriver};
 use crate::driver::{DriverError, DynSandboxDriver};
+#[cfg(feature = "k8s")]
+use crate::kubernetes::{K8sConfig, KubernetesDriver};
 #[cfg(feature = "native")]
 use crate::native::{NativeConfig, NativeDriver};
 
@@ -18,6 +20,9 @@ pub enum DriverConfig {
     /// Containers of a Docker engine.
     #[cfg(feature = "docker")]
     Docker(DockerConfig),
+    /// Pods of a Kubernetes cluster.
+    #[cfg(feature = "k8s")]
+    K8s(Box<K8sConfig>),
 }
 
 /// Prepares the driver: finds out what its backend can do, and removes what sandboxes of dead servers left.
@@ -31,5 +36,7 @@ pub async fn connect(config: DriverConfig) -> Result<DynSandboxDriver, DriverErr
         DriverConfig::Native(config) => Ok(Arc::new(NativeDriver::new(config)?)),
         #[cfg(feature = "docker")]
         DriverConfig::Docker(config) => Ok(Arc::new(DockerDriver::connect(config).await?)),
+        #[cfg(feature = "k8s")]
+        DriverConfig::K8s(config) => Ok(Arc::new(KubernetesDriver::connect(*config).await?)),
     }
 }

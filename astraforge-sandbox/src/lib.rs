@@ -43,6 +43,8 @@ pub mod doctor;
 pub mod driver;
 pub mod egress;
 pub mod guest;
+#[cfg(feature = "k8s")]
+pub mod kubernetes;
 #[cfg(feature = "native")]
 pub mod native;
 pub mod sandboxes;

@@ -6,6 +6,8 @@ mod guest;
 mod guest_process;
 #[cfg(any(feature = "docker", feature = "native"))]
 mod guest_program;
+#[cfg(feature = "k8s")]
+mod kubernetes;
 #[cfg(feature = "native")]
 mod native;
 mod process_driver;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use astraforge_adapters::sqlite::SqliteStore;
-use astraforge_codex::{CodexProgram, CodexRunner, LlmProxy, RunSettings, StubExecutor};
+use astraforge_codex::{CodexProgram, CodexRunner, LlmProxy, RunSettings, StubExecutor, runner::CodexNotFound};
 use astraforge_core::{
     cancel::Cancellation,
     journal::Reporter,
@@ -24,7 +24,7 @@ use astraforge_sandbox::sandboxes::Sandboxes;
 use async_trait::async_trait;
 
 use crate::{
-    config::{Executor, ServerArgs},
+    config::{Executor, Provisioner, ServerArgs},
     data_folder::DataFolder,
     drivers::{self, Purpose},
 };
@@ -76,13 +76,12 @@ fn executor(
         .with_author(&args.git_author_name, &args.git_author_email)
         .with_workspace(Workspace::Tmpfs { size: args.workspace_size });
     let mut executors: Registry<dyn AgentExecutor> = Registry::new("executor");
-    let (codex, codex_model) = (args.codex.clone(), args.codex_model.clone());
+    let (codex, codex_model) = (codex_program(args), args.codex_model.clone());
     let (codex_sandboxes, codex_settings) = (sandboxes.clone(), settings.clone());
     let usage: Arc<dyn UsageLog> = Arc::new(store);
     executors.register("codex", move || {
         let proxy = LlmProxy::builder(model.clone()).with_usage_log(usage.clone()).build();
-        let program = CodexProgram::find(codex.as_deref(), search_path())?;
-        let runner = CodexRunner::builder(codex_sandboxes.clone(), proxy, program)
+        let runner = CodexRunner::builder(codex_sandboxes.clone(), proxy, codex.clone()?)
             .with_model(&codex_model)
             .with_settings(codex_settings.clone());
         Ok(Arc::new(runner.build()))
@@ -93,6 +92,14 @@ fn executor(
         Executor::Stub => "stub",
     };
     Ok(executors.resolve(name)?)
+}
+
+/// The program that runs will use: the host's, or the image's where sandboxes see nothing of the host.
+pub(crate) fn codex_program(args: &ServerArgs) -> Result<CodexProgram, CodexNotFound> {
+    match args.provisioner {
+        Provisioner::K8s => Ok(CodexProgram::in_image()),
+        _ => CodexProgram::find(args.codex.as_deref(), search_path()),
+    }
 }
 
 /// The folders of `PATH`.

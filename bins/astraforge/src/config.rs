@@ -7,7 +7,7 @@ use astraforge_core::{repository::Secret, session::ByteSize};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    drivers::{docker::DockerArgs, image::ImageArgs},
+    drivers::{docker::DockerArgs, image::ImageArgs, k8s::K8sArgs},
     egress_args::EgressArgs,
     native_args::NativeArgs,
 };
@@ -70,6 +70,8 @@ pub(crate) struct ServerArgs {
     pub(crate) docker: DockerArgs,
     #[command(flatten)]
     pub(crate) egress: EgressArgs,
+    #[command(flatten)]
+    pub(crate) k8s: K8sArgs,
     /// Size of a run's workspace, in memory
     #[arg(long, global = true, env = "ASTRAFORGE_WORKSPACE_SIZE", value_name = "SIZE", default_value = "2Gi")]
     pub(crate) workspace_size: ByteSize,

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use astraforge_core::{
     id::SandboxId,
     ports::{egress_audit::EgressAudit, machines::Machines},
@@ -27,6 +27,7 @@ use crate::{
 
 pub(crate) mod docker;
 pub(crate) mod image;
+pub(crate) mod k8s;
 
 /// What sandboxes are for. The two kinds are kept apart: those of runs are removed when a server starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ async fn open(
             DriverConfig::Native(native(args, root, &root.join(purpose.folder()))?.with_pool(n_ready.into()))
         }
         Provisioner::Docker => DriverConfig::Docker(docker(args, root, purpose)?),
-        Provisioner::K8s => bail!("sandboxes run with `native` and `docker` today; k8s is coming"),
+        Provisioner::K8s => DriverConfig::K8s(Box::new(args.k8s.config(&args.image, root, purpose).await?)),
     };
     let driver = connect(config).await.context("this machine cannot run sandboxes; `astraforge doctor` says more")?;
     let audit: Option<Arc<dyn EgressAudit>> = match purpose {

@@ -2,7 +2,6 @@
 
 use std::process::{Command, ExitCode};
 
-use astraforge_codex::runner::CodexProgram;
 use astraforge_sandbox::{
     docker,
     doctor::{Check, Status, examine},
@@ -23,6 +22,9 @@ pub(crate) async fn doctor(args: &ConnectionArgs) -> anyhow::Result<ExitCode> {
     let mut checks = if is_used(Provisioner::Native) { sandbox_checks(args)? } else { Vec::new() };
     if is_used(Provisioner::Docker) {
         checks.push(docker_check(args).await);
+    }
+    if is_used(Provisioner::K8s) {
+        checks.extend(args.node.k8s.examine(&args.node.image, &args.node.data_folder()?).await);
     }
     checks.push(git_check());
     checks.push(codex_check(args));
@@ -101,7 +103,10 @@ fn git_check() -> Check {
 }
 
 fn codex_check(args: &ConnectionArgs) -> Check {
-    match CodexProgram::find(args.node.codex.as_deref(), crate::agent::search_path()) {
+    match crate::agent::codex_program(&args.node) {
+        Ok(program) if args.node.provisioner == Provisioner::K8s => {
+            Check::new("codex", Status::Ok, format!("expected in the image, in {}", program.folder().display()), None)
+        }
         Ok(program) => Check::new("codex", Status::Ok, program.folder().display().to_string(), None),
         Err(error) => {
             let install = "npm install -g @openai/codex@0.169.0".to_owned();

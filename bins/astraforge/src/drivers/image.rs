@@ -18,6 +18,11 @@ pub(crate) struct ImageArgs {
 }
 
 impl ImageArgs {
+    /// Whether one is named, rather than taken for want of a name.
+    pub(crate) fn is_named(&self) -> bool {
+        self.sandbox_image.is_some() || self.codex_workspace_image.is_some()
+    }
+
     /// The default image.
     pub(crate) fn image(&self) -> Result<Image, ParseImageError> {
         match self.sandbox_image.as_ref().or(self.codex_workspace_image.as_ref()) {
