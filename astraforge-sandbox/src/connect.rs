@@ -37,6 +37,6 @@ pub async fn connect(config: DriverConfig) -> Result<DynSandboxDriver, DriverErr
         #[cfg(feature = "docker")]
         DriverConfig::Docker(config) => Ok(Arc::new(DockerDriver::connect(config).await?)),
         #[cfg(feature = "k8s")]
-        DriverConfig::K8s(config) => Ok(Arc::new(KubernetesDriver::connect(*config).await?)),
+        DriverConfig::K8s(config) => Ok(Arc::new(Box::pin(KubernetesDriver::connect(*config)).await?)),
     }
 }

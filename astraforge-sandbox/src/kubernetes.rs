@@ -119,7 +119,7 @@ impl KubernetesDriver {
         if driver.config.accept_unenforced_egress {
             tracing::warn!("sandboxes run whether or not the cluster keeps them off its network");
         } else {
-            driver.keeps_policies().await?;
+            Box::pin(driver.keeps_policies()).await?;
         }
         Ok(driver)
     }
@@ -130,7 +130,8 @@ impl KubernetesDriver {
     /// [`DriverError::Unsupported`] when it does not, or when that cannot be told.
     pub async fn keeps_policies(&self) -> Result<(), DriverError> {
         policies::ensure(&self.policies, &self.config).await.map_err(|error| unsupported(chain(&error)))?;
-        let verdict = probe::probe(&self.pods, &self.config).await.map_err(|error| unsupported(chain(&error)))?;
+        let verdict =
+            Box::pin(probe::probe(&self.pods, &self.config)).await.map_err(|error| unsupported(chain(&error)))?;
         let what = match verdict {
             Verdict::Enforced => return Ok(()),
             Verdict::Unenforced => {
@@ -189,7 +190,7 @@ impl KubernetesDriver {
             match self.pods.get_opt(&pod_name(id)).await {
                 Ok(Some(found)) if is_ours(&found) => return Ok(found),
                 Ok(Some(_) | None) | Err(_) if !taken => return Err(backend("create", id, error)),
-                Ok(Some(found)) => self.clear(id, found).await?,
+                Ok(Some(found)) => Box::pin(self.clear(id, found)).await?,
                 Ok(None) if Instant::now() < deadline => {}
                 Ok(None) => return Err(backend("create", id, error)),
                 Err(error) => return Err(backend("create", id, error)),
@@ -271,7 +272,8 @@ impl SandboxDriver for KubernetesDriver {
         spec: &SandboxSpec,
         service_ports: &[u16],
     ) -> Result<WorkspaceOrigin, DriverError> {
-        let pod = self.place(id, pod::pod(&self.config, id, spec, service_ports)?).await?;
+        let pod = pod::pod(&self.config, id, spec, service_ports)?;
+        let pod = Box::pin(self.place(id, pod)).await?;
         let ready = until_ready(&self.pods, pod.clone(), self.config.start_timeout, self.config.schedule_timeout).await;
         let failure = match ready {
             Ok(_) => return Ok(WorkspaceOrigin::Fresh),

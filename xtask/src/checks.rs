@@ -3,6 +3,7 @@
 mod embed;
 mod engine;
 mod features;
+mod kubernetes;
 mod package;
 mod report;
 mod rootless;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use self::report::{Report, Row};
+pub(crate) use self::rootless::is_root;
 use self::stages::Stage;
 use self::tally::Tally;
 use crate::workspace::Workspace;

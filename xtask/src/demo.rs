@@ -13,7 +13,8 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::{backend::Backend, interruption::Interruption};
+use self::backend::Backend;
+pub(crate) use self::interruption::Interruption;
 use crate::{codex, guest, process, workspace::Workspace};
 
 mod backend;
@@ -53,7 +54,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &DemoArguments) -> anyhow::R
 
     let interruption = Interruption::listen()?;
     let mut scratch = Scratch::new(workspace)?;
-    let backend = Backend::prepare(workspace, &scratch.folder)?;
+    let backend = Backend::prepare(workspace, &scratch.folder, &guest, &codex)?;
     let repository = make_repository(workspace, &scratch)?;
     step("Starting the server: astraforge up");
     // Declared after `scratch` and the backend: it ends first.

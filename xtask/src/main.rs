@@ -1,9 +1,10 @@
-//! Developer tasks: `cargo xtask test`, `guest`, `tidy`, `bench`, `chaos`.
+//! Developer tasks: `cargo xtask test`, `guest`, `cluster`, `tidy`, `bench`, `chaos`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer tool talks to the terminal")]
 
 mod bench;
 mod chaos;
 mod checks;
+mod cluster;
 mod codex;
 mod demo;
 mod docker;
@@ -38,6 +39,8 @@ enum Task {
     Guest,
     /// Measure the parts beside their baselines.
     Bench(bench::BenchArguments),
+    /// Start a Kubernetes of one node for tests, until Ctrl-C or as long as a command runs.
+    Cluster(cluster::ClusterArguments),
     /// Kill servers, commands and sandboxes at random points, and look what is lost or left.
     Chaos(chaos::ChaosArguments),
     /// Check the tree's own rules: arrows between crates, names, sizes, records.
@@ -63,6 +66,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
+        Task::Cluster(arguments) => cluster::run(&workspace, &arguments),
         Task::Chaos(arguments) => chaos::run(&workspace, &arguments),
         Task::Tidy => {
             tidy::check(&workspace.root)?;

@@ -1,6 +1,7 @@
 //! Runs a command so that its output is seen live and can still be read afterwards.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -76,8 +77,13 @@ pub(crate) fn line(command: &Command) -> String {
 
 /// Whether `program` can be found on the PATH.
 pub(crate) fn is_installed(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where `program` is on the PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 fn show(pipe: impl Read, mut terminal: impl Write) -> String {

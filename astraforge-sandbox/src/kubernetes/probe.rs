@@ -40,7 +40,7 @@ pub(super) enum Verdict {
 /// Tries the policies out, and leaves nothing.
 pub(super) async fn probe(pods: &Api<Pod>, config: &K8sConfig) -> Result<Verdict, ClusterError> {
     let trial = Trial { pods, config, id: Uuid::new_v4().simple().to_string() };
-    let verdict = trial.run().await;
+    let verdict = Box::pin(trial.run()).await;
     for role in [Role::Target, Role::Stranger, Role::Sandbox] {
         // One that is left over ends by itself, and its name is never used again.
         if let Err(error) = pods.delete(&trial.name(role), &DeleteParams::default().grace_period(0)).await {
@@ -69,9 +69,11 @@ impl Trial<'_> {
         let target = until_ready(self.pods, target, PATIENCE, PATIENCE).await.map_err(failed)?;
         let address = target.status.and_then(|status| status.pod_ip).unwrap_or_default();
         let address = format!("{address}:{PORT}");
-        let (stranger, sandbox) =
-            futures::future::try_join(self.reaches(Role::Stranger, &address), self.reaches(Role::Sandbox, &address))
-                .await?;
+        let (stranger, sandbox) = futures::future::try_join(
+            Box::pin(self.reaches(Role::Stranger, &address)),
+            Box::pin(self.reaches(Role::Sandbox, &address)),
+        )
+        .await?;
         Ok(match (stranger, sandbox) {
             (_, true) => Verdict::Unenforced,
             (true, false) => Verdict::Enforced,

@@ -50,7 +50,7 @@ pub(super) async fn until_ready(
         }
         Standing::Hopeless(why) | Standing::Ended(why) => Verdict::Failed(why),
     };
-    match until(pods, pod, &mut last, judge).await {
+    match Box::pin(until(pods, pod, &mut last, judge)).await {
         Ok(Some(pod)) => Ok(pod),
         Ok(None) => Err(Failure::Gone),
         Err(failure) => Err(failure),
@@ -65,7 +65,7 @@ pub(super) async fn until_ended(pods: &Api<Pod>, pod: Pod, patience: Duration) -
         Standing::Hopeless(why) => Verdict::Failed(why),
         standing => Verdict::Wait(format!("{standing:?}"), deadline),
     };
-    match until(pods, pod, &mut String::new(), judge).await {
+    match Box::pin(until(pods, pod, &mut String::new(), judge)).await {
         Ok(Some(pod)) => Ok(pod),
         Ok(None) => Err(Failure::Gone),
         Err(failure) => Err(failure),
@@ -80,7 +80,7 @@ pub(super) async fn until_gone(pods: &Api<Pod>, pod: Pod, patience: Duration) ->
         // Another pod of the same name is not the one that was to go.
         if pod.uid() == uid { Verdict::Wait("its node still ends it".to_owned(), deadline) } else { Verdict::Done }
     };
-    until(pods, pod, &mut String::new(), judge).await.map(drop)
+    Box::pin(until(pods, pod, &mut String::new(), judge)).await.map(drop)
 }
 
 enum Verdict {

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::tally::Tally;
-use super::{Context, Verdict, embed, engine, features, package, rootless};
+use super::{Context, Verdict, embed, engine, features, kubernetes, package, rootless};
 use crate::workspace::Workspace;
 use crate::{chaos, codex, guest, process, tidy, tools};
 
@@ -40,6 +40,7 @@ pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
         stage("deny", "licences, banned crates and sources", &[], deny),
         stage("rootless", "the sandbox tests pass for an ordinary user too", &["guest", "tests"], rootless::check),
         stage("docker", "the same sandboxes on a Docker engine of our own", &["guest"], engine::check),
+        stage("k8s", "the same sandboxes on a Kubernetes of our own", &["guest"], kubernetes::check),
         stage("chaos", "killing servers and commands loses and leaves nothing", &["guest"], |context, _| {
             chaos::sandbox(context.workspace, 10, chaos::new_seed()).map(Verdict::PassedWith)
         }),
@@ -148,7 +149,7 @@ fn run_cargo(context: &Context<'_>, arguments: &[&str]) -> anyhow::Result<Verdic
 }
 
 /// Lets a cargo subcommand that we start ourselves find the checkout and the shared target folder.
-fn in_workspace(context: &Context<'_>, command: &mut Command) {
+pub(super) fn in_workspace(context: &Context<'_>, command: &mut Command) {
     command.current_dir(&context.workspace.root).env("CARGO_TARGET_DIR", &context.workspace.target);
 }
 

@@ -1,0 +1,49 @@
+//! Runs the tests of the Kubernetes driver on a real cluster.
+
+use std::process::Command;
+
+use super::stages::{count, in_workspace};
+use super::tally::Tally;
+use super::{Context, Verdict};
+use crate::cluster::{self, Cluster};
+use crate::tools;
+
+/// On the cluster that `KUBECONFIG` names if the variable of the tests says so, else on one started for them.
+pub(crate) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
+    if std::env::var_os(cluster::VARIABLE).is_some() {
+        run(context, &mut command(context), tally)?;
+        return Ok(Verdict::PassedWith("on the cluster that KUBECONFIG names".into()));
+    }
+    if let Some(obstacle) = cluster::obstacle() {
+        return Ok(Verdict::Skipped(format!("no cluster can be started here: {obstacle}")));
+    }
+    if !context.all && !cluster::is_installed() {
+        return Ok(Verdict::Skipped(
+            "the cluster's programs are not on this machine; `--all`, or `cargo xtask cluster`, installs and builds \
+             them"
+                .into(),
+        ));
+    }
+    let cluster = Cluster::start(context.workspace, &context.workspace.guest())?;
+    let mut command = command(context);
+    run(context, cluster.tell(&mut command), tally)?;
+    Ok(Verdict::Passed)
+}
+
+/// The tests, with the very features of the `tests` stage, so that nothing is compiled again.
+fn command(context: &Context<'_>) -> Command {
+    match tools::NEXTEST.install(context.workspace) {
+        Ok(nextest) => {
+            let mut command = Command::new(nextest);
+            command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--test", "k8s"]);
+            command
+        }
+        Err(_) => context.workspace.cargo(["test", "--workspace", "--locked", "--no-fail-fast", "--test", "k8s"]),
+    }
+}
+
+fn run(context: &Context<'_>, command: &mut Command, tally: &mut Tally) -> anyhow::Result<()> {
+    in_workspace(context, command);
+    let of = if command.get_program() == "cargo" { Tally::of_libtest } else { Tally::of_nextest };
+    count(command, of, tally)
+}
