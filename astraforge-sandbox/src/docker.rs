@@ -43,6 +43,7 @@ mod images;
 mod maker;
 mod names;
 mod network;
+mod oom;
 mod reference;
 mod relay;
 mod settings;
@@ -55,6 +56,9 @@ pub use settings::{ContainerUser, DockerConfig, HostGateway, ISOLATED, Network, 
 
 /// How long the stream by which a guest said its first word waits for a host; less than a guest waits.
 const STREAM_KEPT: Duration = Duration::from_secs(5);
+
+/// How long a name may be taken by what cannot be seen.
+const NAME_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs sandboxes as containers of a Docker engine.
 ///
@@ -82,6 +86,7 @@ pub struct DockerDriver {
     images: Images,
     maker: Maker,
     turns: Turns,
+    oom: oom::Counters,
     /// Streams by which guests have answered, for whoever connects next.
     answered: Mutex<HashMap<SandboxId, (Instant, GuestStream)>>,
 }
@@ -122,25 +127,13 @@ impl DockerDriver {
             images: Images::default(),
             maker: Maker::new(),
             turns: Turns::default(),
+            oom: oom::Counters::default(),
             answered: Mutex::default(),
         };
         if let Err(error) = driver.sweep().await {
             tracing::warn!(error = &*error, "cannot remove what dead sandboxes left");
         }
         Ok(driver)
-    }
-
-    /// Lists the sandboxes that died by themselves and left a workspace. None of them is live; creating one again takes
-    /// its workspace over, destroying it removes it.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn kept(&self) -> Result<Vec<SandboxId>, DriverError> {
-        let live = self.list().await?;
-        let volumes = self.engine.volumes(&names::filter(&self.config.owner, None)).await;
-        let volumes = volumes.map_err(|error| unsupported("listing docker workspaces", chain(&error)))?;
-        let ids = volumes.iter().filter_map(|labels| labels.get(names::SESSION)?.parse().ok());
-        Ok(ids.filter(|id| !live.contains(id)).collect())
     }
 
     /// Removes containers that do not run, and volumes that were never used.
@@ -153,7 +146,7 @@ impl DockerDriver {
                 self.make_room(id).await?;
             }
         }
-        Ok(guest_volume::remove_stale(&self.engine, self.guest.name(), chrono::Utc::now()).await?)
+        Ok(guest_volume::sweep(&self.engine, self.guest.name(), &self.maker, chrono::Utc::now()).await?)
     }
 
     /// Removes what a sandbox `id` has left that does not live, but for a workspace that it has used. Tells what is in
@@ -235,7 +228,7 @@ impl DockerDriver {
         fresh_workspace: bool,
     ) -> Result<(), BoxError> {
         let name = names::container(id);
-        self.guest.ensure(&self.engine, image).await?;
+        self.guest.ensure(&self.engine, image, &self.maker).await?;
         if fresh_workspace {
             workspace::prepare(&self.engine, &self.config, id, image, &self.maker.to_label()).await?;
         }
@@ -243,7 +236,7 @@ impl DockerDriver {
         if fresh_workspace {
             self.engine.remove(&names::preparation(id)).await?;
         }
-        self.engine.0.start_container(&name, None).await?;
+        self.engine.0.start_container(&name, None).await.map_err(|error| self.why_not_started(error))?;
         match relay::open(&self.engine, &name).await {
             Ok(Ok(stream)) => {
                 self.answered().insert(id, (Instant::now(), stream));
@@ -252,6 +245,15 @@ impl DockerDriver {
             Ok(Err(reason)) => Err(self.explain(&name, chain(&*reason)).await),
             Err(error) => Err(self.explain(&name, chain(&error)).await),
         }
+    }
+
+    /// Why a container does not start, in words for whoever can change it.
+    fn why_not_started(&self, error: bollard::errors::Error) -> BoxError {
+        if error.to_string().contains("exec format error") {
+            let guest = self.config.guest.display();
+            return format!("{guest} is not built for the engine's processors: build it there, and name it").into();
+        }
+        error.into()
     }
 
     /// Why a guest does not answer, as far as its container can tell.
@@ -294,16 +296,22 @@ impl SandboxDriver for DockerDriver {
         };
         let body = spec::container(id, spec, service_ports, &around)?;
         let _turn = self.turns.take(id).await;
+        self.oom.forget(id);
         self.images.ensure(&self.engine, &self.config, &image).await?;
         if spec.egress == Egress::Public && self.config.network == Network::Isolated {
             network::ensure_isolated(&self.engine).await.map_err(|error| failed("make a network for", id, error))?;
         }
-        match self.try_create(id, spec, body.clone(), &image).await {
-            // Somebody else was quicker, or what had the name is about to be gone.
-            Err(DriverError::Backend { source, .. }) if is_name_conflict(&*source) => {
-                self.try_create(id, spec, body, &image).await
+        let began = Instant::now();
+        loop {
+            match self.try_create(id, spec, body.clone(), &image).await {
+                // Somebody else has the name, whom the engine does not show before it is done, or not any more.
+                Err(DriverError::Backend { source, .. })
+                    if is_name_conflict(&*source) && began.elapsed() < NAME_PATIENCE =>
+                {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                made => return made,
             }
-            made => made,
         }
     }
 
@@ -337,9 +345,25 @@ impl SandboxDriver for DockerDriver {
         Ok(containers.iter().filter(|it| is_live(it)).filter_map(id_of).collect())
     }
 
+    async fn left(&self) -> Result<Vec<SandboxId>, DriverError> {
+        let filter = names::filter(&self.config.owner, None);
+        let (containers, volumes) = futures::join!(self.engine.containers(&filter), self.engine.volumes(&filter));
+        let failed = |error| unsupported("listing docker workspaces", chain(&error));
+        let (containers, volumes) = (containers.map_err(failed)?, volumes.map_err(failed)?);
+        let in_use: Vec<SandboxId> =
+            containers.iter().filter(|it| is_live(it) || is_in_the_making(it)).filter_map(id_of).collect();
+        let ids = volumes.iter().filter_map(|labels| labels.get(names::SESSION)?.parse().ok());
+        Ok(ids.filter(|id| !in_use.contains(id)).collect())
+    }
+
+    async fn oom_kills(&self, id: SandboxId) -> Option<u64> {
+        self.oom.count(&self.engine, id).await
+    }
+
     async fn destroy(&self, id: SandboxId) -> Result<(), DriverError> {
         let _turn = self.turns.take(id).await;
         self.answered().remove(&id);
+        self.oom.forget(id);
         self.discard(id, true).await.map_err(|error| failed("destroy", id, error))
     }
 }
@@ -399,6 +423,12 @@ fn tier(runtime: Option<&str>) -> IsolationTier {
 fn is_live(container: &ContainerSummary) -> bool {
     use ContainerSummaryStateEnum::{PAUSED, RESTARTING, RUNNING};
     container.state.is_some_and(|state| [RUNNING, PAUSED, RESTARTING].contains(&state))
+}
+
+/// Tells whether a container has not started yet, and its workspace was nobody's before.
+fn is_in_the_making(container: &ContainerSummary) -> bool {
+    container.state == Some(ContainerSummaryStateEnum::CREATED)
+        && container.labels.as_ref().and_then(Role::of) != Some(Role::Kept)
 }
 
 fn id_of(container: &ContainerSummary) -> Option<SandboxId> {

@@ -21,13 +21,14 @@ use tokio::{runtime::Handle, task::JoinHandle};
 
 use self::session::SandboxSession;
 use crate::{
-    driver::{Access, Capabilities, DriverError, DynSandboxDriver},
+    driver::{Access, Capabilities, DriverError, DynSandboxDriver, IsolationTier},
     egress::{EgressSettings, Gateway},
     guest::{HandshakeError, client::GuestClient},
 };
 
 mod out_of_memory;
 mod session;
+mod start;
 
 /// Makes, finds and removes sandboxes on one driver; clones share them.
 ///
@@ -202,7 +203,12 @@ impl Machines for Sandboxes {
     /// # Cancel safety
     /// Dropping the future removes the sandbox again, in a task of its own.
     async fn make(&self, id: SandboxId, spec: SandboxSpec) -> Result<Made, SessionError> {
+        let has_image = spec.image.is_some() || self.capabilities().tier != IsolationTier::T1;
         let (machine, workspace) = Creation::start(self, id, spec, Vec::new()).finish().await?;
+        if has_image {
+            let machine = Arc::clone(&machine);
+            tokio::spawn(async move { start::program(&*machine).await });
+        }
         Ok(Made { machine, workspace })
     }
 

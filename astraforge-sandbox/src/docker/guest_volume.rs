@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use super::{
     engine::{Engine, found},
+    maker::Maker,
     names, spec,
 };
 use crate::container::{GUEST, GUEST_FOLDER, GUEST_MODE};
@@ -45,10 +46,10 @@ impl GuestVolume {
     }
 
     /// Makes sure that the program lies on the volume. The first call looks, the others know.
-    pub(super) async fn ensure(&self, engine: &Engine, image: &str) -> Result<(), BoxError> {
+    pub(super) async fn ensure(&self, engine: &Engine, image: &str, maker: &Maker) -> Result<(), BoxError> {
         let mut is_filled = self.is_filled.lock().await;
         if !*is_filled {
-            self.fill(engine, image).await?;
+            self.fill(engine, image, maker).await?;
             *is_filled = true;
         }
         Ok(())
@@ -60,11 +61,13 @@ impl GuestVolume {
     }
 
     /// Fills the volume unless it is filled, through a container that is never started.
-    async fn fill(&self, engine: &Engine, image: &str) -> Result<(), BoxError> {
+    async fn fill(&self, engine: &Engine, image: &str, maker: &Maker) -> Result<(), BoxError> {
         // Not one for all: another server may be at it too, and put the same bytes in the same place.
         let container = format!("{}-{}", self.name, astraforge_core::id::SandboxId::random());
         let labels = HashMap::from([(names::GUEST.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         let mount = spec::volume(&self.name, GUEST_FOLDER, labels.clone());
+        let mut labels = labels;
+        labels.insert(names::MAKER.to_owned(), maker.to_label());
         engine.create(&container, spec::preparation(image, labels, vec![mount])).await?;
         let filled = self.fill_through(engine, &container).await;
         engine.remove(&container).await?;
@@ -82,9 +85,17 @@ impl GuestVolume {
     }
 }
 
-/// Removes volumes with guests of other versions that nobody uses any more.
-pub(super) async fn remove_stale(engine: &Engine, current: &str, now: DateTime<Utc>) -> Result<(), Error> {
-    let filter = HashMap::from([("label", vec![names::GUEST])]);
+/// Removes what was broken off when a volume was filled, and volumes with guests of other versions that nobody uses any
+/// more.
+pub(super) async fn sweep(engine: &Engine, current: &str, maker: &Maker, now: DateTime<Utc>) -> Result<(), Error> {
+    let filter = HashMap::from([("label".to_owned(), vec![names::GUEST.to_owned()])]);
+    for container in engine.containers(&filter).await? {
+        let maker_of = container.labels.as_ref().and_then(|labels| labels.get(names::MAKER));
+        let is_left = !maker_of.is_some_and(|it| maker.leaves_to(it));
+        if let Some(id) = container.id.filter(|_| is_left) {
+            engine.remove(&id).await?;
+        }
+    }
     let options = ListVolumesOptionsBuilder::new().filters(&filter).build();
     for volume in engine.0.list_volumes(Some(options)).await?.volumes.unwrap_or_default() {
         let made = volume.created_at.as_ref().and_then(|at| DateTime::parse_from_rfc3339(&at.to_string()).ok());

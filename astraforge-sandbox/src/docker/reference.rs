@@ -12,9 +12,9 @@ pub(super) fn of(image: &Image) -> Result<String, DriverError> {
     let refused =
         |reason: &str| DriverError::Unsupported { what: format!("the image {image}"), reason: reason.to_owned() };
     if image.as_path().is_some() {
-        return Err(refused(
-            "an engine has images of its own; give it this one with `docker load` or `docker import`, and name it",
-        ));
+        return Err(refused(&format!(
+            "an engine has images of its own: give it {image} with `docker load` or `docker import`, and name it"
+        )));
     }
     let text = image.as_str();
     let (rest, digest) = text.split_once('@').map_or((text, None), |(rest, digest)| (rest, Some(digest)));

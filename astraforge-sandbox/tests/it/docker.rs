@@ -146,6 +146,14 @@ impl SandboxDriver for Tidy {
         self.driver.list().await
     }
 
+    async fn left(&self) -> Result<Vec<SandboxId>, DriverError> {
+        self.driver.left().await
+    }
+
+    async fn oom_kills(&self, id: SandboxId) -> Option<u64> {
+        self.driver.oom_kills(id).await
+    }
+
     async fn destroy(&self, id: SandboxId) -> Result<(), DriverError> {
         self.driver.destroy(id).await
     }

@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use astraforge_core::{
     id::SandboxId,
-    ports::{machines::WorkspaceOrigin, sessions::Sessions},
+    ports::{
+        machines::{Machines, WorkspaceOrigin},
+        sessions::Sessions,
+    },
     session::Command,
 };
 use astraforge_sandbox::{
@@ -32,13 +35,14 @@ async fn a_sandbox_that_died_leaves_its_workspace_to_the_next_one() {
         tokio::task::yield_now().await;
     }
     assert_eq!(first.list().await.unwrap(), [], "it does not live");
+    assert_eq!(Machines::left(&first).await.unwrap(), [id]);
 
     // A server that starts clears the container away, and leaves the workspace.
     let second = Tidy::new(config.clone()).await;
-    assert_eq!(second.driver.kept().await.unwrap(), [id]);
+    assert_eq!(second.left().await.unwrap(), [id]);
     assert_eq!(belongings(&config.owner).await.len(), 1);
     assert_eq!(second.create(id, &on_disk(), &[]).await.unwrap(), WorkspaceOrigin::Kept);
-    assert_eq!(second.driver.kept().await.unwrap(), []);
+    assert_eq!(second.left().await.unwrap(), []);
     let sandboxes = Sandboxes::new(Arc::new(second));
     let session = sandboxes.attach(id, Vec::new()).await.unwrap();
     assert_eq!(text(&run(&*session, Command::shell("cat file")).await), "precious");

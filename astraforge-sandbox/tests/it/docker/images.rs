@@ -1,11 +1,20 @@
 //! Images that are there, that are not, and that are none.
 
-use astraforge_core::{id::SandboxId, session::SandboxSpec};
-use astraforge_sandbox::driver::{DriverError, SandboxDriver};
+use std::{os::unix::fs::PermissionsExt, sync::Arc};
+
+use astraforge_core::{
+    id::SandboxId,
+    ports::{machines::Machines, sessions::Sessions},
+    session::{Command, SandboxSpec},
+};
+use astraforge_sandbox::{
+    driver::{DriverError, SandboxDriver},
+    sandboxes::Sandboxes,
+};
 
 use bollard::query_parameters::RemoveImageOptions;
 
-use super::{Fixture, IMAGE, Tidy, config, engine};
+use super::{Fixture, IMAGE, Tidy, config, engine, run, text};
 
 /// An image that no registry has: there is none at this address.
 const NOWHERE: &str = "127.0.0.1:1/astraforge/none:1";
@@ -62,5 +71,28 @@ async fn an_image_that_holds_no_program_of_this_machine_is_no_obstacle() {
     assert_eq!(sandbox.session.read_file("/file", 100).await.unwrap(), "alone");
     sandbox.session.write_file("/workspace/new", "x".into(), 0o600).await.unwrap();
     sandbox.end().await;
+    engine().remove_image(&image, None::<RemoveImageOptions>, None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_sandbox_starts_what_its_image_has_to_have_running() {
+    let Some(mut config) = config() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let dockerfile = format!("FROM {IMAGE}\nCOPY start /etc/astraforge/start\n");
+    std::fs::write(folder.path().join("Dockerfile"), dockerfile).unwrap();
+    let start = folder.path().join("start");
+    std::fs::write(&start, "#!/bin/sh\nid -u > /tmp/started; exec sleep 1000\n").unwrap();
+    std::fs::set_permissions(&start, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let image = format!("127.0.0.1:1/astraforge/start:{}", SandboxId::random());
+    config.image = image.parse().unwrap();
+    config.build_context = Some(folder.path().to_owned());
+    let sandboxes = Sandboxes::new(Arc::new(Tidy::new(config).await));
+    let id = SandboxId::random();
+    let made = sandboxes.make(id, SandboxSpec::default()).await.unwrap();
+    let wait = "until [ -s /tmp/started ]; do sleep 0.05; done; cat /tmp/started";
+    assert_eq!(text(&run(&*made.machine, Command::shell(wait)).await), "1000");
+    let processes = made.machine.processes().await.unwrap();
+    assert_eq!(processes.len(), 1);
+    sandboxes.destroy(id).await.unwrap();
     engine().remove_image(&image, None::<RemoveImageOptions>, None).await.unwrap();
 }

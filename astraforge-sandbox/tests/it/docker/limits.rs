@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use astraforge_core::{
     id::SandboxId,
-    session::{ByteSize, Limit, Limits, SandboxSpec, Workspace},
+    session::{ByteSize, Command, Exit, Limit, Limits, SandboxSpec, Workspace},
 };
 use astraforge_sandbox::driver::{DriverError, Enforcement, SandboxDriver};
 
@@ -26,6 +26,8 @@ async fn limits_are_given_to_the_engine_and_swap_adds_nothing() {
     assert_eq!((host.pids_limit, host.nano_cpus), (Some(40), Some(500_000_000)));
     let hungry = sandbox.shell("head -c 200000000 /dev/zero | tail; echo $?").await;
     assert!(hungry.contains("137") || hungry.contains("Killed"), "{hungry}");
+    assert_eq!(sandbox.run(Command::new(["tail", "/dev/zero"])).await.exit, Exit::OutOfMemory);
+    assert_eq!(sandbox.run(Command::shell("kill -9 $$")).await.exit, Exit::Signaled { signal: 9 }, "that was no want");
     assert_eq!(sandbox.shell("echo on").await, "on");
     sandbox.end().await;
 }
