@@ -34,6 +34,8 @@
 //! ```
 
 mod archive;
+#[cfg(feature = "attack")]
+pub mod attack;
 pub mod connect;
 pub mod container;
 #[cfg(feature = "docker")]

@@ -19,6 +19,8 @@ use rustix::fs::{CWD, Mode, OFlags};
 use tokio::net::UnixStream;
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
+#[cfg(feature = "attack")]
+pub use self::host_view::NativeView;
 use self::{
     cgroups::Controller,
     launch_spec::{Failure, WorkspacePlan},
@@ -34,6 +36,8 @@ mod cgroups;
 mod confine;
 mod disk;
 pub mod guest_binary;
+#[cfg(feature = "attack")]
+mod host_view;
 mod images;
 mod init;
 mod launch_spec;

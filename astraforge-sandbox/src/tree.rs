@@ -73,6 +73,30 @@ fn open_owned(folder: BorrowedFd<'_>, name: &CString, flags: OFlags, mode: u32) 
     }
 }
 
+/// A folder that its owner had closed to itself, open as long as it is walked: nobody keeps files from being kept so.
+struct Unlocked<'a> {
+    folder: &'a OwnedFd,
+    before: Option<Mode>,
+}
+
+impl<'a> Unlocked<'a> {
+    fn new(folder: &'a OwnedFd, mode: u32) -> Self {
+        let before = Mode::from_raw_mode(mode & 0o7777);
+        let is_closed = !before.contains(Mode::RUSR | Mode::XUSR);
+        // Of another's folder it fails, and so does what follows.
+        let opened = is_closed && rustix::fs::fchmod(folder, before | Mode::RWXU).is_ok();
+        Self { folder, before: opened.then_some(before) }
+    }
+}
+
+impl Drop for Unlocked<'_> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            let _ = rustix::fs::fchmod(self.folder, before);
+        }
+    }
+}
+
 /// Visits what has that name in `folder` and all beneath it, folders before what they hold.
 ///
 /// # Errors
@@ -108,6 +132,7 @@ fn step<E: From<WalkError>>(
     if depth == 0 {
         return Err(failed(found.path, Errno::LOOP).into());
     }
+    let _open = Unlocked::new(&folder, found.stat.st_mode);
     for name in names(&folder).map_err(|errno| failed(found.path, errno))? {
         let path = found.path.join(OsStr::from_bytes(name.as_bytes()));
         match statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW) {

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check, one after the other, with times, skips and totals.
 
+mod attack;
 mod embed;
 mod engine;
 mod features;

@@ -2,6 +2,7 @@
 
 mod manifests;
 mod records;
+mod security;
 mod sources;
 
 use std::fmt;
@@ -55,6 +56,7 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     let mut findings = manifests::check(&files)?;
     findings.extend(sources::check(&files));
     findings.extend(records::check(root, &files));
+    findings.extend(security::check(&files));
     if findings.is_empty() {
         return Ok(());
     }

@@ -48,7 +48,8 @@ pub(super) fn limit(spec: &LaunchSpec) -> Result<(), Failure> {
     for (name, resource, max) in [
         ("processes", Resource::Nproc, processes),
         ("open files", Resource::Nofile, files),
-        ("core dumps", Resource::Core, 0),
+        // Of one byte: no dump, and no program of the host's that takes dumps. The filter keeps it so.
+        ("core dumps", Resource::Core, 1),
         ("message queues", Resource::Msgqueue, 1 << 20),
         ("locked memory", Resource::Memlock, 8 << 20),
         ("real-time priority", Resource::Rtprio, 0),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 use super::launch_spec::{AtStep, Failure};
@@ -103,8 +103,15 @@ fn unconditional() -> impl Iterator<Item = libc::c_long> {
 const UNKNOWN: std::ops::Range<i64> = 470..512;
 
 /// Compiles the filters, in the order in which they are to be loaded.
-pub(crate) fn filters() -> Result<[BpfProgram; 2], Failure> {
+pub(crate) fn filters() -> Result<[BpfProgram; 3], Failure> {
     compile().at("compile the system call filter")
+}
+
+/// Tells whether a call is refused whatever its arguments are.
+#[cfg(feature = "attack")]
+pub(super) fn refuses(call: i64) -> bool {
+    let mut conditional = conditions().into_iter().map(|(it, _)| it);
+    !unconditional().any(|it| it == call) && !conditional.any(|it| it == call)
 }
 
 /// Loads the filters; from here on this process and its children are held to them.
@@ -112,7 +119,7 @@ pub(crate) fn load(filters: &[BpfProgram]) -> Result<(), Failure> {
     filters.iter().try_for_each(|filter| seccompiler::apply_filter(filter)).at("load the system call filter")
 }
 
-fn compile() -> Result<[BpfProgram; 2], Error> {
+fn compile() -> Result<[BpfProgram; 3], Error> {
     let arch = || TargetArch::try_from(std::env::consts::ARCH).map_err(Error::Backend);
     let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let unknown = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
@@ -120,22 +127,28 @@ fn compile() -> Result<[BpfProgram; 2], Error> {
     // Programs ask whether a call exists by making it: these answer no, so that the older call is taken.
     let missing = MISSING.iter().copied().chain(UNKNOWN).map(|call| (call, Vec::new())).collect();
     let missing = SeccompFilter::new(missing, SeccompAction::Allow, unknown, arch()?)?;
-    Ok([BpfProgram::try_from(allowed)?, BpfProgram::try_from(missing)?])
+    // Programs that hold secrets forbid dumps, and some end when they may not: they are told that it is done.
+    let done = SeccompAction::Errno(0);
+    let kept = SeccompFilter::new(core_limit().map_err(Error::Backend)?, SeccompAction::Allow, done, arch()?)?;
+    Ok([BpfProgram::try_from(allowed)?, BpfProgram::try_from(missing)?, BpfProgram::try_from(kept)?])
+}
+
+/// Changes of the limit on core dumps.
+///
+/// It is one byte. With that the kernel writes no dump and, where the host hands dumps to a program of its own, does
+/// not start it; with none at all it would, as the host's root and on what the sandbox has put into the dump.
+fn core_limit() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+    let is_core = |arg| SeccompCondition::new(arg, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::RLIMIT_CORE.into());
+    let sets = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+    Ok(BTreeMap::from([
+        (libc::SYS_setrlimit, vec![SeccompRule::new(vec![is_core(0)?])?]),
+        (libc::SYS_prlimit64, vec![SeccompRule::new(vec![is_core(1)?, sets])?]),
+    ]))
 }
 
 fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     let mut rules: BTreeMap<_, _> = unconditional().map(|call| (call, Vec::new())).collect();
-    let conditions: [(libc::c_long, Vec<Vec<Condition>>); 7] = [
-        (libc::SYS_clone, vec![vec![unset(0, NAMESPACES)]]),
-        (libc::SYS_ioctl, vec![vec![differs(1, libc::TIOCSTI), differs(1, libc::TIOCLINUX)]]),
-        (libc::SYS_personality, vec![vec![is(0, 0)], vec![is(0, 0xffff_ffff)]]),
-        (libc::SYS_socket, sockets()),
-        (libc::SYS_socketpair, vec![vec![is(0, libc::AF_UNIX as u64)]]),
-        (libc::SYS_mknodat, plain_nodes(2)),
-        #[cfg(target_arch = "x86_64")]
-        (libc::SYS_mknod, plain_nodes(1)),
-    ];
-    for (call, alternatives) in conditions {
+    for (call, alternatives) in conditions() {
         let alternatives = alternatives.into_iter().map(|all| {
             let all =
                 all.into_iter().map(|(arg, op, value)| SeccompCondition::new(arg, SeccompCmpArgLen::Dword, op, value));
@@ -144,6 +157,20 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
         rules.insert(call, alternatives.collect::<Result<_, _>>().map_err(Error::Backend)?);
     }
     Ok(rules)
+}
+
+/// The calls whose arguments decide, with the alternatives of which one has to hold.
+fn conditions() -> Vec<(libc::c_long, Vec<Vec<Condition>>)> {
+    vec![
+        (libc::SYS_clone, vec![vec![unset(0, NAMESPACES)]]),
+        (libc::SYS_ioctl, vec![vec![differs(1, libc::TIOCSTI), differs(1, libc::TIOCLINUX)]]),
+        (libc::SYS_personality, vec![vec![is(0, 0)], vec![is(0, 0xffff_ffff)]]),
+        (libc::SYS_socket, sockets()),
+        (libc::SYS_socketpair, vec![vec![is(0, libc::AF_UNIX as u64)]]),
+        (libc::SYS_mknodat, plain_nodes(2)),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_mknod, plain_nodes(1)),
+    ]
 }
 
 /// Argument number, comparison, value. Only the lower half of an argument counts: all of these are C `int`s.
@@ -210,6 +237,7 @@ mod tests {
     const KILL: u32 = 0x8000_0000;
     const EPERM: u32 = 0x0005_0000 | libc::EPERM.unsigned_abs();
     const ENOSYS: u32 = 0x0005_0000 | libc::ENOSYS.unsigned_abs();
+    const DONE: u32 = 0x0005_0000;
 
     /// Runs one filter as the kernel does; of classic BPF only what such filters are made of.
     fn run(filter: &BpfProgram, data: &[u8; 64]) -> u32 {
@@ -278,6 +306,10 @@ mod tests {
     fn arguments_decide_where_the_call_alone_cannot() {
         check(libc::SYS_clone, [libc::SIGCHLD as u64, 0, 0, 0, 0, 0], ALLOW);
         check(libc::SYS_clone, [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0], EPERM);
+        check(libc::SYS_setrlimit, [libc::RLIMIT_CORE.into(), 1, 0, 0, 0, 0], DONE);
+        check(libc::SYS_setrlimit, [libc::RLIMIT_NOFILE.into(), 1, 0, 0, 0, 0], ALLOW);
+        check(libc::SYS_prlimit64, [0, libc::RLIMIT_CORE.into(), 1 << 40, 0, 0, 0], DONE);
+        check(libc::SYS_prlimit64, [0, libc::RLIMIT_CORE.into(), 0, 1, 0, 0], ALLOW);
         check(libc::SYS_personality, [0; 6], ALLOW);
         check(libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0], ALLOW);
         check(libc::SYS_personality, [0x0004_0000, 0, 0, 0, 0, 0], EPERM);

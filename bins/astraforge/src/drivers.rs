@@ -14,9 +14,11 @@ use astraforge_core::{
     ports::{egress_audit::EgressAudit, machines::Machines},
 };
 use astraforge_sandbox::{
+    attack::{ContainerView, HostView},
     connect::{DriverConfig, connect},
     docker::DockerConfig,
-    native::{NativeConfig, guest_binary::GuestBinary},
+    driver::DynSandboxDriver,
+    native::{NativeConfig, NativeView, guest_binary::GuestBinary},
     sandboxes::Sandboxes,
 };
 
@@ -79,6 +81,23 @@ async fn open(
     driver: Provisioner,
     n_ready: u16,
 ) -> anyhow::Result<Sandboxes> {
+    let driver = self::driver(args, root, purpose, driver, n_ready).await?;
+    let audit: Option<Arc<dyn EgressAudit>> = match purpose {
+        // What a run was refused is in the output of its commands.
+        Purpose::Runs => None,
+        Purpose::Sessions => Some(Arc::new(EgressLog::open(root).context("cannot keep a log of egress")?)),
+    };
+    Ok(Sandboxes::new(driver).with_egress(args.egress.settings(audit)))
+}
+
+/// The driver of that kind, for the node whose data folder is `root`, with so many sandboxes in stock.
+pub(crate) async fn driver(
+    args: &ServerArgs,
+    root: &Path,
+    purpose: Purpose,
+    driver: Provisioner,
+    n_ready: u16,
+) -> anyhow::Result<DynSandboxDriver> {
     let config = match driver {
         Provisioner::Native => {
             DriverConfig::Native(native(args, root, &root.join(purpose.folder()))?.with_pool(n_ready.into()))
@@ -86,13 +105,15 @@ async fn open(
         Provisioner::Docker => DriverConfig::Docker(docker(args, root, purpose)?),
         Provisioner::K8s => DriverConfig::K8s(Box::new(args.k8s.config(&args.image, root, purpose).await?)),
     };
-    let driver = connect(config).await.context("this machine cannot run sandboxes; `astraforge doctor` says more")?;
-    let audit: Option<Arc<dyn EgressAudit>> = match purpose {
-        // What a run was refused is in the output of its commands.
-        Purpose::Runs => None,
-        Purpose::Sessions => Some(Arc::new(EgressLog::open(root).context("cannot keep a log of egress")?)),
-    };
-    Ok(Sandboxes::new(driver).with_egress(args.egress.settings(audit)))
+    connect(config).await.context("this machine cannot run sandboxes; `astraforge doctor` says more")
+}
+
+/// What the host of that driver's sandboxes tells of them.
+pub(crate) fn host(root: &Path, purpose: Purpose, driver: Provisioner) -> Arc<dyn HostView> {
+    match driver {
+        Provisioner::Native => Arc::new(NativeView::new(root.join(purpose.folder()))),
+        Provisioner::Docker | Provisioner::K8s => Arc::new(ContainerView::default()),
+    }
 }
 
 fn native(args: &ServerArgs, root: &Path, state: &Path) -> anyhow::Result<NativeConfig> {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
 use super::tally::Tally;
-use super::{Context, Verdict};
+use super::{Context, Verdict, attack};
 use crate::{guest, process};
 
 /// The crate whose tests depend on who runs them.
@@ -68,14 +68,14 @@ fn test_programs(context: &Context<'_>) -> anyhow::Result<Vec<PathBuf>> {
 
 /// A scratch folder that looks like the target folder and belongs to `nobody`; dropped, it is gone.
 #[derive(Debug)]
-struct Home {
+pub(super) struct Home {
     root: PathBuf,
     /// Where the tests start: the crate's folder, as under cargo, if `nobody` may enter it.
     working: PathBuf,
 }
 
 impl Home {
-    fn create(context: &Context<'_>) -> anyhow::Result<Self> {
+    pub(super) fn create(context: &Context<'_>) -> anyhow::Result<Self> {
         let root = std::env::temp_dir().join(format!("astraforge-rootless-{}", std::process::id()));
         let sources = context.workspace.root.join(CRATE);
         let working = if may_enter(&sources) { sources } else { root.clone() };
@@ -87,6 +87,8 @@ impl Home {
         }
         fs::set_permissions(&home.root, fs::Permissions::from_mode(0o755))?;
         fs::copy(context.workspace.guest(), home.guest()).context("the guest is not built")?;
+        let attacker = |guest: PathBuf| guest.with_file_name("astraforge-attacker");
+        fs::copy(attacker(context.workspace.guest()), attacker(home.guest())).context("the attacker is not built")?;
         Ok(home)
     }
 
@@ -95,7 +97,7 @@ impl Home {
     }
 
     /// The command that runs a copy of `program` as `nobody`, with nothing of root's environment.
-    fn command(&self, program: &Path) -> anyhow::Result<Command> {
+    pub(super) fn command(&self, program: &Path) -> anyhow::Result<Command> {
         let name = program.file_name().context("a test program has no name")?;
         let copy = self.root.join("debug/deps").join(name);
         fs::copy(program, &copy).with_context(|| format!("could not copy {}", program.display()))?;
@@ -103,6 +105,7 @@ impl Home {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]).arg(copy);
         command.current_dir(&self.working).env_clear();
         command.env("HOME", &self.root).env("TMPDIR", self.root.join("tmp")).env("USER", "nobody");
+        command.env(attack::VARIABLE, self.guest().with_file_name("astraforge-attacker"));
         command.env(guest::VARIABLE, self.guest()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         Ok(command)
     }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::tally::Tally;
-use super::{Context, Verdict, embed, engine, features, kubernetes, package, rootless};
+use super::{Context, Verdict, attack, embed, engine, features, kubernetes, package, rootless};
 use crate::workspace::Workspace;
 use crate::{chaos, codex, guest, process, tidy, tools};
 
@@ -44,6 +44,7 @@ pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
         stage("chaos", "killing servers and commands loses and leaves nothing", &["guest"], |context, _| {
             chaos::sandbox(context.workspace, 10, chaos::new_seed()).map(Verdict::PassedWith)
         }),
+        stage("attack", "no attack on native sandboxes succeeds", &["guest"], attack::native),
         stage("package", "what a crate reads at build time travels inside it", &[], package::check),
     ];
     if embed::is_there(workspace) {

@@ -20,7 +20,8 @@ const OWN_PROCESSES: u64 = 8;
 pub(super) fn close_in(open_files: u32, processes: Option<u32>) -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;
-    for (resource, max) in [(Resource::Nofile, u64::from(open_files)), (Resource::Core, 0), (Resource::Rtprio, 0)] {
+    // A limit of one byte on dumps also keeps the kernel from starting a program of the host's that takes them.
+    for (resource, max) in [(Resource::Nofile, u64::from(open_files)), (Resource::Core, 1), (Resource::Rtprio, 0)] {
         lower(resource, max)?;
     }
     if let Some(processes) = processes {

@@ -98,7 +98,12 @@ pub(super) async fn read(request: &DownloadRequest, sink: &mut FrameSink) {
 async fn send_contents(request: &DownloadRequest, sink: &mut FrameSink) -> Result<(), Failure> {
     let mut file = open_regular(&Place::find(&request.roots, &request.path)?)?;
     file.seek(io::SeekFrom::Start(request.offset)).map_err(io_failure)?;
-    let (mut buffer, mut left) = (vec![0; MAX_PAYLOAD], request.limit.unwrap_or(u64::MAX));
+    // A file that grows as it is read would never end. The kernel's own files do not know their size.
+    let there = match file.metadata().map_err(io_failure)?.len() {
+        0 => u64::MAX,
+        size => size.saturating_sub(request.offset),
+    };
+    let (mut buffer, mut left) = (vec![0; MAX_PAYLOAD], request.limit.unwrap_or(u64::MAX).min(there));
     while left > 0 {
         let room = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let n_bytes = file.read(&mut buffer[..room]).map_err(io_failure)?;

@@ -57,6 +57,8 @@ pub(crate) enum SandboxCommand {
     Stop(SandboxArg),
     /// Delete a sandbox for good
     Rm(SandboxArg),
+    /// Try to break out of sandboxes, in every way that is known, and say what came of it
+    Attack(crate::commands::sandbox::attack::AttackArgs),
 }
 
 /// A sandbox.

@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod artifacts;
+pub(crate) mod attack;
 mod copy;
 mod create;
 mod egress;
@@ -43,6 +44,9 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 pub(crate) async fn sandbox(args: &ConnectionArgs, command: &SandboxCommand) -> anyhow::Result<ExitCode> {
     if args.server.is_some() {
         bail!("sandboxes of another server cannot be reached yet; leave --server out to use those of --data");
+    }
+    if let SandboxCommand::Attack(options) = command {
+        return attack::attack(args, options).await;
     }
     let root = args.node.data_folder()?;
     data_folder::make_private(&root)?;
@@ -98,6 +102,8 @@ impl Desk<'_> {
                 self.plane.delete(&self.caller, id).await?;
                 self.say(&json!({ "deleted": id }), "Deleted.")?;
             }
+            // It has sandboxes of its own, and was carried out before this desk was opened.
+            SandboxCommand::Attack(_) => {}
         }
         Ok(ExitCode::SUCCESS)
     }

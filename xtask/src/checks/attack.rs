@@ -1,0 +1,46 @@
+//! Attacks sandboxes of every driver that this machine has, and prints what came of each case.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::ensure;
+
+use super::tally::Tally;
+use super::{Context, Verdict, rootless};
+use crate::{guest, process};
+
+/// Names the hostile program.
+pub(super) const VARIABLE: &str = "ASTRAFORGE_ATTACKER";
+
+/// Builds the command line program as the tests do, so that nothing is compiled again for it.
+fn program(context: &Context<'_>) -> anyhow::Result<PathBuf> {
+    process::run(&mut context.workspace.cargo(["test", "--workspace", "--locked", "--tests", "--no-run"]))?;
+    Ok(context.workspace.target.join("debug/astraforge"))
+}
+
+/// Runs the suite on the native driver, as whoever we are and, if that is root, as an ordinary user too.
+pub(crate) fn native(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
+    let program = program(context)?;
+    let mut failed = Vec::new();
+    let mut attack = |who: &str, command: &mut Command| -> anyhow::Result<()> {
+        command.args(["sandbox", "attack", "--driver", "native"]);
+        println!("\n{} ({who})", process::line(command));
+        let (status, _) = process::run_and_read(command)?;
+        if !status.success() {
+            failed.push(who.to_owned());
+        }
+        Ok(())
+    };
+    let mut own = Command::new(&program);
+    own.env(guest::VARIABLE, context.workspace.guest());
+    attack(if rootless::is_root() { "as root" } else { "as an ordinary user" }, &mut own)?;
+    let mut verdict = Verdict::Passed;
+    if rootless::is_root() && process::is_installed("setpriv") {
+        let home = rootless::Home::create(context)?;
+        attack("as an ordinary user", &mut home.command(&program)?)?;
+    } else if rootless::is_root() {
+        verdict = Verdict::PassedWith("as root alone: setpriv is missing".into());
+    }
+    ensure!(failed.is_empty(), "attacks succeeded {}", failed.join(" and "));
+    Ok(verdict)
+}
