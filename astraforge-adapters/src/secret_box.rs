@@ -13,6 +13,8 @@ use chacha20poly1305::{
     aead::{Aead as _, Payload},
 };
 
+const KEY_BYTES: usize = 32;
+
 /// The key that seals secrets at rest, with XChaCha20-Poly1305 and a fresh nonce a time.
 ///
 /// Whoever has the key and the database has the secrets; whoever has only the database has none. Keep a copy of the key
@@ -33,7 +35,6 @@ use chacha20poly1305::{
 pub struct SecretKey(XChaCha20Poly1305);
 
 impl SecretKey {
-    const KEY_BYTES: usize = 32;
     const NONCE_BYTES: usize = 24;
     /// The first byte of what is sealed, so that another form can follow.
     const FORM: u8 = 1;
@@ -43,7 +44,7 @@ impl SecretKey {
     /// # Errors
     /// [`SecretKeyError::Randomness`] when the system gives no random bytes.
     pub fn random() -> Result<Self, SecretKeyError> {
-        Ok(Self::from_bytes(&random::<{ Self::KEY_BYTES }>()?))
+        Ok(Self::from_bytes(&random::<{ KEY_BYTES }>()?))
     }
 
     /// Reads the key from a file, which is made (mode 0600) if it is not there.
@@ -54,12 +55,7 @@ impl SecretKey {
     /// [`SecretKeyError::Malformed`] for a file that holds no key, [`SecretKeyError::Io`] for one that cannot be read or
     /// made.
     pub fn load_or_create(path: impl AsRef<Path>) -> Result<Self, SecretKeyError> {
-        let path = path.as_ref();
-        if let Some(key) = Self::load(path)? {
-            return Ok(key);
-        }
-        create(path)?;
-        Self::load(path)?.ok_or_else(|| io_error("read", path, io::ErrorKind::NotFound.into()))
+        Ok(Self::from_bytes(&key_bytes(path)?))
     }
 
     /// Seals a text so that it opens only with this key and the same `associated` name of its place.
@@ -92,19 +88,7 @@ impl SecretKey {
         self.0.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| SecretKeyError::WrongKey)
     }
 
-    fn load(path: &Path) -> Result<Option<Self>, SecretKeyError> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error("read", path, error)),
-        };
-        let bytes = BASE64.decode(text.trim()).ok().and_then(|bytes| <[u8; Self::KEY_BYTES]>::try_from(bytes).ok());
-        let key = bytes.ok_or_else(|| SecretKeyError::Malformed { path: path.to_owned() })?;
-        warn_if_others_can_read(path);
-        Ok(Some(Self::from_bytes(&key)))
-    }
-
-    fn from_bytes(bytes: &[u8; Self::KEY_BYTES]) -> Self {
+    fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
         Self(XChaCha20Poly1305::new(bytes.into()))
     }
 }
@@ -149,13 +133,41 @@ pub enum SecretKeyError {
     Randomness(#[source] io::Error),
 }
 
+/// Reads 32 secret bytes from a file, which is made (mode 0600) if it is not there: for keys of another kind.
+///
+/// Processes that do this at the same time get the same bytes: the file appears whole or not at all.
+///
+/// # Errors
+/// [`SecretKeyError::Malformed`] for a file that holds no key, [`SecretKeyError::Io`] for one that cannot be read or
+/// made.
+pub fn key_bytes(path: impl AsRef<Path>) -> Result<[u8; 32], SecretKeyError> {
+    let path = path.as_ref();
+    if let Some(key) = load(path)? {
+        return Ok(key);
+    }
+    create(path)?;
+    load(path)?.ok_or_else(|| io_error("read", path, io::ErrorKind::NotFound.into()))
+}
+
+fn load(path: &Path) -> Result<Option<[u8; KEY_BYTES]>, SecretKeyError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error("read", path, error)),
+    };
+    let bytes = BASE64.decode(text.trim()).ok().and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok());
+    let key = bytes.ok_or_else(|| SecretKeyError::Malformed { path: path.to_owned() })?;
+    warn_if_others_can_read(path);
+    Ok(Some(key))
+}
+
 /// Puts a fresh key at `path` unless somebody else did so first.
 fn create(path: &Path) -> Result<(), SecretKeyError> {
     let suffix = u64::from_ne_bytes(random()?);
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{suffix:016x}.tmp"));
     let draft = PathBuf::from(draft);
-    let line = BASE64.encode(random::<{ SecretKey::KEY_BYTES }>()?) + "\n";
+    let line = BASE64.encode(random::<{ KEY_BYTES }>()?) + "\n";
     let written = write_new(&draft, line.as_bytes()).and_then(|()| fs::hard_link(&draft, path));
     // The draft has done its work, or is of no use.
     let _ = fs::remove_file(&draft);

@@ -25,12 +25,14 @@ macro_rules! commands {
         #[derive(Debug, Clone)]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
 
-        impl Command for $name {
+        impl $crate::command::Command for $name {
             type Answer = $answer;
             const NAME: &'static str = stringify!($name);
         }
     )* };
 }
+
+pub(crate) use commands;
 
 commands! {
     /// Accepts a request and, unless told otherwise, queues its first run.

@@ -1,81 +1,174 @@
 //! The control plane of sandboxes: they are asked for, used, stopped, brought back and ended, and lose no files.
-//!
-//! What is remembered of a sandbox is a row; what it runs on is a machine of one driver. Rows are changed by comparing
-//! versions, so several control planes may share one store: of all that want a sandbox to come back, one brings it back.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
-use chrono::TimeDelta;
-use futures::future::{self, Either};
-
+use self::engine::Engine;
 use crate::{
-    access::{Action, Caller},
+    access::Caller,
+    archive::Comparison,
+    download_link::{LinkClaim, LinkKey},
     egress::Egress,
     error::ForgeError,
-    files::{FileReply, FileRequest, FileVerb, Roots},
-    id::{SandboxId, SnapshotId},
+    facade::facade,
+    id::{ArtifactId, SandboxId, SnapshotId},
     ports::{
-        artifacts::ArtifactStore,
+        artifacts::{ArtifactStore, ArtifactStream},
         clock::Clock,
-        machines::{Machine, Machines, Usage, WorkspaceOrigin},
+        machines::{ByteStream, Machine, Machines, Usage},
         sandbox_store::SandboxStore,
-        sessions::SessionError,
     },
-    sandbox::{Lifetime, Sandbox, SandboxStatus, Termination},
+    sandbox::{Artifact, Lifetime, Sandbox, Snapshot},
     session::SandboxSpec,
 };
 
+mod commands;
+mod engine;
+mod exports;
 mod reaper;
 mod snapshots;
 mod transfer;
+mod usage;
 
-pub use self::{reaper::Reaped, snapshots::NewSnapshot};
+pub use self::{
+    commands::{
+        ChangeEgress, CreateSandbox, DeleteSandbox, ForkSandbox, NoteHeartbeat, RestoreSnapshot, StopSandbox,
+        TakeSnapshot, UseSandbox,
+    },
+    exports::{NewExport, SignedLink},
+    reaper::Reaped,
+    snapshots::NewSnapshot,
+    usage::UsageSample,
+};
 
-/// How often whoever starts a sandbox gives a sign of life.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
-/// How long it may give none before whoever wants the sandbox starts it anew.
-const ABANDONED: TimeDelta = TimeDelta::seconds(20);
-/// How often somebody who waits for a sandbox looks at it.
-const LOOK: Duration = Duration::from_millis(50);
+facade! {
+    /// Carries out everything that is done with durable sandboxes; clones share it.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use astraforge_core::{
+    ///     access::Role,
+    ///     control_plane::{ControlPlane, NewSandbox},
+    ///     testing::{MemoryArtifacts, MemorySandboxStore, PlayedMachines, TestClock, samples},
+    /// };
+    ///
+    /// # futures::executor::block_on(async {
+    /// // A real program brings drivers, a database and a folder.
+    /// let plane = ControlPlane::new(
+    ///     Arc::new(MemorySandboxStore::default()),
+    ///     Arc::new(MemoryArtifacts::default()),
+    ///     Arc::new(TestClock::new()),
+    ///     vec![Arc::new(PlayedMachines::default())],
+    /// );
+    /// let caller = samples::caller("ada", Role::Maintainer);
+    /// let made = plane.create(&caller, NewSandbox::default()).await?;
+    /// plane.stop(&caller, made.sandbox.id).await?;
+    /// // It comes back, with its files, when it is used.
+    /// let machine = plane.machine(&caller, made.sandbox.id).await?;
+    /// assert_eq!(machine.id(), made.sandbox.id);
+    /// # Ok::<(), astraforge_core::error::ForgeError>(()) }).unwrap();
+    /// ```
+    ///
+    /// What changes a sandbox is a [command](crate::command::Command), carried out by a tower service of its own, with
+    /// whatever layers [`ControlPlaneBuilder::layer`] put around it; the methods with plain arguments call the same
+    /// services. What only looks is a method.
+    ControlPlane;
+    /// Builds a [`ControlPlane`].
+    ControlPlaneBuilder;
+    context: Engine;
+    /// Makes a sandbox ready: a new one, or the one of that id.
+    create_sandbox: CreateSandbox = carry_out::create, with_create_sandbox;
+    /// Makes a sandbox ready, and hands out its machine.
+    use_sandbox: UseSandbox = carry_out::machine, with_use_sandbox;
+    /// Notes that somebody is there.
+    note_heartbeat: NoteHeartbeat = carry_out::heartbeat, with_note_heartbeat;
+    /// Changes what a sandbox may reach.
+    change_egress: ChangeEgress = carry_out::egress, with_change_egress;
+    /// Stops a sandbox.
+    stop_sandbox: StopSandbox = carry_out::stop, with_stop_sandbox;
+    /// Deletes a sandbox.
+    delete_sandbox: DeleteSandbox = carry_out::delete, with_delete_sandbox;
+    /// Keeps files.
+    take_snapshot: TakeSnapshot = carry_out::snapshot, with_take_snapshot;
+    /// Brings files back.
+    restore_snapshot: RestoreSnapshot = carry_out::restore, with_restore_snapshot;
+    /// Copies a sandbox.
+    fork_sandbox: ForkSandbox = carry_out::fork, with_fork_sandbox;
+}
 
-/// Carries out everything that is done with durable sandboxes; clones share it.
-///
-/// ```
-/// use std::sync::Arc;
-/// use astraforge_core::{
-///     access::Role,
-///     control_plane::{ControlPlane, NewSandbox},
-///     testing::{MemoryArtifacts, MemorySandboxStore, PlayedMachines, TestClock, samples},
-/// };
-///
-/// # futures::executor::block_on(async {
-/// // A real program brings drivers, a database and a folder.
-/// let plane = ControlPlane::new(
-///     Arc::new(MemorySandboxStore::default()),
-///     Arc::new(MemoryArtifacts::default()),
-///     Arc::new(TestClock::new()),
-///     vec![Arc::new(PlayedMachines::default())],
-/// );
-/// let caller = samples::caller("ada", Role::Maintainer);
-/// let made = plane.create(&caller, NewSandbox::default()).await?;
-/// plane.stop(&caller, made.sandbox.id).await?;
-/// // It comes back, with its files, when it is used.
-/// let machine = plane.machine(&caller, made.sandbox.id).await?;
-/// assert_eq!(machine.id(), made.sandbox.id);
-/// # Ok::<(), astraforge_core::error::ForgeError>(()) }).unwrap();
-/// ```
+/// What services do, each a function of the engine and its command.
+mod carry_out {
+    use super::*;
+
+    type Result<T> = std::result::Result<T, ForgeError>;
+
+    pub(super) async fn create(engine: &Engine, CreateSandbox { caller, new }: CreateSandbox) -> Result<Created> {
+        engine.create(&caller, new).await
+    }
+
+    pub(super) async fn machine(engine: &Engine, UseSandbox { caller, id }: UseSandbox) -> Result<Arc<dyn Machine>> {
+        engine.machine(&caller, id).await
+    }
+
+    pub(super) async fn heartbeat(engine: &Engine, NoteHeartbeat { caller, id }: NoteHeartbeat) -> Result<Sandbox> {
+        engine.heartbeat(&caller, id).await
+    }
+
+    pub(super) async fn egress(engine: &Engine, command: ChangeEgress) -> Result<Sandbox> {
+        engine.set_egress(&command.caller, command.id, command.egress).await
+    }
+
+    pub(super) async fn stop(engine: &Engine, StopSandbox { caller, id }: StopSandbox) -> Result<()> {
+        engine.stop(&caller, id).await
+    }
+
+    pub(super) async fn delete(engine: &Engine, DeleteSandbox { caller, id }: DeleteSandbox) -> Result<()> {
+        engine.delete(&caller, id).await
+    }
+
+    pub(super) async fn snapshot(engine: &Engine, command: TakeSnapshot) -> Result<Snapshot> {
+        engine.snapshot(&command.caller, command.id, command.new).await
+    }
+
+    pub(super) async fn restore(engine: &Engine, command: RestoreSnapshot) -> Result<()> {
+        engine.restore(&command.caller, command.id, command.snapshot).await
+    }
+
+    pub(super) async fn fork(engine: &Engine, ForkSandbox { caller, id }: ForkSandbox) -> Result<Sandbox> {
+        engine.fork(&caller, id).await
+    }
+}
+
+/// How a control plane is set up, beside what it stands on.
 #[derive(Debug, Clone)]
-pub struct ControlPlane {
-    store: Arc<dyn SandboxStore>,
-    artifacts: Arc<dyn ArtifactStore>,
-    clock: Arc<dyn Clock>,
-    machines: Arc<BTreeMap<String, Arc<dyn Machines>>>,
-    default_mode: String,
-    turns: Arc<Turns>,
+#[non_exhaustive]
+pub struct ControlSettings {
+    /// How many of the snapshots are kept that were taken by itself before an end: those of a sandbox beyond the last
+    /// so many go, unless a sandbox comes back from them. Snapshots that somebody asked for stay. 3 unless set.
+    pub kept_automatic: usize,
+    /// What signs links to exported files; without it there are none.
+    pub link_key: Option<LinkKey>,
+}
+
+impl Default for ControlSettings {
+    fn default() -> Self {
+        Self { kept_automatic: 3, link_key: None }
+    }
+}
+
+impl ControlSettings {
+    /// Sets how many automatic snapshots of a sandbox are kept; at least one is.
+    #[must_use]
+    pub fn with_kept_automatic(mut self, n: usize) -> Self {
+        self.kept_automatic = n;
+        self
+    }
+
+    /// Sets what signs links to exported files.
+    #[must_use]
+    pub fn with_link_key(mut self, key: LinkKey) -> Self {
+        self.link_key = Some(key);
+        self
+    }
 }
 
 /// What a new sandbox is to be.
@@ -103,7 +196,7 @@ pub struct Created {
 }
 
 impl ControlPlane {
-    /// A control plane over those drivers; the first is the default.
+    /// A control plane over those drivers, with nothing around its services; the first driver is the default.
     #[must_use]
     pub fn new(
         store: Arc<dyn SandboxStore>,
@@ -111,9 +204,18 @@ impl ControlPlane {
         clock: Arc<dyn Clock>,
         drivers: Vec<Arc<dyn Machines>>,
     ) -> Self {
-        let default_mode = drivers.first().map(|driver| driver.mode().to_owned()).unwrap_or_default();
-        let machines = drivers.into_iter().map(|driver| (driver.mode().to_owned(), driver)).collect();
-        Self { store, artifacts, clock, machines: Arc::new(machines), default_mode, turns: Arc::default() }
+        Self::builder(store, artifacts, clock, drivers, ControlSettings::default()).build()
+    }
+
+    /// A control plane whose services get layers, or are replaced.
+    pub fn builder(
+        store: Arc<dyn SandboxStore>,
+        artifacts: Arc<dyn ArtifactStore>,
+        clock: Arc<dyn Clock>,
+        drivers: Vec<Arc<dyn Machines>>,
+        settings: ControlSettings,
+    ) -> ControlPlaneBuilder {
+        ControlPlaneBuilder::new(Engine::new(store, artifacts, clock, drivers, settings))
     }
 
     /// Makes a sandbox, or finds the one of that id, and returns once it is ready.
@@ -125,75 +227,7 @@ impl ControlPlane {
     /// # Cancel safety
     /// Dropping the future may leave the sandbox starting; whoever uses it next starts it anew.
     pub async fn create(&self, caller: &Caller, new: NewSandbox) -> Result<Created, ForgeError> {
-        caller.may(Action::UseSandboxes)?;
-        let mode = new.mode.unwrap_or_else(|| self.default_mode.clone());
-        self.driver(&mode)?;
-        if let Some(snapshot) = new.restore {
-            self.snapshot_of(caller, snapshot).await?;
-        }
-        let (id, now) = (new.id.unwrap_or_else(SandboxId::random), self.clock.now());
-        let sandbox = Sandbox {
-            id,
-            tenant: caller.tenant.clone(),
-            owner: caller.user.clone(),
-            mode,
-            spec: new.spec,
-            status: SandboxStatus::Starting,
-            lifetime: new.lifetime,
-            created_at: now,
-            started_at: now,
-            last_activity_at: now,
-            last_heartbeat_at: now,
-            error_message: String::new(),
-            termination: None,
-            latest_snapshot: new.restore,
-            was_ready: false,
-            version: 1,
-        };
-        let turn = self.turns.of(id);
-        let _turn = turn.lock().await;
-        // The row is first: a machine without one is nobody's.
-        if self.store.add_sandbox(&sandbox).await? {
-            let (sandbox, _) = self.bring_up(sandbox).await?;
-            return Ok(Created { sandbox, is_new: true });
-        }
-        self.find(caller, id).await?;
-        let (sandbox, _) = self.ready(caller, id).await?;
-        if let Some(snapshot) = new.restore {
-            self.put_back(&sandbox, snapshot).await?;
-        }
-        Ok(Created { sandbox: self.find(caller, id).await?, is_new: false })
-    }
-
-    /// Finds a sandbox.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`].
-    pub async fn get(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
-        caller.may(Action::Read)?;
-        self.find(caller, id).await
-    }
-
-    /// Lists the tenant's sandboxes, the newest first; those that were deleted are left out.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn list(&self, caller: &Caller) -> Result<Vec<Sandbox>, ForgeError> {
-        caller.may(Action::Read)?;
-        let mut sandboxes = self.store.sandboxes(&caller.tenant).await?;
-        sandboxes.retain(|sandbox| !sandbox.is_deleted());
-        Ok(sandboxes)
-    }
-
-    /// Notes that the sandbox's user is there: it is not ended for lying unused. Its lifetime stays.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`].
-    pub async fn heartbeat(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
-        caller.may(Action::UseSandboxes)?;
-        self.find(caller, id).await?;
-        self.store.note_heartbeat(id, self.clock.now()).await?;
-        self.find(caller, id).await
+        self.create_sandbox(CreateSandbox { caller: caller.clone(), new }).await
     }
 
     /// Returns the sandbox's machine, to be used. One that was stopped or lost comes back first, once, however many ask.
@@ -202,27 +236,15 @@ impl ControlPlane {
     /// [`ForgeError::NotFound`]; [`ForgeError::Conflict`] when its files cannot be brought back: it is never empty in
     /// silence; [`ForgeError::Session`] when it cannot be made.
     pub async fn machine(&self, caller: &Caller, id: SandboxId) -> Result<Arc<dyn Machine>, ForgeError> {
-        caller.may(Action::UseSandboxes)?;
-        let turn = self.turns.of(id);
-        let _turn = turn.lock().await;
-        Ok(self.ready(caller, id).await?.1)
+        self.use_sandbox(UseSandbox { caller: caller.clone(), id }).await
     }
 
-    /// Returns what the sandbox uses, and has used since its machine was made; `None` while it has none. It is not woken
-    /// for that, and it does not count as use.
+    /// Notes that the sandbox's user is there: it is not ended for lying unused. Its lifetime stays.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Session`] when it cannot be measured.
-    pub async fn usage(&self, caller: &Caller, id: SandboxId) -> Result<Option<Usage>, ForgeError> {
-        let sandbox = self.get(caller, id).await?;
-        if sandbox.status != SandboxStatus::Ready {
-            return Ok(None);
-        }
-        match self.driver(&sandbox.mode)?.find(id, sandbox.spec.egress).await {
-            Ok(machine) => Ok(Some(machine.usage().await?)),
-            Err(SessionError::Lost) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+    /// [`ForgeError::NotFound`].
+    pub async fn heartbeat(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
+        self.note_heartbeat(NoteHeartbeat { caller: caller.clone(), id }).await
     }
 
     /// Changes which addresses the sandbox may reach, for good. Where it runs it holds at once: connections that are no
@@ -231,26 +253,7 @@ impl ControlPlane {
     /// # Errors
     /// [`ForgeError::NotFound`]; [`ForgeError::Session`] when the machine could not be told, which its next use does.
     pub async fn set_egress(&self, caller: &Caller, id: SandboxId, egress: Egress) -> Result<Sandbox, ForgeError> {
-        caller.may(Action::UseSandboxes)?;
-        let turn = self.turns.of(id);
-        let _turn = turn.lock().await;
-        let sandbox = self.find(caller, id).await?;
-        // The row is first: whoever finds the machine after that gives it the new egress.
-        let sandbox = self.change(sandbox, &|row| row.spec.egress.clone_from(&egress)).await?;
-        if sandbox.status == SandboxStatus::Ready {
-            self.tell_egress(&sandbox).await?;
-        }
-        Ok(sandbox)
-    }
-
-    /// Gives the machine the egress of its row. The caller has the turn.
-    async fn tell_egress(&self, sandbox: &Sandbox) -> Result<(), ForgeError> {
-        let egress = sandbox.spec.egress.clone();
-        match self.driver(&sandbox.mode)?.find(sandbox.id, egress.clone()).await {
-            Ok(machine) => Ok(machine.set_egress(egress).await?),
-            Err(SessionError::Lost) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.change_egress(ChangeEgress { caller: caller.clone(), id, egress }).await
     }
 
     /// Stops the sandbox; its files are kept and come back when it is used.
@@ -258,11 +261,7 @@ impl ControlPlane {
     /// # Errors
     /// [`ForgeError::NotFound`]. When its files cannot be kept it goes on, and the error says why.
     pub async fn stop(&self, caller: &Caller, id: SandboxId) -> Result<(), ForgeError> {
-        caller.may(Action::UseSandboxes)?;
-        let turn = self.turns.of(id);
-        let _turn = turn.lock().await;
-        let sandbox = self.find(caller, id).await?;
-        self.end(sandbox, Termination::Stopped).await
+        self.stop_sandbox(StopSandbox { caller: caller.clone(), id }).await
     }
 
     /// Ends the sandbox for good. One that was deleted already is fine.
@@ -270,291 +269,182 @@ impl ControlPlane {
     /// # Errors
     /// [`ForgeError::NotFound`]; [`ForgeError::Session`] when its machine cannot be removed.
     pub async fn delete(&self, caller: &Caller, id: SandboxId) -> Result<(), ForgeError> {
-        caller.may(Action::UseSandboxes)?;
-        let turn = self.turns.of(id);
-        let _turn = turn.lock().await;
-        let sandbox = self.store.sandbox(id).await?.filter(|sandbox| sandbox.tenant == caller.tenant);
-        let Some(sandbox) = sandbox else { return Err(unknown(id)) };
-        let sandbox = self.change(sandbox, &|row| row.terminate(Termination::Deleted)).await?;
-        self.driver(&sandbox.mode)?.remove(id).await?;
-        Ok(())
+        self.delete_sandbox(DeleteSandbox { caller: caller.clone(), id }).await
     }
 
-    /// Finds a sandbox that was not deleted.
-    async fn find(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
-        let found = self.store.sandbox(id).await?;
-        let own = found.filter(|sandbox| sandbox.tenant == caller.tenant && !sandbox.is_deleted());
-        own.ok_or_else(|| unknown(id))
+    /// Keeps the files of a sandbox. Only once they are stored and read back they are what it comes back from.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`], [`ForgeError::Session`] when they cannot be packed, [`ForgeError::Artifact`] when they
+    /// cannot be stored.
+    pub async fn snapshot(&self, caller: &Caller, id: SandboxId, new: NewSnapshot) -> Result<Snapshot, ForgeError> {
+        self.take_snapshot(TakeSnapshot { caller: caller.clone(), id, new }).await
     }
 
-    fn driver(&self, mode: &str) -> Result<&Arc<dyn Machines>, ForgeError> {
-        self.machines.get(mode).ok_or_else(|| {
-            let known: Vec<_> = self.machines.keys().map(String::as_str).collect();
-            let message = format!("`{mode}` is not configured on this server; it has {}", known.join(", "));
-            ForgeError::Invalid { field: "mode", message }
-        })
+    /// Replaces the files of a sandbox by those of a snapshot, of this sandbox or another of the tenant.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`]; [`ForgeError::Session`] or [`ForgeError::Artifact`] when it cannot be done: then the
+    /// files are as they were.
+    pub async fn restore(&self, caller: &Caller, id: SandboxId, snapshot: SnapshotId) -> Result<(), ForgeError> {
+        self.restore_snapshot(RestoreSnapshot { caller: caller.clone(), id, snapshot }).await
     }
 
-    /// Makes the sandbox ready, by whatever it takes. The caller has the turn.
-    async fn ready(&self, caller: &Caller, id: SandboxId) -> Result<(Sandbox, Arc<dyn Machine>), ForgeError> {
-        loop {
-            let sandbox = self.find(caller, id).await?;
-            match sandbox.status {
-                SandboxStatus::Ready => {
-                    match self.driver(&sandbox.mode)?.find(id, sandbox.spec.egress.clone()).await {
-                        Ok(machine) => {
-                            // Another process may have changed it.
-                            machine.set_egress(sandbox.spec.egress.clone()).await?;
-                            self.store.note_activity(id, self.clock.now()).await?;
-                            return Ok((sandbox, machine));
-                        }
-                        // Whoever loses this race finds the row changed, and looks again.
-                        Err(SessionError::Lost) => {
-                            drop(self.update(sandbox, |it| it.terminate(Termination::Lost)).await?)
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                // Another process starts it.
-                SandboxStatus::Starting if !sandbox.is_abandoned(self.clock.now()) => self.clock.sleep(LOOK).await,
-                SandboxStatus::Starting | SandboxStatus::Failed | SandboxStatus::Terminated => {
-                    let now = self.clock.now();
-                    if let Some(sandbox) = self.update(sandbox, |it| it.start(now)).await? {
-                        return self.bring_up(sandbox).await;
-                    }
-                }
-            }
-        }
+    /// Makes a new sandbox with the files that another has now.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`], [`ForgeError::Session`]; the new sandbox is deleted again when its files cannot be
+    /// copied.
+    pub async fn fork(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
+        self.fork_sandbox(ForkSandbox { caller: caller.clone(), id }).await
     }
 
-    /// Makes the machine of a sandbox that this caller alone starts, and brings its files back.
-    async fn bring_up(&self, sandbox: Sandbox) -> Result<(Sandbox, Arc<dyn Machine>), ForgeError> {
-        let id = sandbox.id;
-        let signs = async {
-            loop {
-                self.clock.sleep(SIGN_OF_LIFE).await;
-                if let Err(error) = self.store.note_activity(id, self.clock.now()).await {
-                    break error;
-                }
-            }
-        };
-        match future::select(Box::pin(self.start(sandbox)), Box::pin(signs)).await {
-            Either::Left((started, _)) => started,
-            // Others would take it over in the midst of it.
-            Either::Right((error, _)) => Err(error.into()),
-        }
+    /// Finds a sandbox.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`].
+    pub async fn get(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
+        self.context.get(caller, id).await
     }
 
-    async fn start(&self, sandbox: Sandbox) -> Result<(Sandbox, Arc<dyn Machine>), ForgeError> {
-        let driver = Arc::clone(self.driver(&sandbox.mode)?);
-        let (machine, workspace) = match self.make(driver.as_ref(), &sandbox).await {
-            Ok(made) => made,
-            Err(error) => {
-                let text = chain(&error);
-                self.update(sandbox, |it| it.fail(&text)).await?;
-                return Err(error.into());
-            }
-        };
-        let (id, version) = (sandbox.id, sandbox.version);
-        if workspace == WorkspaceOrigin::Fresh
-            && let Err(error) = self.bring_files(&sandbox, machine.as_ref()).await
-        {
-            // Else another has taken it over, and the machine is that one's.
-            if self.store.sandbox(id).await?.is_some_and(|row| row.version == version) {
-                driver.remove(id).await?;
-            }
-            let text = chain(&error);
-            let ended = |it: &mut Sandbox| {
-                it.terminate(Termination::RestoreFailed);
-                it.error_message = text.clone();
-            };
-            self.update(sandbox, ended).await?;
-            return Err(error);
-        }
-        match self.update(sandbox, Sandbox::become_ready).await? {
-            Some(sandbox) => Ok((sandbox, machine)),
-            None => {
-                // It was deleted meanwhile, or another took it over after it seemed abandoned.
-                let now = self.store.sandbox(id).await?;
-                if now.is_none_or(|row| row.status == SandboxStatus::Terminated) {
-                    driver.remove(id).await?;
-                }
-                Err(ForgeError::conflict(format!("sandbox {id} was changed while it started; try again")))
-            }
-        }
+    /// Lists the tenant's sandboxes, the newest first; those that were deleted are left out.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn list(&self, caller: &Caller) -> Result<Vec<Sandbox>, ForgeError> {
+        self.context.list(caller).await
     }
 
-    /// Makes the machine, or takes over what was made for it before whoever started it died.
-    async fn make(
+    /// Returns what the sandbox uses, and has used since its machine was made; `None` while it has none. It is not woken
+    /// for that, and it does not count as use.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`], [`ForgeError::Session`] when it cannot be measured.
+    pub async fn usage(&self, caller: &Caller, id: SandboxId) -> Result<Option<Usage>, ForgeError> {
+        self.context.usage(caller, id).await
+    }
+
+    /// Lists a sandbox's snapshots, the newest first.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`].
+    pub async fn snapshots(&self, caller: &Caller, id: SandboxId) -> Result<Vec<Snapshot>, ForgeError> {
+        self.context.snapshots(caller, id).await
+    }
+
+    /// Replaces the files of a sandbox by those of an archive from elsewhere, compressed with zstd or, as the contract's
+    /// are, with gzip. Its members are named `workspace/…`.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`]; [`ForgeError::Session`] when it cannot be done: then the files are as they were.
+    pub async fn restore_archive(&self, caller: &Caller, id: SandboxId, archive: ByteStream) -> Result<(), ForgeError> {
+        self.context.restore_archive(caller, id, archive).await
+    }
+
+    /// Tells how the files of a sandbox differ from a snapshot, in at most `limit` changes.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`], [`ForgeError::Session`], [`ForgeError::Artifact`].
+    pub async fn diff(
         &self,
-        driver: &dyn Machines,
-        sandbox: &Sandbox,
-    ) -> Result<(Arc<dyn Machine>, WorkspaceOrigin), SessionError> {
-        let (id, began) = (sandbox.id, self.clock.now());
-        loop {
-            match driver.make(id, sandbox.spec.clone()).await {
-                Ok(made) => return Ok((made.machine, made.workspace)),
-                Err(SessionError::AlreadyExists { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            match driver.find(id, sandbox.spec.egress.clone()).await {
-                Ok(machine) if origin_of(machine.as_ref()).await? == WorkspaceOrigin::Kept => {
-                    return Ok((machine, WorkspaceOrigin::Kept));
-                }
-                // Nothing is in it yet. Should its maker only have been held up, it must not fill it any more.
-                Ok(_) => driver.remove(id).await?,
-                // It is about to be there, or about to go.
-                Err(SessionError::Lost) if self.clock.now() - began < ABANDONED => self.clock.sleep(LOOK).await,
-                Err(error) => return Err(error),
-            }
-        }
+        caller: &Caller,
+        id: SandboxId,
+        snapshot: SnapshotId,
+        limit: usize,
+    ) -> Result<Comparison, ForgeError> {
+        self.context.diff(caller, id, snapshot, limit).await
     }
 
-    async fn bring_files(&self, sandbox: &Sandbox, machine: &dyn Machine) -> Result<(), ForgeError> {
-        match sandbox.latest_snapshot {
-            Some(snapshot) => self.restore_into(sandbox, machine, snapshot).await,
-            None if sandbox.was_ready => Err(ForgeError::conflict(format!(
-                "the files of sandbox {} are lost: its machine died, and there is no snapshot of it; make a new sandbox",
-                sandbox.id
-            ))),
-            None => Ok(()),
-        }
+    /// Takes a file out of a sandbox: its bytes are kept when the sandbox is gone.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`], [`ForgeError::Session`] when it cannot be read, [`ForgeError::Artifact`] when it cannot
+    /// be stored.
+    pub async fn export(&self, caller: &Caller, id: SandboxId, new: NewExport) -> Result<Artifact, ForgeError> {
+        self.context.export(caller, id, new).await
     }
 
-    /// Keeps the files of a sandbox and ends its machine. The caller has the turn.
-    async fn end(&self, sandbox: Sandbox, why: Termination) -> Result<(), ForgeError> {
-        let driver = Arc::clone(self.driver(&sandbox.mode)?);
-        let mut sandbox = sandbox;
-        if sandbox.status == SandboxStatus::Ready {
-            match driver.find(sandbox.id, sandbox.spec.egress.clone()).await {
-                Ok(machine) => {
-                    let new = NewSnapshot { label: format!("auto-{}", label(why)), ..NewSnapshot::default() };
-                    if let Err(error) = self.take(&sandbox, machine.as_ref(), new).await {
-                        let text = format!("its files could not be kept, so it goes on: {}", chain(&error));
-                        self.change(sandbox, &|it| it.error_message.clone_from(&text)).await?;
-                        return Err(error);
-                    }
-                    sandbox = self.store.sandbox(sandbox.id).await?.ok_or_else(|| unknown(sandbox.id))?;
-                }
-                Err(SessionError::Lost) => {
-                    return self.change(sandbox, &|it| it.terminate(Termination::Lost)).await.map(drop);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        } else if sandbox.status == SandboxStatus::Terminated {
-            return Ok(());
-        }
-        driver.remove(sandbox.id).await?;
-        self.change(sandbox, &|it| it.terminate(why)).await.map(drop)
+    /// Lists the files that were taken out of a sandbox, the newest first.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`].
+    pub async fn artifacts(&self, caller: &Caller, id: SandboxId) -> Result<Vec<Artifact>, ForgeError> {
+        self.context.artifacts(caller, id).await
     }
 
-    /// Changes the row if it still is as it was read.
-    async fn update(
-        &self,
-        mut sandbox: Sandbox,
-        change: impl FnOnce(&mut Sandbox),
-    ) -> Result<Option<Sandbox>, ForgeError> {
-        change(&mut sandbox);
-        let updated = self.store.update_sandbox(&sandbox).await?;
-        sandbox.version += 1;
-        Ok(updated.then_some(sandbox))
+    /// Reads a file that was taken out of a sandbox, which may be gone by now. The stream ends in an error when the
+    /// bytes are not those that were stored.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`], [`ForgeError::Artifact`].
+    pub async fn artifact(&self, caller: &Caller, id: ArtifactId) -> Result<(Artifact, ArtifactStream), ForgeError> {
+        self.context.artifact(caller, id).await
     }
 
-    /// Changes the row as it is by then; for changes that fit whatever others did. A deleted one stays as it is.
-    async fn change(&self, sandbox: Sandbox, change: &(dyn Fn(&mut Sandbox) + Sync)) -> Result<Sandbox, ForgeError> {
-        let id = sandbox.id;
-        let mut row = sandbox;
-        loop {
-            if let Some(changed) = self.update(row, change).await? {
-                return Ok(changed);
-            }
-            row = self.store.sandbox(id).await?.ok_or_else(|| unknown(id))?;
-            if row.is_deleted() {
-                return Ok(row);
-            }
-        }
-    }
-}
-
-impl Sandbox {
-    /// Tells whether whoever starts it has died, as far as can be told from outside.
-    fn is_abandoned(&self, now: chrono::DateTime<chrono::Utc>) -> bool {
-        self.status == SandboxStatus::Starting && now - self.started_at.max(self.last_activity_at) >= ABANDONED
+    /// Makes a link to a file that was taken out, with which whoever has it may download it for `seconds`.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`]; [`ForgeError::Invalid`] for a time that is not between a second and a week;
+    /// [`ForgeError::Conflict`] without a key that signs links.
+    pub async fn link(&self, caller: &Caller, id: ArtifactId, seconds: u32) -> Result<SignedLink, ForgeError> {
+        self.context.link(caller, id, seconds).await
     }
 
-    fn start(&mut self, now: chrono::DateTime<chrono::Utc>) {
-        self.status = SandboxStatus::Starting;
-        (self.started_at, self.last_activity_at) = (now, now);
+    /// Reads the file of a link, for whoever has it.
+    ///
+    /// # Errors
+    /// [`ForgeError::NotFound`] for a link that is wrong or has expired, or a file that is gone.
+    pub async fn download(&self, claim: &LinkClaim, proof: &str) -> Result<(Artifact, ArtifactStream), ForgeError> {
+        self.context.download(claim, proof).await
     }
 
-    fn become_ready(&mut self) {
-        self.status = SandboxStatus::Ready;
-        self.was_ready = true;
-        self.termination = None;
-        self.error_message.clear();
+    /// Measures what all sandboxes use that are ready, to be told by [`usage_samples`](Self::usage_samples).
+    ///
+    /// # Errors
+    /// Those of the store. What cannot be measured is left out.
+    pub async fn sample_usage(&self) -> Result<(), ForgeError> {
+        self.context.sample_usage().await
     }
 
-    fn fail(&mut self, why: &str) {
-        self.status = SandboxStatus::Failed;
-        why.clone_into(&mut self.error_message);
+    /// What the tenant's sandboxes used when it was last measured.
+    ///
+    /// # Errors
+    /// [`ForgeError::Forbidden`].
+    pub fn usage_samples(&self, caller: &Caller) -> Result<Vec<UsageSample>, ForgeError> {
+        self.context.usage_samples(caller)
     }
 
-    fn terminate(&mut self, why: Termination) {
-        self.status = SandboxStatus::Terminated;
-        self.termination = Some(why);
+    /// Ends the sandboxes whose time has come; their files are kept first. Those that somebody began to start and then
+    /// died are brought up. One that fails holds up no other. Those that this process is connected to are told anew what
+    /// they may reach, which another may have changed.
+    ///
+    /// # Errors
+    /// Those of the store, before anything was done.
+    pub async fn reap(&self) -> Result<Reaped, ForgeError> {
+        self.context.reap().await
+    }
+
+    /// Makes rows and machines agree after a start. A sandbox whose machine is gone is told as lost and comes back when
+    /// it is used; a machine that no live sandbox has is removed, and so is the workspace that a dead machine left of a
+    /// sandbox that will not come back. Those that `is_foreign` names stay: they belong to somebody else who uses the
+    /// same drivers.
+    ///
+    /// # Errors
+    /// Those of the store and the drivers.
+    pub async fn adopt(&self, is_foreign: &(dyn Fn(SandboxId) -> bool + Sync)) -> Result<(), ForgeError> {
+        self.context.adopt(is_foreign).await
     }
 }
 
-/// What the contract calls snapshots that are taken before an end.
-const fn label(why: Termination) -> &'static str {
-    match why {
-        Termination::Stopped => "stop",
-        other => other.as_str(),
+impl fmt::Debug for ControlPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlPlane").field("engine", &self.context).finish_non_exhaustive()
     }
 }
 
-/// Where the workspace of a machine comes from that somebody else made. A restore puts all files in place at once, so a
-/// workspace with anything in it is whole.
-async fn origin_of(machine: &dyn Machine) -> Result<WorkspaceOrigin, SessionError> {
-    let verb = FileVerb::List { path: "/workspace".to_owned(), depth: 1, limit: 1 };
-    match machine.file(FileRequest { roots: Roots::everywhere(), verb }).await? {
-        FileReply::Entries { entries, .. } if !entries.is_empty() => Ok(WorkspaceOrigin::Kept),
-        _ => Ok(WorkspaceOrigin::Fresh),
-    }
-}
-
-fn unknown(id: SandboxId) -> ForgeError {
-    ForgeError::not_found(format!("Sandbox {id}"))
-}
-
-/// An error with all that caused it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// One turn a sandbox: what changes it in this process does so one after the other.
-#[derive(Debug, Default)]
-struct Turns(Mutex<HashMap<SandboxId, Weak<futures::lock::Mutex<()>>>>);
-
-impl Turns {
-    fn of(&self, id: SandboxId) -> Arc<futures::lock::Mutex<()>> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = turns.get(&id).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::default();
-        turns.insert(id, Arc::downgrade(&turn));
-        turn
+impl fmt::Debug for ControlPlaneBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlPlaneBuilder").field("engine", &self.context).finish_non_exhaustive()
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use astraforge_core::{cancel::Cancellation, forge::Forge, ports::store::Store};
+use astraforge_core::{cancel::Cancellation, control_plane::ControlPlane, forge::Forge, ports::store::Store};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
+    routing::get,
 };
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -16,6 +17,7 @@ pub mod auth;
 mod body;
 mod caller;
 mod chat;
+mod disposition;
 mod docs;
 mod error;
 mod fields;
@@ -31,6 +33,8 @@ mod requests;
 mod root;
 mod run_log;
 mod runs;
+mod sandbox_artifacts;
+mod sandbox_metrics;
 
 pub use self::openapi::openapi;
 
@@ -55,6 +59,7 @@ const AT_A_TIME: usize = 8;
 #[derive(Clone)]
 pub struct AppState {
     forge: Forge,
+    sandboxes: Option<ControlPlane>,
     limits: Limits,
     shutdown: Cancellation,
 }
@@ -75,7 +80,7 @@ impl AppState {
             timeout: Duration::from_secs(120),
             keep_alive: Duration::from_secs(15),
         };
-        AppStateBuilder(Self { forge, limits, shutdown: Cancellation::never() })
+        AppStateBuilder(Self { forge, sandboxes: None, limits, shutdown: Cancellation::never() })
     }
 
     fn forge(&self) -> &Forge {
@@ -99,6 +104,12 @@ impl fmt::Debug for AppState {
 pub struct AppStateBuilder(AppState);
 
 impl AppStateBuilder {
+    /// Serves sandboxes too: what was taken out of them, and what they use.
+    pub fn with_sandboxes(mut self, sandboxes: ControlPlane) -> Self {
+        self.0.sandboxes = Some(sandboxes);
+        self
+    }
+
     /// Sets the largest body that is read, in bytes; 16 MiB unless set.
     pub fn with_body_limit(mut self, bytes: usize) -> Self {
         self.0.limits.body_bytes = bytes;
@@ -136,6 +147,8 @@ impl AppStateBuilder {
 pub fn router(state: AppState) -> Router {
     let (routes, _document) = openapi::routes().split_for_parts();
     let routes = routes
+        // Made by the server for browsers, and no part of the described interface.
+        .route("/api/sandbox/artifacts/{id}/download/", get(sandbox_artifacts::download))
         .fallback(layers::unknown_path)
         .method_not_allowed_fallback(layers::wrong_method)
         // `body::JsonBody` has its own limit, which answers in JSON.

@@ -69,6 +69,23 @@ impl SqliteStore {
             .bind(number(sandbox.version)?);
         Ok(update.execute(&self.pools.writer).await?.rows_affected() > 0)
     }
+
+    /// Removes a snapshot that no sandbox of its tenant comes back from. What they come back from is sealed, so it is
+    /// read here, while nobody else writes.
+    async fn remove_unused(&self, id: SnapshotId) -> SqlResult<bool> {
+        let mut transaction = self.pools.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let rows = sqlx::query("SELECT * FROM sandboxes WHERE tenant = (SELECT tenant FROM snapshots WHERE id = ?)");
+        for row in rows.bind(id.to_string()).fetch_all(&mut *transaction).await? {
+            let sandbox = self.sandbox_from(&row)?;
+            if sandbox.latest_snapshot == Some(id) && !sandbox.is_deleted() {
+                return Ok(false);
+            }
+        }
+        let delete = sqlx::query("DELETE FROM snapshots WHERE id = ?").bind(id.to_string());
+        let removed = delete.execute(&mut *transaction).await?.rows_affected() > 0;
+        transaction.commit().await?;
+        Ok(removed)
+    }
 }
 
 #[async_trait]
@@ -128,6 +145,10 @@ impl SandboxStore for SqliteStore {
     async fn snapshots(&self, sandbox: SandboxId) -> Result<Vec<Snapshot>, StoreError> {
         let query = "SELECT record FROM snapshots WHERE sandbox = ? ORDER BY position DESC";
         records(&self.pools.readers, query, &[&sandbox.to_string()]).await.map_err(failed("list snapshots"))
+    }
+
+    async fn remove_snapshot(&self, id: SnapshotId) -> Result<bool, StoreError> {
+        self.remove_unused(id).await.map_err(failed("remove a snapshot"))
     }
 
     async fn add_artifact(&self, artifact: &Artifact) -> Result<(), StoreError> {

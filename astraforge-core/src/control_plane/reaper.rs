@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 
-use super::ControlPlane;
+use super::engine::Engine;
 use crate::{
     error::ForgeError,
     id::SandboxId,
@@ -26,14 +26,11 @@ pub struct Reaped {
     pub failed: Vec<(SandboxId, ForgeError)>,
 }
 
-impl ControlPlane {
+impl Engine {
     /// Ends the sandboxes whose time has come; their files are kept first. Those that somebody began to start and then
     /// died are brought up. One that fails holds up no other. Those that this process is connected to are told anew what
     /// they may reach, which another may have changed.
-    ///
-    /// # Errors
-    /// Those of the store, before anything was done.
-    pub async fn reap(&self) -> Result<Reaped, ForgeError> {
+    pub(super) async fn reap(&self) -> Result<Reaped, ForgeError> {
         let sandboxes = self.store.live_sandboxes().await?;
         let mut reaped = Reaped { n_checked: sandboxes.len(), ..Reaped::default() };
         for sandbox in &sandboxes {
@@ -89,10 +86,7 @@ impl ControlPlane {
     /// it is used; a machine that no live sandbox has is removed, and so is the workspace that a dead machine left of a
     /// sandbox that will not come back. Those that `is_foreign` names stay: they belong to somebody else who uses the
     /// same drivers.
-    ///
-    /// # Errors
-    /// Those of the store and the drivers.
-    pub async fn adopt(&self, is_foreign: &(dyn Fn(SandboxId) -> bool + Sync)) -> Result<(), ForgeError> {
+    pub(super) async fn adopt(&self, is_foreign: &(dyn Fn(SandboxId) -> bool + Sync)) -> Result<(), ForgeError> {
         let lives = |row: &Sandbox| matches!(row.status, SandboxStatus::Starting | SandboxStatus::Ready);
         for driver in self.machines.values() {
             self.remove_unless(driver, driver.ids().await?, is_foreign, lives).await?;

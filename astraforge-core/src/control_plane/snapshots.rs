@@ -1,28 +1,32 @@
-//! Snapshots, forks and files that are taken out: what outlives a sandbox's machine.
+//! Snapshots and forks: files that outlive their machine.
 
-use futures::StreamExt;
+use bytes::BytesMut;
+use futures::{StreamExt, stream};
 
 use super::{
-    ControlPlane, Created, NewSandbox,
+    Created, NewSandbox,
+    engine::Engine,
     transfer::{checked, for_machine, keep},
 };
 use crate::{
     access::{Action, Caller},
     archive::{CompareRequest, Comparison, Compression, PackRequest, UnpackRequest},
     error::ForgeError,
-    files::DownloadRequest,
-    id::{ArtifactId, SandboxId, SnapshotId},
+    id::{SandboxId, SnapshotId},
     ports::{
         artifacts::{ArtifactError, ArtifactStream},
         machines::{ByteStream, Machine},
     },
-    sandbox::{Artifact, Sandbox, Snapshot},
+    sandbox::{Sandbox, Snapshot},
 };
 
 /// The most that a snapshot may hold when unpacked, in bytes.
 const MAX_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 /// The most files that a snapshot may hold.
 const MAX_ENTRIES: u64 = 5_000_000;
+
+/// How the labels of snapshots begin that are taken before an end.
+pub(super) const AUTOMATIC: &str = "auto-";
 
 /// What a new snapshot is to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,13 +45,14 @@ impl Default for NewSnapshot {
     }
 }
 
-impl ControlPlane {
+impl Engine {
     /// Keeps the files of a sandbox. Only once they are stored and read back they are what it comes back from.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Session`] when they cannot be packed, [`ForgeError::Artifact`] when they
-    /// cannot be stored.
-    pub async fn snapshot(&self, caller: &Caller, id: SandboxId, new: NewSnapshot) -> Result<Snapshot, ForgeError> {
+    pub(super) async fn snapshot(
+        &self,
+        caller: &Caller,
+        id: SandboxId,
+        new: NewSnapshot,
+    ) -> Result<Snapshot, ForgeError> {
         caller.may(Action::UseSandboxes)?;
         let turn = self.turns.of(id);
         let _turn = turn.lock().await;
@@ -56,20 +61,13 @@ impl ControlPlane {
     }
 
     /// Lists a sandbox's snapshots, the newest first.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`].
-    pub async fn snapshots(&self, caller: &Caller, id: SandboxId) -> Result<Vec<Snapshot>, ForgeError> {
+    pub(super) async fn snapshots(&self, caller: &Caller, id: SandboxId) -> Result<Vec<Snapshot>, ForgeError> {
         self.get(caller, id).await?;
         Ok(self.store.snapshots(id).await?)
     }
 
     /// Replaces the files of a sandbox by those of a snapshot, of this sandbox or another of the tenant.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`]; [`ForgeError::Session`] or [`ForgeError::Artifact`] when it cannot be done: then the
-    /// files are as they were.
-    pub async fn restore(&self, caller: &Caller, id: SandboxId, snapshot: SnapshotId) -> Result<(), ForgeError> {
+    pub(super) async fn restore(&self, caller: &Caller, id: SandboxId, snapshot: SnapshotId) -> Result<(), ForgeError> {
         caller.may(Action::UseSandboxes)?;
         self.snapshot_of(caller, snapshot).await?;
         let turn = self.turns.of(id);
@@ -79,11 +77,7 @@ impl ControlPlane {
     }
 
     /// Makes a new sandbox with the files that another has now.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Session`]; the new sandbox is deleted again when its files cannot be
-    /// copied.
-    pub async fn fork(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
+    pub(super) async fn fork(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
         let machine = self.machine(caller, id).await?;
         let origin = self.find(caller, id).await?;
         let new = NewSandbox {
@@ -108,10 +102,7 @@ impl ControlPlane {
     }
 
     /// Tells how the files of a sandbox differ from a snapshot.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Session`], [`ForgeError::Artifact`].
-    pub async fn diff(
+    pub(super) async fn diff(
         &self,
         caller: &Caller,
         id: SandboxId,
@@ -126,63 +117,34 @@ impl ControlPlane {
         Ok(machine.compare(request, for_machine(archive)).await?)
     }
 
-    /// Takes a file out of a sandbox: its bytes are kept when the sandbox is gone.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Session`] when it cannot be read, [`ForgeError::Artifact`] when it cannot
-    /// be stored.
-    pub async fn export(
+    /// Puts an archive from elsewhere in place. Its first bytes tell how it is compressed.
+    pub(super) async fn restore_archive(
         &self,
         caller: &Caller,
         id: SandboxId,
-        path: &str,
-        filename: Option<&str>,
-        content_type: &str,
-    ) -> Result<Artifact, ForgeError> {
-        let machine = self.machine(caller, id).await?;
-        let roots = self.find(caller, id).await?.spec.roots;
-        let request = DownloadRequest { roots, path: path.to_owned(), offset: 0, limit: None };
-        let bytes = machine.download(request).await?;
-        let artifact = ArtifactId::random();
-        let key = format!("artifacts/{id}/{artifact}");
-        let (size, sha256) = keep(self.artifacts.as_ref(), &key, bytes).await?;
-        let name = filename.filter(|name| !name.is_empty()).or_else(|| path.rsplit('/').find(|part| !part.is_empty()));
-        let artifact = Artifact {
-            id: artifact,
-            sandbox: id,
-            tenant: caller.tenant.clone(),
-            filename: name.unwrap_or("download").chars().filter(|c| !c.is_control()).take(255).collect(),
-            content_type: content_type.to_owned(),
-            path: path.to_owned(),
-            key,
-            size,
-            sha256,
-            created_at: self.clock.now(),
+        mut archive: ByteStream,
+    ) -> Result<(), ForgeError> {
+        caller.may(Action::UseSandboxes)?;
+        let mut begin = BytesMut::new();
+        while begin.len() < 4
+            && let Some(piece) = archive.next().await.transpose()?
+        {
+            begin.extend_from_slice(&piece);
+        }
+        let compression = match begin[..] {
+            [0x1f, 0x8b, ..] => Compression::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
+            _ => {
+                let message = "it is no archive: a tar archive is expected, compressed with gzip or zstd".to_owned();
+                return Err(ForgeError::Invalid { field: "archive", message });
+            }
         };
-        self.store.add_artifact(&artifact).await?;
-        Ok(artifact)
-    }
-
-    /// Lists the files that were taken out of a sandbox, the newest first.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`].
-    pub async fn artifacts(&self, caller: &Caller, id: SandboxId) -> Result<Vec<Artifact>, ForgeError> {
-        self.get(caller, id).await?;
-        Ok(self.store.artifacts(id).await?)
-    }
-
-    /// Reads a file that was taken out of a sandbox, which may be gone by now. The stream ends in an error when the
-    /// bytes are not those that were stored.
-    ///
-    /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Artifact`].
-    pub async fn artifact(&self, caller: &Caller, id: ArtifactId) -> Result<(Artifact, ArtifactStream), ForgeError> {
-        caller.may(Action::Read)?;
-        let found = self.store.artifact(&caller.tenant, id).await?;
-        let artifact = found.ok_or_else(|| ForgeError::not_found(format!("Artifact {id}")))?;
-        let bytes = self.bytes_of(&artifact.key, &artifact.sha256).await?;
-        Ok((artifact, bytes))
+        let turn = self.turns.of(id);
+        let _turn = turn.lock().await;
+        let (_, machine) = self.ready(caller, id).await?;
+        let request = UnpackRequest { compression, ..unpack_request(NewSnapshot::default().include) };
+        machine.unpack(request, stream::iter([Ok(begin.freeze())]).chain(archive).boxed()).await?;
+        Ok(())
     }
 
     pub(super) async fn snapshot_of(&self, caller: &Caller, id: SnapshotId) -> Result<Snapshot, ForgeError> {
@@ -216,7 +178,20 @@ impl ControlPlane {
         };
         self.store.add_snapshot(&snapshot).await?;
         self.change(sandbox.clone(), &|row| row.latest_snapshot = Some(id)).await?;
+        self.thin_out(sandbox.id).await;
         Ok(snapshot)
+    }
+
+    /// Removes the oldest of the snapshots that were taken before an end. What fails is tried again with the next one.
+    async fn thin_out(&self, sandbox: SandboxId) {
+        let Ok(mut snapshots) = self.store.snapshots(sandbox).await else { return };
+        snapshots.retain(|snapshot| snapshot.label.starts_with(AUTOMATIC));
+        for old in snapshots.into_iter().skip(self.settings.kept_automatic.max(1)) {
+            // The row goes first, and only if no sandbox comes back from it: a row always has its bytes.
+            if matches!(self.store.remove_snapshot(old.id).await, Ok(true)) {
+                drop(self.artifacts.delete(&old.key).await);
+            }
+        }
     }
 
     /// Restores onto a machine that works, and remembers it.
@@ -240,7 +215,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    async fn bytes_of(&self, key: &str, sha256: &str) -> Result<ArtifactStream, ForgeError> {
+    pub(super) async fn bytes_of(&self, key: &str, sha256: &str) -> Result<ArtifactStream, ForgeError> {
         let gone = || ArtifactError {
             operation: "read",
             key: key.to_owned(),

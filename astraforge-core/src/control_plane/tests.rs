@@ -1,13 +1,22 @@
 //! Sandboxes come and go; their files stay.
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use futures::{TryStreamExt, future::join_all};
+use chrono::TimeDelta;
+use futures::{StreamExt, TryStreamExt, future::join_all, stream};
+use tower::util::BoxCloneSyncService;
 
 use super::*;
 use crate::{
     access::Role,
-    id::{ArtifactId, TenantId},
+    id::TenantId,
+    sandbox::{SandboxStatus, Termination},
     testing::{MemoryArtifacts, MemorySandboxStore, PlayedMachines, TestClock, samples},
 };
 
@@ -42,6 +51,13 @@ impl World {
     fn another_plane(&self) -> ControlPlane {
         let clock = Arc::new(self.clock.clone());
         ControlPlane::new(self.store.clone(), self.artifacts.clone(), clock, vec![self.machines.clone()])
+    }
+
+    /// One that signs links, and gets layers.
+    fn builder(&self) -> ControlPlaneBuilder {
+        let (clock, settings) = (Arc::new(self.clock.clone()), ControlSettings::default());
+        let settings = settings.with_link_key(LinkKey::new([7; 32]));
+        ControlPlane::builder(self.store.clone(), self.artifacts.clone(), clock, vec![self.machines.clone()], settings)
     }
 
     /// Makes a sandbox with a file.
@@ -337,7 +353,12 @@ async fn what_nobody_goes_on_starting_is_brought_up_by_the_reaper() {
 async fn a_file_that_was_taken_out_outlives_its_sandbox() {
     let world = World::new();
     let id = world.sandbox().await;
-    let artifact = world.plane.export(&world.caller, id, FILE, Some("a\r\nb"), "text/plain").await.unwrap();
+    let artifact = world.plane.export(
+        &world.caller,
+        id,
+        NewExport { filename: Some("a\r\nb".to_owned()), ..NewExport::new(FILE) },
+    );
+    let artifact = artifact.await.unwrap();
     assert_eq!((artifact.filename.as_str(), artifact.size), ("ab", 8));
     world.plane.delete(&world.caller, id).await.unwrap();
     let (_, bytes) = world.plane.artifact(&world.caller, artifact.id).await.unwrap();
@@ -381,7 +402,7 @@ async fn a_change_of_egress_holds_at_once_and_when_the_sandbox_comes_back() {
     world.another_plane().machine(&world.caller, id).await.unwrap();
     assert_eq!(world.machines.egress(id), Some(narrow), "when it comes back");
 
-    world.plane.change(world.row(id).await, &|row| row.spec.egress = Egress::Off).await.unwrap();
+    world.plane.context.change(world.row(id).await, &|row| row.spec.egress = Egress::Off).await.unwrap();
     world.another_plane().reap().await.unwrap();
     assert_eq!(world.machines.egress(id), Some(Egress::Off), "where another process changed it");
 
@@ -389,4 +410,133 @@ async fn a_change_of_egress_holds_at_once_and_when_the_sandbox_comes_back() {
     stranger.tenant = TenantId::new("another");
     let refused = world.plane.set_egress(&stranger, id, Egress::Public).await;
     assert!(matches!(refused, Err(ForgeError::NotFound { .. })), "{refused:?}");
+}
+
+/// Counts the commands that pass.
+#[derive(Clone, Default)]
+struct Counted(Arc<AtomicUsize>);
+
+impl<S> tower::Layer<S> for Counted {
+    type Service = Counting<S>;
+
+    fn layer(&self, inner: S) -> Counting<S> {
+        Counting { inner, seen: self.0.clone() }
+    }
+}
+
+#[derive(Clone)]
+struct Counting<S> {
+    inner: S,
+    seen: Arc<AtomicUsize>,
+}
+
+impl<C, S: tower::Service<C>> tower::Service<C> for Counting<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, command: C) -> S::Future {
+        self.seen.fetch_add(1, Ordering::SeqCst);
+        self.inner.call(command)
+    }
+}
+
+#[tokio::test]
+async fn no_method_goes_around_a_layer() {
+    let world = World::new();
+    let (counted, stopped) = (Counted::default(), Arc::new(Mutex::new(None)));
+    let heard = stopped.clone();
+    // A service of one's own in place of one: stopping is refused.
+    let never = tower::service_fn(move |command: StopSandbox| {
+        *heard.lock().unwrap() = Some(command.id);
+        async { Err::<(), crate::BoxError>("not today".into()) }
+    });
+    let plane = world.builder().with_stop_sandbox(BoxCloneSyncService::new(never)).layer(counted.clone()).build();
+    let (caller, seen) = (&world.caller, || counted.0.load(Ordering::SeqCst));
+    let id = plane.create(caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    plane.machine(caller, id).await.unwrap();
+    plane.heartbeat(caller, id).await.unwrap();
+    let snapshot = plane.snapshot(caller, id, NewSnapshot::default()).await.unwrap();
+    plane.restore(caller, id, snapshot.id).await.unwrap();
+    let fork = plane.fork(caller, id).await.unwrap();
+    assert_eq!(seen(), 6, "a fork is one command, whatever it takes");
+    let refused = plane.stop(caller, id).await.unwrap_err();
+    assert!(matches!(&refused, ForgeError::Layer(why) if why.to_string() == "not today"), "{refused}");
+    assert_eq!(*stopped.lock().unwrap(), Some(id));
+    plane.delete(caller, fork.id).await.unwrap();
+    assert_eq!(seen(), 8);
+}
+
+#[tokio::test]
+async fn snapshots_that_nobody_asked_for_do_not_pile_up() {
+    let world = World::new();
+    let (id, caller) = (world.sandbox().await, &world.caller);
+    let asked = world.plane.snapshot(caller, id, NewSnapshot::default()).await.unwrap();
+    world.plane.stop(caller, id).await.unwrap();
+    let first = world.row(id).await.latest_snapshot.unwrap();
+    let from = NewSandbox { restore: Some(first), ..NewSandbox::default() };
+    let copy = world.plane.create(caller, from).await.unwrap().sandbox.id;
+    for _ in 0..5 {
+        world.plane.machine(caller, id).await.unwrap();
+        world.plane.stop(caller, id).await.unwrap();
+    }
+    let left: Vec<_> = world.plane.snapshots(caller, id).await.unwrap().into_iter().map(|it| it.id).collect();
+    assert_eq!(left.len(), 5, "the last three, the one that was asked for, and what the copy comes back from");
+    assert!(left.contains(&asked.id) && left.contains(&first));
+    world.machines.kill(copy, false);
+    world.plane.machine(caller, copy).await.unwrap();
+    assert_eq!(world.file(copy).as_deref(), Some("precious"));
+}
+
+#[tokio::test]
+async fn a_link_opens_one_file_for_a_while_and_for_anybody() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    let plane = world.builder().build();
+    let artifact = plane.export(&world.caller, id, NewExport::new(FILE)).await.unwrap();
+    let link = plane.link(&world.caller, artifact.id, 60).await.unwrap();
+    assert!(link.path_and_query().starts_with(&format!("/api/sandbox/artifacts/{}/download/?tenant=", artifact.id)));
+    let (found, bytes) = plane.download(&link.claim, &link.proof).await.unwrap();
+    assert_eq!((found.id, bytes.try_collect::<Vec<_>>().await.unwrap().concat()), (artifact.id, b"precious".to_vec()));
+    let longer = LinkClaim { expires: link.claim.expires + 60, ..link.claim.clone() };
+    assert!(matches!(plane.download(&longer, &link.proof).await, Err(ForgeError::NotFound { .. })));
+    world.clock.advance(Duration::from_secs(61));
+    assert!(matches!(plane.download(&link.claim, &link.proof).await, Err(ForgeError::NotFound { .. })));
+    for seconds in [0, 8 * 24 * 3600] {
+        assert!(matches!(plane.link(&world.caller, artifact.id, seconds).await, Err(ForgeError::Invalid { .. })));
+    }
+    let stranger = Caller { tenant: TenantId::new("other"), ..world.caller.clone() };
+    assert!(matches!(plane.link(&stranger, artifact.id, 60).await, Err(ForgeError::NotFound { .. })));
+    let without_key = world.plane.link(&world.caller, artifact.id, 60).await;
+    assert!(matches!(without_key, Err(ForgeError::Conflict { .. })));
+}
+
+#[tokio::test]
+async fn what_is_no_archive_is_refused_before_anything_is_touched() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    for bytes in [&b"PK\x03\x04"[..], b"", b"\x1f"] {
+        let archive = stream::iter([Ok(bytes.into())]).boxed();
+        let refused = world.plane.restore_archive(&world.caller, id, archive).await;
+        assert!(matches!(refused, Err(ForgeError::Invalid { field: "archive", .. })));
+    }
+    assert_eq!(world.file(id).as_deref(), Some("precious"));
+}
+
+#[tokio::test]
+async fn what_sandboxes_use_is_measured_and_told_to_their_tenant() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    assert!(world.plane.usage(&world.caller, id).await.unwrap().is_some());
+    world.plane.sample_usage().await.unwrap();
+    assert_eq!(world.plane.usage_samples(&world.caller).unwrap()[0].id, id);
+    let stranger = Caller { tenant: TenantId::new("other"), ..world.caller.clone() };
+    assert!(world.plane.usage_samples(&stranger).unwrap().is_empty());
+    world.plane.stop(&world.caller, id).await.unwrap();
+    assert_eq!(world.plane.usage(&world.caller, id).await.unwrap(), None, "it is not woken to be measured");
+    assert_eq!(world.row(id).await.status, SandboxStatus::Terminated);
 }

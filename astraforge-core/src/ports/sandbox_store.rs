@@ -40,6 +40,9 @@ pub trait SandboxStore: fmt::Debug + Send + Sync + 'static {
     /// Lists a sandbox's snapshots, the newest first.
     async fn snapshots(&self, sandbox: SandboxId) -> Result<Vec<Snapshot>, StoreError>;
 
+    /// Removes a snapshot, unless it is what a sandbox comes back from; tells whether it did.
+    async fn remove_snapshot(&self, id: SnapshotId) -> Result<bool, StoreError>;
+
     /// Adds an artifact.
     async fn add_artifact(&self, artifact: &Artifact) -> Result<(), StoreError>;
     /// Finds a tenant's artifact.

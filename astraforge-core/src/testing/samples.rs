@@ -7,7 +7,7 @@ use crate::{
     event::{EventKind, NewEvent},
     id::{
         ApiKeyId, ApprovalId, AttachmentId, MergeRequestId, MessageId, RepositoryLinkId, RequestId, SandboxId,
-        TenantId, UserId,
+        SnapshotId, TenantId, UserId,
     },
     job::{Job, JobKind},
     merge_request::{MergeRequest, MergeRequestStatus, Proposal},
@@ -20,7 +20,7 @@ use crate::{
         change_set::{Change, ChangeKind, ChangeSet, FileChange},
     },
     run::Run,
-    sandbox::{Lifetime, Sandbox, SandboxStatus},
+    sandbox::{Lifetime, Sandbox, SandboxStatus, Snapshot},
     session::SandboxSpec,
 };
 
@@ -210,6 +210,22 @@ pub fn now() -> DateTime<Utc> {
 /// A caller of the sample tenant.
 pub fn caller(user: &str, role: Role) -> Caller {
     Caller { tenant: tenant(), user: UserId::new(user), role }
+}
+
+/// A snapshot of [`sandbox`].
+pub fn snapshot() -> Snapshot {
+    Snapshot {
+        id: SnapshotId::random(),
+        sandbox: sandbox().id,
+        tenant: sandbox().tenant,
+        label: String::new(),
+        key: "snapshots/a/b.tar.zst".to_owned(),
+        size: 1 << 40,
+        sha256: "ab".repeat(32),
+        include: vec!["/workspace".to_owned()],
+        exclude: Vec::new(),
+        created_at: now(),
+    }
 }
 
 /// A sandbox that is ready.

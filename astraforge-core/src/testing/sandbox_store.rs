@@ -99,6 +99,16 @@ impl SandboxStore for MemorySandboxStore {
         Ok(self.rows().snapshots.iter().rev().filter(|it| it.sandbox == sandbox).cloned().collect())
     }
 
+    async fn remove_snapshot(&self, id: SnapshotId) -> Result<bool, StoreError> {
+        let mut rows = self.rows();
+        if rows.sandboxes.values().any(|it| it.latest_snapshot == Some(id) && !it.is_deleted()) {
+            return Ok(false);
+        }
+        let n_before = rows.snapshots.len();
+        rows.snapshots.retain(|it| it.id != id);
+        Ok(rows.snapshots.len() < n_before)
+    }
+
     async fn add_artifact(&self, artifact: &Artifact) -> Result<(), StoreError> {
         self.rows().artifacts.push(artifact.clone());
         Ok(())

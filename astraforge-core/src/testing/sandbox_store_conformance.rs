@@ -25,6 +25,7 @@ macro_rules! sandbox_store_conformance {
             lists_are_a_tenants_own_and_newest_first
             live_ones_are_those_that_start_or_are_ready
             snapshots_and_artifacts_are_a_tenants_own
+            a_snapshot_that_a_sandbox_comes_back_from_stays
         );
     };
     (@ $fresh:expr; $($rule:ident)*) => { $(
@@ -139,4 +140,32 @@ pub async fn snapshots_and_artifacts_are_a_tenants_own(store: &impl SandboxStore
     assert_eq!(store.artifacts(sandbox.id).await.unwrap().first(), Some(&artifact));
     assert_eq!(store.artifact(&sandbox.tenant, artifact.id).await.unwrap(), Some(artifact.clone()));
     assert_eq!(store.artifact(&TenantId::new("other"), artifact.id).await.unwrap(), None);
+}
+
+pub async fn a_snapshot_that_a_sandbox_comes_back_from_stays(store: &impl SandboxStore) {
+    let mut sandbox = samples::sandbox();
+    assert!(store.add_sandbox(&sandbox).await.unwrap());
+    let snapshots = [SnapshotId::random(), SnapshotId::random()].map(|id| Snapshot {
+        id,
+        sandbox: sandbox.id,
+        tenant: sandbox.tenant.clone(),
+        ..samples::snapshot()
+    });
+    for snapshot in &snapshots {
+        store.add_snapshot(snapshot).await.unwrap();
+    }
+    // Another one that was made from it.
+    let copy = Sandbox { id: SandboxId::random(), latest_snapshot: Some(snapshots[0].id), ..samples::sandbox() };
+    assert!(store.add_sandbox(&copy).await.unwrap());
+    sandbox.latest_snapshot = Some(snapshots[1].id);
+    assert!(store.update_sandbox(&sandbox).await.unwrap());
+    for snapshot in &snapshots {
+        assert!(!store.remove_snapshot(snapshot.id).await.unwrap());
+    }
+    let mut copy = store.sandbox(copy.id).await.unwrap().unwrap();
+    (copy.status, copy.termination) = (SandboxStatus::Terminated, Some(Termination::Deleted));
+    assert!(store.update_sandbox(&copy).await.unwrap());
+    assert!(store.remove_snapshot(snapshots[0].id).await.unwrap());
+    assert!(!store.remove_snapshot(snapshots[0].id).await.unwrap(), "it is gone");
+    assert_eq!(store.snapshots(sandbox.id).await.unwrap().len(), 1);
 }

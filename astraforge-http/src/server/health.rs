@@ -3,7 +3,7 @@
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use tracing::error;
 
-use super::{AppState, error::chain};
+use super::{AppState, error::chain, sandbox_metrics};
 use crate::wire::outcome::Health;
 
 pub(super) fn routes() -> Router<AppState> {
@@ -12,6 +12,7 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/healthz/", get(healthz))
         .route("/readyz", get(readyz))
         .route("/readyz/", get(readyz))
+        .route("/metrics", get(sandbox_metrics::metrics))
 }
 
 /// Tell that the process answers.

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use astraforge_core::id::{ApiKeyId, MergeRequestId, RepositoryLinkId, RequestId, RunId};
+use astraforge_core::id::{ApiKeyId, ArtifactId, MergeRequestId, RepositoryLinkId, RequestId, RunId};
 use axum::{
     extract::{FromRequestParts, Path, Request},
     http::{Uri, request::Parts},
@@ -74,6 +74,12 @@ impl Named for RepositoryLinkId {
 
     fn malformed(_: &str) -> String {
         "Not found.".to_owned()
+    }
+}
+
+impl Named for ArtifactId {
+    fn not_found(_: &str) -> String {
+        "Artifact not found".to_owned()
     }
 }
 

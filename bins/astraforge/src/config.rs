@@ -10,6 +10,7 @@ use crate::{
     drivers::{docker::DockerArgs, image::ImageArgs, k8s::K8sArgs},
     egress_args::EgressArgs,
     native_args::NativeArgs,
+    sandbox_files::SandboxFilesArgs,
 };
 
 /// Settings of a node, for `up` and for commands that start one in their own process.
@@ -72,6 +73,8 @@ pub(crate) struct ServerArgs {
     pub(crate) egress: EgressArgs,
     #[command(flatten)]
     pub(crate) k8s: K8sArgs,
+    #[command(flatten)]
+    pub(crate) sandbox_files: SandboxFilesArgs,
     /// Size of a run's workspace, in memory
     #[arg(long, global = true, env = "ASTRAFORGE_WORKSPACE_SIZE", value_name = "SIZE", default_value = "2Gi")]
     pub(crate) workspace_size: ByteSize,

@@ -12,6 +12,7 @@ mod egress_log;
 mod native_args;
 mod node;
 mod render;
+mod sandbox_files;
 mod sandbox_plane;
 mod signals;
 mod user_clone;

@@ -28,7 +28,7 @@ use astraforge_core::{
     review::rules::RuleReviewer,
     worker::Worker,
 };
-use astraforge_http::{AppState, mint_api_key, router};
+use astraforge_http::{AppState, mint_api_key, router, server::AppStateBuilder};
 use astraforge_sandbox::sandboxes::Sandboxes;
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -36,7 +36,7 @@ use crate::{
     agent::Agent,
     config::{Executor, ModelConfig, ServerArgs, TENANT},
     data_folder::{DataFolder, ServerFile},
-    sandbox_plane,
+    sandbox_files, sandbox_plane,
 };
 
 /// A running node: it accepts calls and works through the queue until it is stopped.
@@ -88,10 +88,12 @@ impl Node {
         clear(&folder, &quarantine).await?;
         let plane = sandbox_plane::build(args, folder.root(), store.clone(), args.native.pool).await;
         let n_workers = if queue == Queue::Work { args.workers } else { 0 };
-        let mut tasks = start_tasks(n_workers, forge, quarantine, listener, stopped.clone()).await?;
-        // Without one no sandbox can run here, which the agent says already.
-        if let Ok(plane) = plane {
-            tasks.spawn(reap(plane, sandbox_plane::files(folder.root()), stopped));
+        let mut tasks =
+            start_tasks(n_workers, forge, plane.as_ref().ok(), quarantine, listener, stopped.clone()).await?;
+        let folders = sandbox_files::folders(&args.sandbox_files, folder.root())?;
+        match plane {
+            Ok(plane) => drop(tasks.spawn(reap(plane, folders, stopped))),
+            Err(error) => tracing::warn!("durable sandboxes cannot be used: {error:#}"),
         }
         folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
         Ok(Self { url, owner_key, is_first_start, notes, stop, tasks, folder, store, _known: known })
@@ -243,6 +245,7 @@ async fn clear(folder: &DataFolder, quarantine: &Quarantine) -> anyhow::Result<(
 async fn start_tasks(
     n_workers: u16,
     forge: Forge,
+    plane: Option<&ControlPlane>,
     quarantine: Quarantine,
     listener: TcpListener,
     stopped: Cancellation,
@@ -256,8 +259,9 @@ async fn start_tasks(
         tasks.spawn(async move { worker.run(stopped).await });
     }
     tasks.spawn(sweep(quarantine, stopped.clone()));
-    let state = AppState::builder(forge).with_shutdown(stopped.clone()).build();
-    tasks.spawn(serve(listener, router(state), stopped));
+    let state = AppState::builder(forge).with_shutdown(stopped.clone());
+    let state = plane.into_iter().cloned().fold(state, AppStateBuilder::with_sandboxes);
+    tasks.spawn(serve(listener, router(state.build()), stopped));
     Ok(tasks)
 }
 
@@ -276,15 +280,17 @@ async fn sweep(quarantine: Quarantine, stopped: Cancellation) {
 }
 
 /// Takes over the sandboxes that other processes left when they were killed, and ends those whose time has come.
-async fn reap(plane: ControlPlane, files: FolderArtifacts, stopped: Cancellation) {
+async fn reap(plane: ControlPlane, folders: Vec<FolderArtifacts>, stopped: Cancellation) {
     const EVERY: Duration = Duration::from_secs(60);
     while !stopped.is_cancelled() {
         // The folder of these machines is theirs alone.
         if let Err(error) = plane.adopt(&|_| false).await {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot take over what other processes left");
         }
-        if let Err(error) = files.sweep().await {
-            tracing::error!(%error, "cannot clear the snapshots of half written files");
+        for folder in &folders {
+            if let Err(error) = folder.sweep().await {
+                tracing::error!(%error, "cannot clear the snapshots of half written files");
+            }
         }
         match plane.reap().await {
             Ok(reaped) => {
@@ -297,6 +303,9 @@ async fn reap(plane: ControlPlane, files: FolderArtifacts, stopped: Cancellation
                 }
             }
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot look for idle sandboxes"),
+        }
+        if let Err(error) = plane.sample_usage().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot measure what sandboxes use");
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}

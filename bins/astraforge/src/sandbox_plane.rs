@@ -2,20 +2,23 @@
 
 use std::{path::Path, sync::Arc};
 
-use astraforge_adapters::{artifacts::FolderArtifacts, clock::SystemClock, secret_box::SecretKey, sqlite::SqliteStore};
+use astraforge_adapters::{
+    clock::SystemClock,
+    secret_box::{SecretKey, key_bytes},
+    sqlite::SqliteStore,
+};
 use astraforge_core::{
     access::{Caller, Role},
-    control_plane::ControlPlane,
+    control_plane::{ControlPlane, ControlSettings},
+    download_link::LinkKey,
     id::{TenantId, UserId},
 };
 
 use crate::{
     config::{ServerArgs, TENANT},
     drivers,
+    sandbox_files::SandboxFiles,
 };
-
-/// Where snapshots and exported files are.
-const FILES: &str = "sandbox-files";
 
 /// Opens the control plane of the data folder at `root`. Several processes may do so at once.
 pub(crate) async fn open(args: &ServerArgs, root: &Path) -> anyhow::Result<ControlPlane> {
@@ -31,14 +34,12 @@ pub(crate) async fn build(
     store: Arc<SqliteStore>,
     n_ready: u16,
 ) -> anyhow::Result<ControlPlane> {
-    let files = Arc::new(files(root));
+    let files = SandboxFiles::open(&args.sandbox_files, root).await?;
     let machines = drivers::machines(args, root, n_ready).await?;
-    Ok(ControlPlane::new(store, files, Arc::new(SystemClock), machines))
-}
-
-/// Where snapshots and exported files of the data folder at `root` are kept.
-pub(crate) fn files(root: &Path) -> FolderArtifacts {
-    FolderArtifacts::new(root.join(FILES))
+    let settings = ControlSettings::default()
+        .with_kept_automatic(usize::from(args.sandbox_files.kept_snapshots))
+        .with_link_key(LinkKey::new(key_bytes(root.join("link.key"))?));
+    Ok(ControlPlane::builder(store, Arc::new(files), Arc::new(SystemClock), machines, settings).build())
 }
 
 /// Whoever owns the data folder.

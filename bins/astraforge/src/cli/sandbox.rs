@@ -51,6 +51,12 @@ pub(crate) enum SandboxCommand {
     Export(ExportArgs),
     /// List the files that were taken out of a sandbox
     Artifacts(SandboxArg),
+    /// Make a link with which anybody can download a file that was taken out, for a while
+    Link(LinkArgs),
+    /// Show what changes in a sandbox's files, until Ctrl-C
+    Watch(WatchArgs),
+    /// Take a picture of a sandbox's screen, where its image has one
+    Screenshot(ScreenshotArgs),
     /// Say that somebody is there: a sandbox is not stopped for lying unused
     Heartbeat(SandboxArg),
     /// Stop a sandbox; it comes back with its files when it is used
@@ -336,7 +342,43 @@ pub(crate) struct RestoreArgs {
     /// The sandbox
     pub(crate) id: String,
     /// The snapshot
-    pub(crate) snapshot: String,
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub(crate) snapshot: Option<String>,
+    /// Archive whose files they become: .tar.gz or .tar.zst, with members named workspace/…
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+}
+
+/// Arguments of `link`.
+#[derive(Debug, Args)]
+pub(crate) struct LinkArgs {
+    /// The file that was taken out, as `artifacts` lists it
+    pub(crate) artifact: String,
+    /// Seconds for which the link is of use, at most a week
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    pub(crate) expires: u32,
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The sandbox
+    pub(crate) id: String,
+    /// The file or folder
+    #[arg(default_value = "/workspace")]
+    pub(crate) path: String,
+    /// Only what is in the folder itself, not in those below it
+    #[arg(long)]
+    pub(crate) flat: bool,
+}
+
+/// Arguments of `screenshot`.
+#[derive(Debug, Args)]
+pub(crate) struct ScreenshotArgs {
+    /// The sandbox
+    pub(crate) id: String,
+    /// File for the picture, a PNG
+    pub(crate) file: PathBuf,
 }
 
 /// Arguments of `diff`.

@@ -1,6 +1,6 @@
 //! `sandbox`: isolated machines that keep their files, from the command line.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use astraforge_core::{
@@ -34,8 +34,10 @@ mod files;
 mod folder;
 mod listing;
 mod processes;
+mod screenshot;
 mod shell;
 mod snapshots;
+mod watch;
 
 /// How often a command that runs says that somebody is there.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -51,7 +53,7 @@ pub(crate) async fn sandbox(args: &ConnectionArgs, command: &SandboxCommand) -> 
     let root = args.node.data_folder()?;
     data_folder::make_private(&root)?;
     let plane = sandbox_plane::open(&args.node, &root).await?;
-    let desk = Desk { plane, caller: sandbox_plane::owner(), args };
+    let desk = Desk { plane, caller: sandbox_plane::owner(), args, root };
     desk.plane.reap().await?;
     desk.carry_out(command).await
 }
@@ -61,6 +63,8 @@ struct Desk<'a> {
     plane: ControlPlane,
     caller: Caller,
     args: &'a ConnectionArgs,
+    /// The data folder.
+    root: PathBuf,
 }
 
 impl Desk<'_> {
@@ -87,6 +91,9 @@ impl Desk<'_> {
             SandboxCommand::Diff(args) => self.diff(sandbox_id(&args.id)?, args.snapshot.as_deref()).await?,
             SandboxCommand::Export(args) => self.export(args).await?,
             SandboxCommand::Artifacts(which) => self.artifacts(sandbox_id(&which.id)?).await?,
+            SandboxCommand::Link(args) => self.link(args).await?,
+            SandboxCommand::Watch(args) => self.watch(args).await?,
+            SandboxCommand::Screenshot(args) => self.screenshot(args).await?,
             SandboxCommand::Heartbeat(which) => {
                 let sandbox = self.plane.heartbeat(&self.caller, sandbox_id(&which.id)?).await?;
                 let text = format!("Noted. It runs until {} at the latest.", sandbox.expires_at().format("%F %R UTC"));

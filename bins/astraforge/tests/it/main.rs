@@ -10,5 +10,7 @@ mod models;
 mod real_key;
 mod repositories;
 mod restarts;
+mod sandbox_stores;
+mod sandbox_terminal;
 mod sandboxes;
 mod world;

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Write,
     os::unix::fs::PermissionsExt,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -12,22 +13,31 @@ use serde_json::Value;
 use crate::world::{World, one_command};
 
 /// A data folder without a server; what it made is deleted at the end.
-struct Desk(World);
+pub(crate) struct Desk {
+    pub(crate) world: World,
+    /// What is in the environment of commands.
+    pub(crate) variables: Vec<(String, String)>,
+}
 
 impl Desk {
-    fn new() -> Self {
-        Self(World::without_server(one_command("true")))
+    pub(crate) fn new() -> Self {
+        Self { world: World::without_server(one_command("true")), variables: Vec::new() }
     }
 
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = self.0.astraforge_with(&[]);
-        command.arg("sandbox").args(words).stdin(Stdio::null());
+    /// The data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.world.path("data")
+    }
+
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.world.astraforge_with(&[]);
+        command.envs(self.variables.iter().cloned()).arg("sandbox").args(words).stdin(Stdio::null());
         command
     }
 
     /// Runs a command that must work.
     #[track_caller]
-    fn works(&self, words: &[&str]) -> String {
+    pub(crate) fn works(&self, words: &[&str]) -> String {
         let output = self.command(words).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{words:?}\n{error}");
@@ -35,18 +45,18 @@ impl Desk {
     }
 
     #[track_caller]
-    fn fails(&self, words: &[&str], with: &str) {
+    pub(crate) fn fails(&self, words: &[&str], with: &str) {
         let output = self.command(words).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && error.contains(with), "{words:?}\n{error}");
     }
 
     #[track_caller]
-    fn json(&self, words: &[&str]) -> Value {
+    pub(crate) fn json(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.works(&[words, &["--json"]].concat())).unwrap()
     }
 
-    fn shell(&self, id: &str, line: &str) -> String {
+    pub(crate) fn shell(&self, id: &str, line: &str) -> String {
         self.works(&["exec", id, "--", "sh", "-c", line])
     }
 }
@@ -104,14 +114,14 @@ fn commands_and_files_pass_through_as_they_are() {
     assert!(cat.wait_with_output().unwrap().stdout == input, "bytes of any value, in and out");
     writing.join().unwrap();
 
-    let (here, back) = (desk.0.path("here"), desk.0.path("back"));
+    let (here, back) = (desk.world.path("here"), desk.world.path("back"));
     fs::write(&here, &input).unwrap();
     let there = format!("{id}:/workspace/new/folder/there");
     desk.works(&["cp", here.to_str().unwrap(), &there]);
     desk.works(&["cp", &there, back.to_str().unwrap()]);
     assert!(fs::read(back).unwrap() == input);
     desk.fails(&["cp", here.to_str().unwrap(), &format!("{id}:/etc/passwd")], "only paths below /workspace, /tmp");
-    desk.fails(&["cp", &format!("{id}:/workspace/none"), desk.0.path("x").to_str().unwrap()], "no such file");
+    desk.fails(&["cp", &format!("{id}:/workspace/none"), desk.world.path("x").to_str().unwrap()], "no such file");
     desk.fails(&["cp", "a", "b"], "SANDBOX:PATH");
     desk.fails(&["exec", "nonsense", "--", "true"], "`astraforge sandbox ls` lists the ids");
 }
@@ -120,7 +130,7 @@ fn commands_and_files_pass_through_as_they_are() {
 fn folders_are_copied_whole() {
     let desk = Desk::new();
     let id = desk.works(&["create"]);
-    let here = desk.0.path("project");
+    let here = desk.world.path("project");
     fs::create_dir_all(here.join("src/empty")).unwrap();
     fs::write(here.join("src/main.py"), "print(1)\n").unwrap();
     std::os::unix::fs::symlink("src/main.py", here.join("link")).unwrap();
@@ -133,7 +143,7 @@ fn folders_are_copied_whole() {
     );
     desk.fails(&["cp", here.to_str().unwrap(), &to], "pass --replace");
     desk.shell(&id, "echo more > project/more; ln -s / project/root; ln project/more project/same");
-    let back = desk.0.path("back");
+    let back = desk.world.path("back");
     desk.works(&["cp", &format!("{to}/project"), back.to_str().unwrap()]);
     assert_eq!(fs::read_link(back.join("root")).unwrap().to_str(), Some("/"), "a link comes as a link");
     assert_eq!(fs::read(back.join("same")).unwrap(), b"more\n");
@@ -193,7 +203,7 @@ fn what_was_taken_out_stays_when_the_sandbox_is_gone() {
     let desk = Desk::new();
     let id = desk.works(&["create"]);
     desk.shell(&id, "echo precious > report");
-    let copy = desk.0.path("copy");
+    let copy = desk.world.path("copy");
     let exported =
         ["export", &id, "/workspace/report", "--output", copy.to_str().unwrap(), "--filename", "r\u{e9}.txt"];
     let artifact = desk.json(&exported);
@@ -223,9 +233,9 @@ fn a_server_takes_over_what_was_made_without_one() {
     let mut desk = Desk::new();
     let id = desk.works(&["create"]);
     desk.shell(&id, "echo kept > file; (setsid sleep 1000 &)");
-    desk.0.start();
+    desk.world.start();
     assert_eq!(desk.shell(&id, "cat file"), "kept");
-    desk.0.kill();
+    desk.world.kill();
     assert_eq!(desk.shell(&id, "cat file"), "kept", "it does not live in the server");
 }
 

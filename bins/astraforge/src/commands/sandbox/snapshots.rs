@@ -1,19 +1,25 @@
 //! `sandbox snapshot`, `snapshots`, `restore` and `diff`: files that are kept.
 
+use std::path::Path;
+
 use anyhow::Context;
 use astraforge_core::{
     archive::{TreeChange, TreeChangeKind},
     control_plane::NewSnapshot,
     id::SandboxId,
+    ports::sessions::SessionError,
     sandbox::Snapshot,
 };
+use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
+use tokio_util::io::ReaderStream;
 
-use super::{Desk, sandbox_id, snapshot_id};
+use super::{Desk, copy::bar, sandbox_id, snapshot_id};
 use crate::{
     cli::{RestoreArgs, SnapshotArgs},
     commands::print,
     render::{Terminal, attention, bad, faint, good, harmless},
+    sandbox_files::place_of,
 };
 
 impl Desk<'_> {
@@ -27,17 +33,46 @@ impl Desk<'_> {
             new.include.clone_from(&args.include);
         }
         let snapshot = self.plane.snapshot(&self.caller, sandbox_id(&args.id)?, new).await?;
-        print(self.args, &shown(&snapshot), |terminal, _| terminal.line(row(terminal, &snapshot)))
+        print(self.args, &self.shown_snapshot(&snapshot)?, |terminal, _| terminal.line(row(terminal, &snapshot)))
     }
 
     pub(super) async fn snapshots(&self, id: SandboxId) -> anyhow::Result<()> {
-        self.list_all(&self.plane.snapshots(&self.caller, id).await?, shown, row)
+        let snapshots = self.plane.snapshots(&self.caller, id).await?;
+        let values = snapshots.iter().map(|it| self.shown_snapshot(it)).collect::<anyhow::Result<Vec<_>>>()?;
+        print(self.args, &values, |terminal, _| snapshots.iter().for_each(|it| terminal.line(row(terminal, it))))
     }
 
     pub(super) async fn restore(&self, args: &RestoreArgs) -> anyhow::Result<()> {
-        let (id, snapshot) = (sandbox_id(&args.id)?, snapshot_id(&args.snapshot)?);
+        let id = sandbox_id(&args.id)?;
+        if let Some(from) = &args.from {
+            return self.restore_from(id, from).await;
+        }
+        let snapshot = snapshot_id(args.snapshot.as_deref().unwrap_or_default())?;
         self.plane.restore(&self.caller, id, snapshot).await?;
         self.say(&json!({ "restored": snapshot }), "The files are those of the snapshot.")
+    }
+
+    /// A snapshot, as JSON. What it says of where its bytes lie is true.
+    fn shown_snapshot(&self, snapshot: &Snapshot) -> anyhow::Result<Value> {
+        let (path, key) = place_of(&self.args.node.sandbox_files, &self.root, &snapshot.key)?;
+        Ok(json!({
+            "id": snapshot.id, "sandbox": snapshot.sandbox, "label": snapshot.label, "s3_key": key,
+            "archive_path": path, "size_bytes": snapshot.size, "sha256": snapshot.sha256,
+            "include_paths": snapshot.include, "exclude_paths": snapshot.exclude, "created_at": snapshot.created_at,
+        }))
+    }
+
+    async fn restore_from(&self, id: SandboxId, from: &Path) -> anyhow::Result<()> {
+        let file = tokio::fs::File::open(from).await.with_context(|| format!("cannot read {}", from.display()))?;
+        let bar = bar(file.metadata().await.ok().map(|meta| meta.len()));
+        let seen = bar.clone();
+        let archive = ReaderStream::with_capacity(file, 256 * 1024)
+            .inspect_ok(move |bytes| seen.inc(bytes.len() as u64))
+            .map_err(|error| SessionError::Backend { operation: "read the archive", source: error.into() });
+        let restored = self.plane.restore_archive(&self.caller, id, archive.boxed()).await;
+        bar.finish_and_clear();
+        restored?;
+        self.say(&json!({ "restored": from.display().to_string() }), "The files are those of the archive.")
     }
 
     pub(super) async fn diff(&self, id: SandboxId, snapshot: Option<&str>) -> anyhow::Result<()> {
@@ -56,14 +91,6 @@ impl Desk<'_> {
             }
         })
     }
-}
-
-fn shown(snapshot: &Snapshot) -> Value {
-    json!({
-        "id": snapshot.id, "sandbox": snapshot.sandbox, "label": snapshot.label, "size_bytes": snapshot.size,
-        "sha256": snapshot.sha256, "include_paths": snapshot.include, "exclude_paths": snapshot.exclude,
-        "created_at": snapshot.created_at,
-    })
 }
 
 fn row(terminal: Terminal, snapshot: &Snapshot) -> String {

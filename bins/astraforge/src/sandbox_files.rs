@@ -1,0 +1,258 @@
+//! Where the snapshots and exported files of sandboxes are kept: a folder, another one, or S3.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::bail;
+use astraforge_adapters::artifacts::FolderArtifacts;
+use astraforge_core::ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream};
+use async_trait::async_trait;
+use bytes::Bytes;
+use clap::Args;
+
+/// Where they are unless something else is asked for, in the data folder.
+const FOLDER: &str = "sandbox-files";
+/// How the keys of snapshots begin.
+const SNAPSHOTS: &str = "snapshots/";
+
+/// Settings of what is kept of sandboxes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Files of sandboxes")]
+pub(crate) struct SandboxFilesArgs {
+    /// Folder for snapshots [default: in the data folder]
+    #[arg(long, global = true, env = "SANDBOX_SNAPSHOT_DIR", value_name = "FOLDER")]
+    snapshot_dir: Option<PathBuf>,
+    /// How many snapshots are kept of a sandbox that were taken by itself, before it was stopped
+    #[arg(long, global = true, env = "SANDBOX_KEPT_SNAPSHOTS", value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) kept_snapshots: u16,
+    /// Bucket of S3 for snapshots and exported files, instead of folders
+    #[arg(long, global = true, env = "SANDBOX_S3_BUCKET", value_name = "NAME")]
+    s3_bucket: Option<String>,
+    /// Address of a server that speaks S3 [default: AWS_ENDPOINT_URL, or AWS]
+    #[arg(long, global = true, env = "SANDBOX_S3_ENDPOINT_URL", value_name = "URL")]
+    s3_endpoint: Option<String>,
+    #[arg(long, global = true, env = "AWS_ENDPOINT_URL", value_name = "URL", hide = true)]
+    aws_endpoint: Option<String>,
+    /// Region of the bucket [default: AWS_DEFAULT_REGION, or us-east-1]
+    #[arg(long, global = true, env = "SANDBOX_S3_REGION", value_name = "NAME")]
+    s3_region: Option<String>,
+    #[arg(long, global = true, env = "AWS_DEFAULT_REGION", value_name = "NAME", hide = true)]
+    aws_region: Option<String>,
+    /// Whether an address without a scheme is one of HTTPS [default: yes]
+    #[arg(long, global = true, env = "SANDBOX_S3_USE_SSL", value_name = "yes or no")]
+    s3_use_ssl: Option<String>,
+    /// Address of this server in links to exported files [default: where it listens]
+    #[arg(long, global = true, env = "SANDBOX_ARTIFACT_BASE_URL", value_name = "URL")]
+    artifact_base_url: Option<String>,
+}
+
+/// A bucket, as it is configured.
+#[derive(Debug, PartialEq, Eq)]
+struct Bucket {
+    name: String,
+    endpoint: Option<String>,
+    region: String,
+}
+
+/// A variable that is set to nothing is not set.
+fn set(value: Option<&String>) -> Option<&str> {
+    value.map(|value| value.trim()).filter(|value| !value.is_empty())
+}
+
+impl SandboxFilesArgs {
+    /// What links to exported files begin with, if that is configured.
+    pub(crate) fn link_base(&self) -> Option<&str> {
+        set(self.artifact_base_url.as_ref()).map(|url| url.trim_end_matches('/'))
+    }
+
+    fn snapshot_dir(&self) -> Option<&Path> {
+        self.snapshot_dir.as_deref().filter(|folder| !folder.as_os_str().is_empty())
+    }
+
+    fn bucket(&self) -> anyhow::Result<Option<Bucket>> {
+        let Some(name) = set(self.s3_bucket.as_ref()) else { return Ok(None) };
+        let use_ssl = match set(self.s3_use_ssl.as_ref()).map(str::to_ascii_lowercase).as_deref() {
+            None | Some("1" | "true" | "yes" | "on") => true,
+            Some("0" | "false" | "no" | "off") => false,
+            Some(other) => bail!("SANDBOX_S3_USE_SSL is yes or no, not `{other}`"),
+        };
+        let endpoint = match set(self.s3_endpoint.as_ref()).or_else(|| set(self.aws_endpoint.as_ref())) {
+            Some(url) if url.contains("://") => Some(url.to_owned()),
+            Some(host) => Some(format!("{}://{host}", if use_ssl { "https" } else { "http" })),
+            None if use_ssl => None,
+            None => bail!("SANDBOX_S3_USE_SSL is off, but AWS is used with HTTPS only; set SANDBOX_S3_ENDPOINT_URL"),
+        };
+        let region = set(self.s3_region.as_ref()).or_else(|| set(self.aws_region.as_ref())).unwrap_or("us-east-1");
+        Ok(Some(Bucket { name: name.to_owned(), endpoint, region: region.to_owned() }))
+    }
+}
+
+/// What is kept of sandboxes. What an earlier configuration kept in the data folder can still be read.
+#[derive(Debug)]
+pub(crate) struct SandboxFiles {
+    snapshots: Place,
+    exports: Place,
+    before: FolderArtifacts,
+}
+
+/// One place of files.
+#[derive(Debug, Clone)]
+struct Place {
+    store: Arc<dyn ArtifactStore>,
+    /// What is cut off the beginning of keys.
+    cut: &'static str,
+}
+
+impl SandboxFiles {
+    /// Opens what is configured.
+    pub(crate) async fn open(args: &SandboxFilesArgs, root: &Path) -> anyhow::Result<Self> {
+        let before = FolderArtifacts::new(root.join(FOLDER));
+        if let Some(bucket) = args.bucket()? {
+            let s3 = Place { store: s3(bucket).await?, cut: "" };
+            return Ok(Self { snapshots: s3.clone(), exports: s3, before });
+        }
+        let exports = Place { store: Arc::new(before.clone()), cut: "" };
+        let snapshots = match args.snapshot_dir() {
+            Some(folder) => {
+                Place { store: Arc::new(FolderArtifacts::new(std::path::absolute(folder)?)), cut: SNAPSHOTS }
+            }
+            None => exports.clone(),
+        };
+        Ok(Self { snapshots, exports, before })
+    }
+
+    fn place(&self, key: &str) -> &Place {
+        if key.starts_with(SNAPSHOTS) { &self.snapshots } else { &self.exports }
+    }
+}
+
+/// The folders in which a server that was killed may have left something half written.
+pub(crate) fn folders(args: &SandboxFilesArgs, root: &Path) -> anyhow::Result<Vec<FolderArtifacts>> {
+    let named = args.snapshot_dir().map(std::path::absolute).transpose()?;
+    Ok([root.join(FOLDER)].into_iter().chain(named).map(FolderArtifacts::new).collect())
+}
+
+/// Where the bytes of a snapshot lie, for people: a path on this machine, or a key of the bucket.
+pub(crate) fn place_of(args: &SandboxFilesArgs, root: &Path, key: &str) -> anyhow::Result<(PathBuf, String)> {
+    if args.bucket()?.is_some() {
+        return Ok((PathBuf::new(), key.to_owned()));
+    }
+    let usual = root.join(FOLDER).join(key);
+    let path = match args.snapshot_dir() {
+        Some(folder) => std::path::absolute(folder)?.join(key.strip_prefix(SNAPSHOTS).unwrap_or(key)),
+        None => usual.clone(),
+    };
+    // One that was taken before the folder was another.
+    Ok((if !path.exists() && usual.exists() { usual } else { path }, String::new()))
+}
+
+#[cfg(feature = "s3")]
+async fn s3(bucket: Bucket) -> anyhow::Result<Arc<dyn ArtifactStore>> {
+    use astraforge_adapters::s3::{S3Artifacts, S3Config};
+    let config = S3Config::new(bucket.name).with_region(bucket.region);
+    let config = bucket.endpoint.into_iter().fold(config, S3Config::with_endpoint);
+    Ok(Arc::new(S3Artifacts::new(config).await))
+}
+
+#[cfg(not(feature = "s3"))]
+async fn s3(bucket: Bucket) -> anyhow::Result<Arc<dyn ArtifactStore>> {
+    bail!("SANDBOX_S3_BUCKET is set to `{}`, but this program was built without S3 (feature `s3`)", bucket.name)
+}
+
+impl Place {
+    fn key<'a>(&self, key: &'a str) -> &'a str {
+        key.strip_prefix(self.cut).unwrap_or(key)
+    }
+}
+
+#[async_trait]
+impl ArtifactStore for SandboxFiles {
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ArtifactError> {
+        let place = self.place(key);
+        place.store.put(place.key(key), bytes).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, ArtifactError> {
+        let place = self.place(key);
+        match place.store.get(place.key(key)).await? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.before.get(key).await,
+        }
+    }
+
+    async fn put_stream(&self, key: &str, bytes: ArtifactStream) -> Result<u64, ArtifactError> {
+        let place = self.place(key);
+        place.store.put_stream(place.key(key), bytes).await
+    }
+
+    async fn get_stream(&self, key: &str) -> Result<Option<ArtifactStream>, ArtifactError> {
+        let place = self.place(key);
+        match place.store.get_stream(place.key(key)).await? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.before.get_stream(key).await,
+        }
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), ArtifactError> {
+        let place = self.place(key);
+        place.store.delete(place.key(key)).await?;
+        self.before.delete(key).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        files: SandboxFilesArgs,
+    }
+
+    fn args(words: &[&str]) -> SandboxFilesArgs {
+        Line::try_parse_from(["x"].iter().chain(words)).unwrap().files
+    }
+
+    #[track_caller]
+    fn check_bucket(words: &[&str], endpoint: Option<&str>, region: &str) {
+        let bucket = args(&[&["--s3-bucket", "b"], words].concat()).bucket().unwrap().unwrap();
+        assert_eq!((bucket.endpoint.as_deref(), bucket.region.as_str()), (endpoint, region));
+    }
+
+    #[test]
+    fn a_bucket_is_where_the_variables_say() {
+        check_bucket(&[], None, "us-east-1");
+        check_bucket(&["--aws-endpoint", "http://a", "--aws-region", "r"], Some("http://a"), "r");
+        check_bucket(&["--s3-endpoint", "http://s", "--aws-endpoint", "http://a"], Some("http://s"), "us-east-1");
+        check_bucket(&["--s3-endpoint", "", "--aws-endpoint", "http://a"], Some("http://a"), "us-east-1");
+        check_bucket(&["--s3-endpoint", "minio:9000"], Some("https://minio:9000"), "us-east-1");
+        check_bucket(&["--s3-endpoint", "minio:9000", "--s3-use-ssl", "no"], Some("http://minio:9000"), "us-east-1");
+        assert_eq!(args(&["--s3-bucket", " "]).bucket().unwrap(), None);
+        assert!(args(&["--s3-bucket", "b", "--s3-use-ssl", "0"]).bucket().is_err());
+        assert!(args(&["--s3-bucket", "b", "--s3-use-ssl", "maybe"]).bucket().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_before_can_be_read() {
+        let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let usual = SandboxFiles::open(&args(&[]), root.path()).await.unwrap();
+        usual.put("snapshots/s/old.tar.zst", "old".into()).await.unwrap();
+        let args = args(&["--snapshot-dir", other.path().to_str().unwrap()]);
+        let moved = SandboxFiles::open(&args, root.path()).await.unwrap();
+        moved.put("snapshots/s/new.tar.zst", "new".into()).await.unwrap();
+        moved.put("artifacts/s/a", "a".into()).await.unwrap();
+        assert_eq!(std::fs::read(other.path().join("s/new.tar.zst")).unwrap(), b"new");
+        assert_eq!(moved.get("snapshots/s/old.tar.zst").await.unwrap().unwrap(), "old");
+        let told = |name: &str| place_of(&args, root.path(), &format!("snapshots/s/{name}.tar.zst")).unwrap().0;
+        assert_eq!(told("new"), other.path().join("s/new.tar.zst"));
+        assert_eq!(told("old"), root.path().join("sandbox-files/snapshots/s/old.tar.zst"));
+        moved.delete("snapshots/s/old.tar.zst").await.unwrap();
+        assert_eq!(usual.get("snapshots/s/old.tar.zst").await.unwrap(), None);
+    }
+}
