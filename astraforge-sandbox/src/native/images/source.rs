@@ -201,3 +201,105 @@ pub(super) fn decompressed<'a>(mut input: impl Read + 'a) -> io::Result<Box<dyn 
 pub(super) fn refused(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write};
+
+    use tar::{Builder, Header};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const MAX: u64 = 1 << 20;
+
+    /// An archive with a file, a link to it, and links that lead nowhere good.
+    fn archive() -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_size(4);
+        builder.append_data(&mut header, "a/layer.tar", &b"good"[..]).unwrap();
+        for (name, target) in [
+            ("b/layer.tar", "../a/layer.tar"),
+            ("up", "../../../../etc/passwd"),
+            ("far", "/etc/passwd"),
+            ("one", "two"),
+            ("two", "one"),
+        ] {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(EntryType::Symlink);
+            header.set_size(0);
+            builder.append_link(&mut header, name, target).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn open(home: &TempDir, bytes: &[u8], max: u64) -> io::Result<Source> {
+        let path = home.path().join("image");
+        fs::write(&path, bytes).unwrap();
+        Source::open(&path, home.path(), max)
+    }
+
+    fn read(source: &Source, name: &str) -> io::Result<String> {
+        let mut text = String::new();
+        source.contents(name)?.read_to_string(&mut text).map(|_| text)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_part_of_an_archive_is_found_by_its_name_and_nothing_of_the_host_is() {
+        let home = tempfile::tempdir().unwrap();
+        for bytes in [archive(), gzip(&archive()), zstd::encode_all(&archive()[..], 1).unwrap()] {
+            let source = open(&home, &bytes, MAX).unwrap();
+            for name in ["a/layer.tar", "./a/layer.tar", "b/layer.tar", "a/../b/layer.tar"] {
+                assert_eq!(read(&source, name).unwrap(), "good", "{name}");
+            }
+            for name in ["up", "far", "one", "/etc/passwd", "../image", "a", ""] {
+                read(&source, name).expect_err(name);
+            }
+        }
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "what was decompressed had no name");
+    }
+
+    #[test]
+    fn a_part_of_a_folder_is_found_unless_a_link_leads_out() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("layout");
+        fs::create_dir(&folder).unwrap();
+        fs::write(home.path().join("outside"), "secret").unwrap();
+        fs::write(folder.join("blob"), "good").unwrap();
+        for (name, target) in [("same", "blob"), ("up", "../outside"), ("far", "/etc/passwd"), ("loop", "loop")] {
+            std::os::unix::fs::symlink(target, folder.join(name)).unwrap();
+        }
+        rustix::fs::mknodat(CWD, folder.join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let source = Source::open(&folder, home.path(), MAX).unwrap();
+        assert_eq!((read(&source, "blob").unwrap(), read(&source, "same").unwrap()), ("good".into(), "good".into()));
+        for name in ["up", "far", "loop", "fifo", "../outside", "/etc/passwd", "."] {
+            read(&source, name).expect_err(name);
+        }
+    }
+
+    #[test]
+    fn an_archive_that_swells_is_refused_before_it_fills_the_disk() {
+        let home = tempfile::tempdir().unwrap();
+        let bomb = gzip(&vec![0; 8 << 20]);
+        assert!(bomb.len() < 64 << 10);
+        let error = open(&home, &bomb, MAX).err().unwrap();
+        assert!(error.to_string().contains("it holds more than 1048576 bytes"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_image_says_so() {
+        let home = tempfile::tempdir().unwrap();
+        let source = open(&home, &archive(), MAX).unwrap();
+        assert!(source.describe().unwrap_err().to_string().contains("neither index.json nor manifest.json"));
+        Source::open(Path::new("/dev/null"), home.path(), MAX).err().unwrap();
+        // Neither a header's checksum nor an end: an archive of noise.
+        open(&home, &[7; 2048], MAX).err().unwrap();
+    }
+}

@@ -15,7 +15,7 @@ use landlock::{
 };
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
-    process::{DumpableBehavior, Resource, Rlimit},
+    process::{DumpableBehavior, Resource, Rlimit, Signal},
     thread::{CapabilitySet, CapabilitySets},
 };
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,8 @@ pub(super) enum Report {
 /// # Errors
 /// When the answer can't be given.
 pub fn unpack() -> io::Result<()> {
+    // Nobody else wants what it makes; the thread that started it waits for it.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let done = serde_json::from_reader(io::stdin().lock()).map_err(io::Error::from).and_then(|order| {
         close_in(&order)?;
         carry_out(&order)

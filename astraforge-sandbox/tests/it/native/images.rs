@@ -214,6 +214,18 @@ async fn an_image_stays_as_long_as_a_sandbox_has_it() {
 }
 
 #[tokio::test]
+async fn a_sandbox_in_stock_has_its_image_like_any_other() {
+    let made = Made::new();
+    let native = Arc::new(Native::with(|config| config.with_image_cache(made.cache()).with_pool(1)));
+    let spec = of(&made.layout());
+    native.driver().prepare(&spec).await.unwrap();
+    assert_eq!(native.driver().remove_images(Duration::ZERO).unwrap(), 0, "what is in stock has it too");
+    let (sandboxes, session) = created(&native, spec).await.unwrap();
+    check_inside(&*session).await;
+    sandboxes.destroy(session.id()).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_image_that_is_not_what_it_says_is_refused_and_leaves_nothing() {
     let made = Made::new();
     let native = made.native();
