@@ -35,7 +35,10 @@ use self::{
     spec::{Surroundings, unsupported},
     turns::Turns,
 };
-use crate::driver::{Capabilities, DriverError, Enforcement, IsolationTier, SandboxDriver};
+use crate::{
+    driver::{Access, Capabilities, DriverError, Enforcement, IsolationTier, SandboxDriver},
+    plain::PlainExec,
+};
 
 mod engine;
 mod guest_volume;
@@ -44,6 +47,7 @@ mod maker;
 mod names;
 mod network;
 mod oom;
+mod plain;
 mod reference;
 mod relay;
 mod settings;
@@ -117,6 +121,7 @@ impl DockerDriver {
             processes: holds(info.pids_limit),
             cpu: holds(info.cpu_cfs_quota),
             disk: Enforcement::Soft,
+            access: config.access.unwrap_or_else(|| access(info.architecture.as_deref())),
             ..Capabilities::new(tier(config.runtime.as_deref()))
         };
         let driver = Self {
@@ -228,7 +233,10 @@ impl DockerDriver {
         fresh_workspace: bool,
     ) -> Result<(), BoxError> {
         let name = names::container(id);
-        self.guest.ensure(&self.engine, image, &self.maker).await?;
+        let has_guest = self.capabilities.access == Access::Guest;
+        if has_guest {
+            self.guest.ensure(&self.engine, image, &self.maker).await?;
+        }
         if fresh_workspace {
             workspace::prepare(&self.engine, &self.config, id, image, &self.maker.to_label()).await?;
         }
@@ -237,6 +245,12 @@ impl DockerDriver {
             self.engine.remove(&names::preparation(id)).await?;
         }
         self.engine.0.start_container(&name, None).await.map_err(|error| self.why_not_started(error))?;
+        if !has_guest {
+            return match self.is_running(id).await? {
+                true => Ok(()),
+                false => Err(self.engine.last_words(&name).await.into()),
+            };
+        }
         match relay::open(&self.engine, &name).await {
             Ok(Ok(stream)) => {
                 self.answered().insert(id, (Instant::now(), stream));
@@ -316,6 +330,9 @@ impl SandboxDriver for DockerDriver {
     }
 
     async fn connect(&self, id: SandboxId) -> Result<GuestStream, DriverError> {
+        if self.capabilities.access != Access::Guest {
+            return Err(unsupported("a guest", "it cannot run on this engine's machines".to_owned()));
+        }
         if let Some((_, stream)) = self.answered().remove(&id) {
             return Ok(stream);
         }
@@ -330,6 +347,10 @@ impl SandboxDriver for DockerDriver {
             Err(error) if is_status(&error, 404) || is_conflict(&error) => Err(DriverError::NotFound { id }),
             Err(error) => Err(failed(error.into())),
         }
+    }
+
+    fn plain_exec(&self) -> Option<&dyn PlainExec> {
+        Some(self)
     }
 
     async fn usage(&self, id: SandboxId) -> Result<Usage, DriverError> {
@@ -409,6 +430,14 @@ enum Room {
 /// Tells whether a container could not be made because there is one of that name.
 fn is_name_conflict(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     error.downcast_ref::<bollard::errors::Error>().is_some_and(is_conflict)
+}
+
+/// The guest is a program of this machine's architecture, and runs on no other.
+fn access(architecture: Option<&str>) -> Access {
+    match architecture {
+        Some(other) if other != std::env::consts::ARCH => Access::PlainExec,
+        _ => Access::Guest,
+    }
 }
 
 /// Runtimes that give a sandbox a kernel of its own are known by name.

@@ -13,6 +13,8 @@ use astraforge_core::{
 };
 use async_trait::async_trait;
 
+use crate::plain::PlainExec;
+
 /// Runs sandboxes on one backend.
 ///
 /// # Contract
@@ -48,6 +50,11 @@ pub trait SandboxDriver: fmt::Debug + Send + Sync + 'static {
 
     /// Opens one more byte stream to the guest of `id`.
     async fn connect(&self, id: SandboxId) -> Result<GuestStream, DriverError>;
+
+    /// Starts programs without a guest; only for a driver that says [`Access::PlainExec`], which need not `connect`.
+    fn plain_exec(&self) -> Option<&dyn PlainExec> {
+        None
+    }
 
     /// Returns what sandbox `id` uses, as far as the backend can tell from outside; the rest is asked of the guest.
     async fn usage(&self, id: SandboxId) -> Result<Usage, DriverError>;

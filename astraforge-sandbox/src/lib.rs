@@ -49,6 +49,7 @@ pub mod guest;
 pub mod kubernetes;
 #[cfg(feature = "native")]
 pub mod native;
+pub mod plain;
 pub mod sandboxes;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -19,7 +19,7 @@ use astraforge_core::{
 use async_trait::async_trait;
 use tokio::{runtime::Handle, task::JoinHandle};
 
-use self::session::SandboxSession;
+use self::{plain::PlainSession, session::SandboxSession};
 use crate::{
     driver::{Access, Capabilities, DriverError, DynSandboxDriver, IsolationTier},
     egress::{EgressSettings, Gateway},
@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod out_of_memory;
+mod plain;
 mod session;
 mod start;
 
@@ -73,7 +74,7 @@ impl Sandboxes {
         self.driver.capabilities()
     }
 
-    /// Returns the live session of sandbox `id`, if this value made or adopted it.
+    /// Returns the live session of sandbox `id`, if this value made or adopted it and reaches it through a guest.
     #[must_use]
     pub fn get(&self, id: SandboxId) -> Option<Arc<dyn Session>> {
         let session = self.lock().get(&id).cloned()?;
@@ -95,7 +96,15 @@ impl Sandboxes {
         id: SandboxId,
         mut services: Vec<ServiceBinding>,
         gateway: Option<Gateway>,
-    ) -> Result<Arc<SandboxSession>, SessionError> {
+    ) -> Result<Arc<dyn Machine>, SessionError> {
+        if self.driver.capabilities().access == Access::PlainExec {
+            let lives = self.driver.list().await.map_err(session_error)?.contains(&id);
+            return if lives {
+                Ok(Arc::new(PlainSession::new(id, Arc::clone(&self.driver))))
+            } else {
+                Err(SessionError::Lost)
+            };
+        }
         let stream = self.driver.connect(id).await.map_err(session_error)?;
         if let Some(gateway) = &gateway {
             services.push(ServiceBinding { port: self.egress.port(), service: Arc::new(gateway.clone()) });
@@ -265,7 +274,7 @@ fn no_way_out() -> SessionError {
 }
 
 /// A sandbox that was just made, and where its workspace comes from.
-type Provisioned = (Arc<SandboxSession>, WorkspaceOrigin);
+type Provisioned = (Arc<dyn Machine>, WorkspaceOrigin);
 
 /// A sandbox in the making; dropped before it is finished, it is removed as soon as it is made.
 struct Creation {

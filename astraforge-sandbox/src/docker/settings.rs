@@ -8,7 +8,7 @@ use std::{
 
 use astraforge_core::image::Image;
 
-use crate::container::AGENT;
+use crate::{container::AGENT, driver::Access};
 
 /// Name of the bridge that [`Network::Isolated`] stands for.
 pub const ISOLATED: &str = "astraforge-sandbox";
@@ -29,8 +29,11 @@ pub struct DockerConfig {
     pub host: Option<String>,
     /// Whose sandboxes these are. A driver sees, adopts and removes those of its owner alone.
     pub owner: String,
-    /// The guest program, built for the engine's architecture.
+    /// The guest program.
     pub guest: PathBuf,
+    /// How sandboxes are reached; `None` is through the guest, unless the engine's machines are of another architecture
+    /// than this one.
+    pub access: Option<Access>,
     /// The image of sandboxes that ask for none.
     pub image: Image,
     /// A folder with the `Dockerfile` of that image, to build it from where no registry has it.
@@ -62,6 +65,7 @@ impl DockerConfig {
             host: None,
             owner: owner.into(),
             guest: guest.into(),
+            access: None,
             image,
             build_context: None,
             user: ContainerUser::default(),

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     container::{CONFIG_VARIABLE, ContainerConfig, GUEST, GUEST_FOLDER, HOME, WORKSPACE},
-    driver::{Capabilities, DriverError, Enforcement},
+    driver::{Access, Capabilities, DriverError, Enforcement},
 };
 
 /// What a container is made from, beside the sandbox's own wishes.
@@ -43,22 +43,50 @@ pub(super) fn container(
     let config = around.config;
     let mut labels = names::labels(&config.owner, id);
     labels.extend([(names::ROLE, Role::Fresh.as_str()), (names::MAKER, around.maker)].map(owned));
-    let guest = ContainerConfig::new(spec, service_ports)
-        .to_variable()
-        .map_err(|error| unsupported("that environment", error.to_string()))?;
+    let Program { entrypoint, cmd, env } = program(spec, service_ports, around.capabilities.access)?;
     Ok(ContainerCreateBody {
         hostname: Some(names::container(id)),
         user: Some(config.user.to_string()),
         image: Some(around.image.to_owned()),
-        entrypoint: Some(vec![GUEST.to_owned()]),
-        cmd: Some(vec!["serve".to_owned()]),
-        env: Some(vec![format!("{CONFIG_VARIABLE}={guest}")]),
+        entrypoint: Some(vec![entrypoint]),
+        cmd: Some(cmd),
+        env: Some(env),
         working_dir: Some(WORKSPACE.to_owned()),
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
         labels: Some(labels),
         host_config: Some(host(id, spec, around)?),
         ..Default::default()
     })
+}
+
+/// The first program of a container.
+struct Program {
+    entrypoint: String,
+    cmd: Vec<String>,
+    env: Vec<String>,
+}
+
+/// The guest, or a program that does nothing until the container is removed.
+fn program(spec: &SandboxSpec, service_ports: &[u16], access: Access) -> Result<Program, DriverError> {
+    match access {
+        Access::Guest => {
+            let guest = ContainerConfig::new(spec, service_ports)
+                .to_variable()
+                .map_err(|error| unsupported("that environment", error.to_string()))?;
+            let env = vec![format!("{CONFIG_VARIABLE}={guest}")];
+            Ok(Program { entrypoint: GUEST.to_owned(), cmd: vec!["serve".to_owned()], env })
+        }
+        Access::PlainExec if service_ports.is_empty() => {
+            let home = [("HOME", HOME), ("TMPDIR", "/tmp")].map(|(name, value)| format!("{name}={value}"));
+            let own = spec.env.iter().map(|(name, value)| format!("{name}={value}"));
+            let env = home.into_iter().chain(own).collect();
+            Ok(Program { entrypoint: "sleep".to_owned(), cmd: vec!["infinity".to_owned()], env })
+        }
+        Access::PlainExec => {
+            let reason = "only the guest can forward them, and it cannot run on this engine's machines".to_owned();
+            Err(unsupported("services inside the sandbox", reason))
+        }
+    }
 }
 
 /// Marks a container as one around what an earlier sandbox left.
@@ -131,7 +159,8 @@ fn host(id: SandboxId, spec: &SandboxSpec, around: &Surroundings<'_>) -> Result<
         security_opt: Some(security(&config.seccomp)),
         ipc_mode: Some("private".to_owned()),
         privileged: Some(false),
-        init: Some(false),
+        // The guest reaps what is left; without it somebody else has to.
+        init: Some(capabilities.access == Access::PlainExec),
         auto_remove: Some(false),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..Default::default() }),
         runtime: config.runtime.clone(),
@@ -151,7 +180,10 @@ fn files(
     around: &Surroundings<'_>,
 ) -> Result<(Vec<Mount>, HashMap<String, String>), DriverError> {
     let config = around.config;
-    let mut mounts = vec![guest_volume(around.guest)];
+    let mut mounts = match around.capabilities.access {
+        Access::Guest => vec![guest_volume(around.guest)],
+        Access::PlainExec => Vec::new(),
+    };
     let user = config.user;
     let memory = |size: Option<u64>, mode: &str| {
         let size = size.map(|size| format!(",size={size}")).unwrap_or_default();

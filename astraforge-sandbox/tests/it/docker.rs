@@ -32,6 +32,7 @@ mod gone;
 mod images;
 mod limits;
 mod owners;
+mod plain;
 
 /// Names the socket of the engine to test with.
 const SOCKET: &str = "ASTRAFORGE_TEST_DOCKER";
