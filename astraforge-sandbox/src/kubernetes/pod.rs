@@ -147,10 +147,11 @@ fn egress(config: &K8sConfig, spec: &SandboxSpec) -> PodEgress {
 fn image(config: &K8sConfig, spec: &SandboxSpec) -> Result<String, DriverError> {
     let image: &Image = spec.image.as_ref().unwrap_or(&config.image);
     if image.as_path().is_some() {
-        return Err(refused(
-            format!("the image {image}"),
-            "nodes pull images by name; put it into a registry that they reach, or load it onto them",
-        ));
+        let reason = format!(
+            "{image} is a path, and nodes pull images by name: put it into a registry that they reach, or load it onto \
+             them"
+        );
+        return Err(refused("that image".to_owned(), &reason));
     }
     Ok(image.to_string())
 }
