@@ -6,6 +6,7 @@ pub mod artifacts;
 pub mod artifacts_conformance;
 pub mod clock;
 pub mod machines;
+pub mod machines_conformance;
 pub mod ports;
 pub mod samples;
 pub mod sandbox_store;

@@ -85,6 +85,8 @@ pub type DynSandboxDriver = Arc<dyn SandboxDriver>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub enum IsolationTier {
+    /// None at all: its sandboxes are processes of the host like any other.
+    None,
     /// Namespaces, read-only root, Landlock, seccomp, no capabilities.
     T1,
     /// What the container engine gives: namespaces, read-only root, its seccomp filter, no capabilities.

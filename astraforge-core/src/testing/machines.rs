@@ -1,7 +1,7 @@
 //! Machines in memory, which do what a test says: their files are a map, and an archive is that map as JSON.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -60,7 +60,9 @@ impl PlayedMachines {
 
     /// Ends a machine as if it died by itself; with `keep`, the next one of its id has its files.
     pub fn kill(&self, id: SandboxId, keep: bool) {
-        if let Some(machine) = lock(&self.live).remove(&id).filter(|_| keep) {
+        let Some(machine) = lock(&self.live).remove(&id) else { return };
+        machine.is_lost.store(true, Ordering::SeqCst);
+        if keep {
             lock(&self.kept).insert(id, machine.files());
         }
     }
@@ -118,6 +120,7 @@ impl Machines for PlayedMachines {
             id,
             egress: Mutex::new(spec.egress),
             files: Mutex::new(kept.unwrap_or_default()),
+            is_lost: AtomicBool::new(false),
             breaks: Arc::clone(&self.breaks),
             rejects: Arc::clone(&self.rejects),
         });
@@ -142,7 +145,7 @@ impl Machines for PlayedMachines {
 
     async fn remove(&self, id: SandboxId) -> Result<(), SessionError> {
         pause().await;
-        lock(&self.live).remove(&id);
+        self.kill(id, false);
         lock(&self.kept).remove(&id);
         Ok(())
     }
@@ -162,6 +165,7 @@ struct PlayedMachine {
     id: SandboxId,
     egress: Mutex<Egress>,
     files: Mutex<Files>,
+    is_lost: AtomicBool,
     breaks: Arc<AtomicBool>,
     rejects: Arc<AtomicBool>,
 }
@@ -169,6 +173,10 @@ struct PlayedMachine {
 impl PlayedMachine {
     fn files(&self) -> Files {
         lock(&self.files).clone()
+    }
+
+    fn live_files(&self) -> Result<MutexGuard<'_, Files>, SessionError> {
+        if self.is_lost.load(Ordering::SeqCst) { Err(SessionError::Lost) } else { Ok(lock(&self.files)) }
     }
 }
 
@@ -193,11 +201,12 @@ impl Session for PlayedMachine {
     }
 
     async fn read_file(&self, path: &str, _: u64) -> Result<Bytes, SessionError> {
-        self.files().remove(path).map(Bytes::from).ok_or_else(|| SessionError::FileNotFound { path: path.to_owned() })
+        let found = self.live_files()?.get(path).cloned();
+        found.map(Bytes::from).ok_or_else(|| SessionError::FileNotFound { path: path.to_owned() })
     }
 
     async fn write_file(&self, path: &str, contents: Bytes, _: u32) -> Result<(), SessionError> {
-        lock(&self.files).insert(path.to_owned(), String::from_utf8_lossy(&contents).into_owned());
+        self.live_files()?.insert(path.to_owned(), String::from_utf8_lossy(&contents).into_owned());
         Ok(())
     }
 }
@@ -230,7 +239,8 @@ impl Machine for PlayedMachine {
             modified_at: chrono::DateTime::UNIX_EPOCH,
             target: None,
         };
-        Ok(FileReply::Entries { entries: self.files().into_iter().map(entry).collect(), truncated: false })
+        let files = self.live_files()?.clone();
+        Ok(FileReply::Entries { entries: files.into_iter().map(entry).collect(), truncated: false })
     }
 
     async fn watch(
@@ -250,7 +260,7 @@ impl Machine for PlayedMachine {
     }
 
     async fn pack(&self, _: PackRequest) -> Result<ByteStream, SessionError> {
-        let bytes = Bytes::from(serde_json::to_vec(&self.files()).unwrap());
+        let bytes = Bytes::from(serde_json::to_vec(&*self.live_files()?).unwrap());
         let half = bytes.slice(..bytes.len() / 2);
         if self.breaks.load(Ordering::SeqCst) {
             let broken = SessionError::File {
@@ -270,20 +280,25 @@ impl Machine for PlayedMachine {
         if self.rejects.load(Ordering::SeqCst) {
             return Err(unplayed("this archive"));
         }
-        *lock(&self.files) = files;
+        *self.live_files()? = files;
         Ok(ArchiveSummary::default())
     }
 
     async fn compare(&self, _: CompareRequest, archive: ByteStream) -> Result<Comparison, SessionError> {
         let then = parse(archive).await?;
-        let added = self.files().into_iter().filter(|(path, _)| !then.contains_key(path));
-        let change = |(path, text): (String, String)| TreeChange {
-            path,
-            change: TreeChangeKind::Added,
-            old_size: None,
-            new_size: Some(text.len() as u64),
+        let now = self.live_files()?.clone();
+        let paths: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+        let change = |path: &String| {
+            let change = match (then.get(path), now.get(path)) {
+                (None, _) => TreeChangeKind::Added,
+                (_, None) => TreeChangeKind::Removed,
+                (old, new) if old != new => TreeChangeKind::Modified,
+                _ => return None,
+            };
+            let size = |files: &Files| files.get(path).map(|text| text.len() as u64);
+            Some(TreeChange { path: path.clone(), change, old_size: size(&then), new_size: size(&now) })
         };
-        Ok(Comparison { changes: added.map(change).collect(), truncated: false })
+        Ok(Comparison { changes: paths.into_iter().filter_map(change).collect(), truncated: false })
     }
 
     async fn usage(&self) -> Result<Usage, SessionError> {
@@ -298,4 +313,11 @@ impl Machine for PlayedMachine {
     async fn egress_log(&self) -> Result<Vec<EgressEvent>, SessionError> {
         Ok(Vec::new())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::machines_conformance!(async { ((), PlayedMachines::default(), "/workspace") });
 }

@@ -75,7 +75,7 @@ impl SandboxDriver for ProcessDriver {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(IsolationTier::T1)
+        Capabilities::new(IsolationTier::None)
     }
 
     async fn create(
@@ -140,3 +140,15 @@ impl SandboxDriver for ProcessDriver {
 }
 
 driver_conformance!(async { Arc::new(ProcessDriver::new()) as DynSandboxDriver });
+
+mod machines {
+    use astraforge_sandbox::sandboxes::Sandboxes;
+
+    use super::*;
+
+    astraforge_core::machines_conformance!(async {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().to_str().unwrap().to_owned();
+        (home, Sandboxes::new(Arc::new(ProcessDriver::new())), folder)
+    });
+}
