@@ -5,6 +5,7 @@
 pub mod artifacts;
 pub mod artifacts_conformance;
 pub mod clock;
+pub mod fuzz;
 pub mod machines;
 pub mod machines_conformance;
 pub mod ports;

@@ -13,6 +13,8 @@ use astraforge_core::{archive::Compression, files::FileErrorKind};
 use crate::tree;
 
 mod compare;
+#[cfg(feature = "testing")]
+pub(crate) mod fuzz;
 pub(crate) mod members;
 mod pack;
 mod swap;

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub mod client;
 pub mod daemon;
 mod frame;
+#[cfg(feature = "testing")]
+pub(crate) mod fuzz;
 mod header;
 mod hello;
 mod mux;

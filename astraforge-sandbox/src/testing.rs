@@ -1,6 +1,7 @@
 //! What tests of drivers share. Public, but outside semantic versioning.
 
 pub mod conformance;
+pub mod fuzz;
 mod played_internet;
 
 pub use played_internet::PlayedInternet;

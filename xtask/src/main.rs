@@ -1,4 +1,4 @@
-//! Developer tasks: `cargo xtask test`, `guest`, `cluster`, `tidy`, `bench`, `chaos`.
+//! Developer tasks: `cargo xtask test`, `guest`, `cluster`, `tidy`, `bench`, `chaos`, `fuzz`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer tool talks to the terminal")]
 
 mod bench;
@@ -9,6 +9,7 @@ mod codex;
 mod demo;
 mod docker;
 mod elf;
+mod fuzz;
 mod guest;
 mod process;
 mod tidy;
@@ -43,6 +44,8 @@ enum Task {
     Cluster(cluster::ClusterArguments),
     /// Kill servers, commands and sandboxes at random points, and look what is lost or left.
     Chaos(chaos::ChaosArguments),
+    /// Feed what reads hostile input with whatever comes to a fuzzer's mind.
+    Fuzz(fuzz::FuzzArguments),
     /// Check the tree's own rules: arrows between crates, names, sizes, records.
     Tidy,
 }
@@ -68,6 +71,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Cluster(arguments) => cluster::run(&workspace, &arguments),
         Task::Chaos(arguments) => chaos::run(&workspace, &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Tidy => {
             tidy::check(&workspace.root)?;
             println!("the tree is tidy");

@@ -48,6 +48,9 @@ mod services;
 mod shim;
 mod spawn;
 
+#[cfg(feature = "testing")]
+pub(crate) use self::files::fuzz as files_fuzz;
+
 /// Connections that may be open at once.
 const MAX_CONNECTIONS: usize = 64;
 

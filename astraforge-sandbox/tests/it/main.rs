@@ -1,5 +1,6 @@
 //! What the sandboxes promise, tried from outside.
 
+mod corpus;
 #[cfg(feature = "docker")]
 mod docker;
 mod guest;

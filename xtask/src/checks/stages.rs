@@ -5,7 +5,7 @@ use std::process::Command;
 use super::tally::Tally;
 use super::{Context, Verdict, attack, embed, engine, features, kubernetes, package, rootless};
 use crate::workspace::Workspace;
-use crate::{chaos, codex, guest, process, tidy, tools};
+use crate::{chaos, codex, fuzz, guest, process, tidy, tools};
 
 /// One check.
 #[derive(Debug)]
@@ -48,10 +48,16 @@ pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
         stage("package", "what a crate reads at build time travels inside it", &[], package::check),
     ];
     if embed::is_there(workspace) {
-        stages.push(stage("embed", "a crate outside the workspace embeds the libraries", &["guest"], embed::check));
+        stages.push(stage("embed", "crates outside the workspace embed the libraries", &["guest"], embed::check));
     }
     stages.push(Stage { soak: true, ..stage("soak", "the tests that take long", &["guest"], soak) });
     stages.push(Stage { soak: true, ..stage("kills", "the same, a thousand times", &["guest", "chaos"], kills) });
+    stages.push(Stage {
+        soak: true,
+        ..stage("fuzz", "ten minutes of fuzzing for each target", &[], |context, _| {
+            fuzz::fuzz(context.workspace, &[], 600, false).map(Verdict::PassedWith)
+        })
+    });
     stages.push(Stage { soak: true, ..stage("archives", "every package builds from its archive", &[], archives) });
     stages
 }

@@ -49,7 +49,7 @@ pub(crate) fn check(files: &[TextFile]) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| file.name() == "Cargo.toml") {
         let manifest: Table = file.text.parse().with_context(|| format!("{} is not TOML", file.path.display()))?;
-        let is_outside = file.path.starts_with("examples");
+        let is_outside = ["examples", "fuzz"].iter().any(|outside| file.path.starts_with(outside));
         if manifest.contains_key("workspace") || is_outside {
             continue;
         }

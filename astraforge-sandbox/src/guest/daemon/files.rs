@@ -22,6 +22,8 @@ use super::{Daemon, FrameSink, Frames, answer, errand, tell};
 use crate::guest::frame::{Failure, GuestFrame, HostFrame, MAX_PAYLOAD};
 
 mod edit;
+#[cfg(feature = "testing")]
+pub(crate) mod fuzz;
 mod place;
 mod search;
 mod text;

@@ -1,0 +1,4 @@
+//! Fuzzes `address`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| astraforge_sandbox::testing::fuzz::address(data));

@@ -1,0 +1,4 @@
+//! Fuzzes `glob`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| astraforge_sandbox::testing::fuzz::glob(data));

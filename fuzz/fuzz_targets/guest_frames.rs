@@ -1,0 +1,4 @@
+//! Fuzzes `guest_frames`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| astraforge_sandbox::testing::fuzz::guest_frames(data));

@@ -1,0 +1,4 @@
+//! Fuzzes `unpack`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| astraforge_sandbox::testing::fuzz::unpack(data));
