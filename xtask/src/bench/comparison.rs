@@ -15,7 +15,19 @@ pub(crate) struct Measurement {
     command: String,
     #[serde(default)]
     samples_us: Vec<f64>,
+    /// Sizes, where not times were measured.
+    #[serde(default)]
+    samples_bytes: Vec<f64>,
+    /// How much was moved each time; 0 where nothing was.
+    #[serde(default)]
+    n_bytes: u64,
     left_out: Option<String>,
+}
+
+impl Measurement {
+    fn samples(&self) -> &[f64] {
+        if self.samples_us.is_empty() { &self.samples_bytes } else { &self.samples_us }
+    }
 }
 
 /// Prints each section: the subject first, then what it is compared with.
@@ -25,7 +37,7 @@ pub(crate) fn print(measurements: &[Measurement]) {
     for measurement in measurements {
         if measurement.section != section {
             section = &measurement.section;
-            subject = median(&measurement.samples_us);
+            subject = median(measurement.samples());
             println!("\n{section}: {}", measurement.what);
             println!("  {}", row(measurement, None));
         } else {
@@ -39,28 +51,38 @@ fn row(measurement: &Measurement, subject: Option<f64>) -> String {
     if let Some(why) = &measurement.left_out {
         return format!("{name:<14} left out: {why}");
     }
-    let Some(middle) = median(&measurement.samples_us) else {
+    let samples = measurement.samples();
+    let Some(middle) = median(samples) else {
         return format!("{name:<14} left out: no sample was taken");
     };
-    let slow = percentile(&measurement.samples_us, 95).unwrap_or(middle);
-    let ratio = subject.filter(|_| middle > 0.0).map(|subject| compared(subject, middle)).unwrap_or_default();
-    let n = measurement.samples_us.len();
+    let slow = percentile(samples, 95).unwrap_or(middle);
+    let shown = if measurement.samples_us.is_empty() { size } else { time };
+    let ratio = subject.filter(|_| middle > 0.0).map(|subject| compared(subject, middle, shown)).unwrap_or_default();
+    let rate = match measurement.n_bytes {
+        0 => String::new(),
+        n_bytes => format!("{:.0} MB/s ", n_bytes as f64 / middle),
+    };
+    let n = samples.len();
     format!(
-        "{name:<14} median {:>10}  p95 {:>10}  n={n:<4} {ratio:<20} {}",
-        time(middle),
-        time(slow),
+        "{name:<14} median {:>10}  p95 {:>10}  n={n:<4} {ratio:<20} {rate}{}",
+        shown(middle),
+        shown(slow),
         measurement.command
     )
 }
 
-/// How many times longer the subject takes than the baseline, and by how much.
-fn compared(subject: f64, baseline: f64) -> String {
+/// How many times more the subject takes than the baseline, and how much more.
+fn compared(subject: f64, baseline: f64, shown: fn(f64) -> String) -> String {
     let sign = if subject < baseline { '-' } else { '+' };
-    format!("{:.2}× ({sign}{})", subject / baseline, time((subject - baseline).abs()))
+    format!("{:.2}× ({sign}{})", subject / baseline, shown((subject - baseline).abs()))
 }
 
 fn time(microseconds: f64) -> String {
     if microseconds < 1000.0 { format!("{microseconds:.0} µs") } else { format!("{:.2} ms", microseconds / 1000.0) }
+}
+
+fn size(bytes: f64) -> String {
+    format!("{:.2} MiB", bytes / f64::from(1 << 20))
 }
 
 fn median(samples: &[f64]) -> Option<f64> {
@@ -95,6 +117,14 @@ mod tests {
         let bwrap = measurement(r#"{"section":"create","name":"bwrap","command":"bwrap true","samples_us":[4000]}"#);
         let line = row(&bwrap, Some(6000.0));
         assert!(line.contains("4.00 ms") && line.contains("1.50× (+2.00 ms)") && line.contains("bwrap true"), "{line}");
+    }
+
+    #[test]
+    fn bytes_moved_show_a_rate_and_sizes_their_unit() {
+        let pack = measurement(r#"{"section":"pack","name":"ours","n_bytes":1000000,"samples_us":[4000]}"#);
+        assert!(row(&pack, None).contains("250 MB/s"), "{}", row(&pack, None));
+        let memory = measurement(r#"{"section":"memory","name":"idle","samples_bytes":[1572864]}"#);
+        assert!(row(&memory, None).contains("median   1.50 MiB"), "{}", row(&memory, None));
     }
 
     #[test]

@@ -229,7 +229,7 @@ async fn siblings(target: &Target) -> Judged {
 }
 
 async fn orchestrator(target: &Target) -> Judged {
-    let judged = target
+    target
         .probe(&[
             "connect",
             "10.96.0.1:443",
@@ -243,9 +243,5 @@ async fn orchestrator(target: &Target) -> Judged {
             "172.17.0.1:10250",
             "kubernetes.default.svc:443",
         ])
-        .await;
-    match (judged, target.tier()) {
-        (Ok(text), IsolationTier::T1 | IsolationTier::Container | IsolationTier::Kernel) => Ok(text),
-        (Err(stop), _) => Err(stop),
-    }
+        .await
 }
