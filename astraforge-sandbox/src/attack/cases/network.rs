@@ -5,12 +5,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    attack::{
-        Target,
-        case::{Judged, Stop, hold, table},
-    },
-    driver::IsolationTier,
+use crate::attack::{
+    Target,
+    case::{Judged, Stop, hold, table},
 };
 
 table! { Network:
