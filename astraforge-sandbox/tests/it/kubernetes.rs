@@ -10,6 +10,7 @@ use astraforge_core::{
 };
 use astraforge_sandbox::{
     driver::{DriverError, SandboxDriver},
+    egress::EgressSettings,
     kubernetes::{K8sConfig, KubernetesDriver},
     sandboxes::Sandboxes,
 };
@@ -38,7 +39,9 @@ async fn sandbox(
 ) -> (FakeCluster, Sandboxes, Result<Arc<dyn Session>, SessionError>) {
     let (cluster, driver) = driver().await;
     behave(&cluster);
-    let sandboxes = Sandboxes::new(Arc::new(driver));
+    // Its pods share this machine's network, and so would their ways out.
+    let free = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap().port();
+    let sandboxes = Sandboxes::new(Arc::new(driver)).with_egress(EgressSettings::default().with_port(free));
     let session = sandboxes.create(SandboxId::random(), SandboxSpec::default(), Vec::new()).await;
     (cluster, sandboxes, session)
 }

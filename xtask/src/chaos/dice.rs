@@ -43,11 +43,11 @@ mod tests {
     fn a_seed_is_a_plan() {
         let throw = |seed| {
             let mut dice = Dice::new(seed);
-            (0..20).map(|_| dice.below(6)).collect::<Vec<_>>()
+            (0..200).map(|_| dice.below(6)).collect::<Vec<_>>()
         };
         assert_eq!(throw(7), throw(7));
         assert_ne!(throw(7), throw(8));
-        assert!((0..6).all(|side| throw(7).contains(&side) || throw(8).contains(&side)), "every side comes up");
+        assert!((0..6).all(|side| throw(7).contains(&side)), "every side comes up");
         assert_eq!(Dice::new(1).one_of::<u8>(&[]), None);
     }
 }

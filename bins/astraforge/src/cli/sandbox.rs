@@ -342,7 +342,7 @@ pub(crate) struct RestoreArgs {
     /// The sandbox
     pub(crate) id: String,
     /// The snapshot
-    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    #[arg(conflicts_with = "from")]
     pub(crate) snapshot: Option<String>,
     /// Archive whose files they become: .tar.gz or .tar.zst, with members named workspace/…
     #[arg(long, value_name = "FILE")]

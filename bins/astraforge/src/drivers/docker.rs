@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use astraforge_core::image::Image;
 use astraforge_sandbox::docker::{ContainerUser, DockerConfig, HostGateway, Network, RootFiles, Seccomp};
-use clap::{Args, builder::BoolishValueParser};
+use clap::{ArgAction, Args, builder::BoolishValueParser};
 
 /// How sandboxes run on a Docker engine.
 #[derive(Debug, Clone, Args)]
@@ -25,7 +25,7 @@ pub(crate) struct DockerArgs {
     codex_workspace_network: Option<Network>,
     /// Sandboxes on a network find the engine's host as host.docker.internal
     #[arg(long, global = true, env = "SANDBOX_DOCKER_HOST_GATEWAY", value_name = "BOOL", default_value = "false",
-          value_parser = BoolishValueParser::new())]
+          action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     docker_host_gateway: bool,
     /// What the engine lets through: empty or default, unconfined, or the file of a seccomp profile
     #[arg(long, global = true, env = "SANDBOX_DOCKER_SECCOMP", value_name = "PROFILE", default_value = "default",
@@ -37,7 +37,7 @@ pub(crate) struct DockerArgs {
     docker_pids_limit: u32,
     /// The image's own files cannot be changed
     #[arg(long, global = true, env = "SANDBOX_DOCKER_READ_ONLY", value_name = "BOOL", default_value = "true",
-          value_parser = BoolishValueParser::new())]
+          action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     docker_read_only: bool,
     /// More folders in memory, separated by semicolons; mount options after a colon are the driver's own to choose
     #[arg(long, global = true, env = "SANDBOX_DOCKER_TMPFS", value_name = "FOLDERS", value_delimiter = ';',

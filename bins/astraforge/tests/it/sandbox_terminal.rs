@@ -105,7 +105,7 @@ fn a_shell_is_a_terminal_of_the_sandbox() {
     // Ctrl-C is a key for whoever is inside, and ends nothing else.
     terminal.press("trap 'echo caught-it' INT\n");
     terminal.press("echo ready-now; sleep 1000\n");
-    terminal.see("\nready-now");
+    terminal.see("ready-now\r\n");
     let mut presses = 0;
     // A shell that is about to start a program may swallow the key, as on any terminal.
     while !terminal.text.contains("caught-it") && presses < 100 {

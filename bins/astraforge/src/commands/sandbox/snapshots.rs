@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use astraforge_core::{
     archive::{TreeChange, TreeChangeKind},
     control_plane::NewSnapshot,
@@ -47,7 +47,10 @@ impl Desk<'_> {
         if let Some(from) = &args.from {
             return self.restore_from(id, from).await;
         }
-        let snapshot = snapshot_id(args.snapshot.as_deref().unwrap_or_default())?;
+        let Some(snapshot) = &args.snapshot else {
+            bail!("name a snapshot, as `astraforge sandbox snapshots {id}` lists them, or pass --from FILE");
+        };
+        let snapshot = snapshot_id(snapshot)?;
         self.plane.restore(&self.caller, id, snapshot).await?;
         self.say(&json!({ "restored": snapshot }), "The files are those of the snapshot.")
     }
