@@ -16,7 +16,7 @@ mod tools;
 mod transcript;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let state = std::env::temp_dir().join(format!("agent-loop-{}", std::process::id()));
     let sandboxes = Sandboxes::new(Arc::new(NativeDriver::new(NativeConfig::new(&state, guest()?))?));
     // Two agents at the same time, each in a sandbox of its own.
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(fs::remove_dir_all(state)?)
 }
 
-async fn one_agent(sandboxes: &Sandboxes) -> Result<Vec<String>, Box<dyn Error>> {
+async fn one_agent(sandboxes: &Sandboxes) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
     let id = SandboxId::random();
     let machine = sandboxes.make(id, SandboxSpec::default()).await?.machine;
     let transcript = Transcript::default();
@@ -47,7 +47,7 @@ async fn one_agent(sandboxes: &Sandboxes) -> Result<Vec<String>, Box<dyn Error>>
 }
 
 /// The guest program: named, or below the target folder where `cargo xtask guest` puts it.
-fn guest() -> Result<PathBuf, Box<dyn Error>> {
+fn guest() -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
     if let Some(named) = std::env::var_os("ASTRAFORGE_GUEST") {
         return Ok(named.into());
     }
