@@ -1,5 +1,6 @@
 //! From a configuration to a driver; the only file that names every one of them.
 
+#[cfg(any(feature = "native", feature = "docker", feature = "k8s"))]
 use std::sync::Arc;
 
 #[cfg(feature = "docker")]

@@ -52,10 +52,11 @@ esac"#;
 const KILL: &str = r#"signal=$1; mark=$2; rounds=50
 while [ "$rounds" -gt 0 ]; do
     found=
-    for file in $(grep -lsF -- "$mark" /proc/[0-9]*/environ); do
-        id=${file#/proc/}
-        kill "-$signal" "${id%/environ}" 2>/dev/null && found=1
-    done
+    for process in /proc/[0-9]*; do
+        if tr '\0' '\n' 2>/dev/null <"$process/environ" | grep -qxF -- "$mark"; then
+            kill "-$signal" "${process#/proc/}" 2>/dev/null && found=1
+        fi
+    done 2>/dev/null
     [ "$signal" = KILL ] && [ -n "$found" ] || exit 0
     rounds=$((rounds - 1))
 done"#;
