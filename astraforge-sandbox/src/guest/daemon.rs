@@ -5,7 +5,8 @@
 //! file verbs run on that thread too, in pieces of 64 KiB between which everything else gets its turn; the files are
 //! in memory or on a local disk, and opening never waits (see `files`).
 //!
-//! Each command runs beneath a shim that owns its process tree. What escapes a shim, because the agent
+//! Each command runs beneath a shim that owns its process tree, and its streams come by way of a relay, so that no
+//! program can hold the daemon up (see `relay`). What escapes a shim, because the agent
 //! killed it, ends up as a child of the daemon and is killed there (see `children`).
 
 use std::{
@@ -44,6 +45,7 @@ mod kept;
 mod peer;
 mod process_table;
 mod pty;
+mod relay;
 mod services;
 mod shim;
 mod spawn;

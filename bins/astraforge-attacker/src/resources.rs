@@ -1,7 +1,11 @@
 //! Limits, priorities and time that a process may try to get more of.
 #![expect(unsafe_code, reason = "an attacker does not go through a safe wrapper")]
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    time::{Duration, Instant},
+};
 
 use crate::{
     Attack, say,
@@ -15,6 +19,7 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("spin", spin),
     ("victim", victim),
     ("starve-init", starve_init),
+    ("lock-pipe", lock_pipe),
 ];
 
 const LIMITS: [(&str, i64); 16] = [
@@ -148,4 +153,25 @@ fn starve_init(_: &[String]) {
         let _ = sys::kill(1, signal);
     }
     say::ready_and_stay();
+}
+
+/// Keeps its output or its input locked: what moves between a pipe and a socket that stands still is moved with the
+/// pipe's lock held.
+fn lock_pipe(arguments: &[String]) {
+    static FLOOD: [u8; 1 << 18] = [b'x'; 1 << 18];
+    let Ok((mut socket, _peer)) = UnixStream::pair() else { return };
+    let fd = i64::from(socket.as_raw_fd());
+    if arguments.first().is_some_and(|it| it == "output") {
+        // Of a large pipe some is unread yet when the lock is taken, so that somebody wants to read.
+        let _ = call_with(libc::SYS_fcntl, &[1, libc::F_SETPIPE_SZ.into(), 1 << 20]);
+        for _ in 0..16 {
+            let _ = std::io::stdout().write_all(&FLOOD);
+        }
+        let _ = call_with(libc::SYS_splice, &[fd, 0, 1, 0, 100, 0]);
+    } else {
+        let _ = socket.set_nonblocking(true);
+        while socket.write(&FLOOD).is_ok() {}
+        let _ = socket.set_nonblocking(false);
+        let _ = call_with(libc::SYS_splice, &[0, 0, fd, 0, 1 << 20, 0]);
+    }
 }

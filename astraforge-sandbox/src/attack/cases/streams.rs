@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use astraforge_core::session::{Command, ExecEvent, Exit};
+use astraforge_core::{
+    ports::sessions::Sessions,
+    session::{Command, ExecEvent, Exit},
+};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::time::timeout;
@@ -11,7 +14,7 @@ use crate::attack::{
     Target,
     case::{Judged, Stop, hold, table},
     host::resident,
-    target::Subject,
+    target::{PROGRAM, Subject},
     transcript::PATIENCE,
 };
 
@@ -24,6 +27,7 @@ table! { Streams:
     "many-streams" "many commands run at once, each with its own output" target => many(target);
     "stdin" "input ends, is left unread, is huge or comes late, and holds up nothing" target => stdin(target);
     "closed-output" "output that is closed early ends nothing else" target => closed(target);
+    "locked-pipes" "a command that locks its own pipes holds up nobody, not even its own end" target => locked(target);
     "huge-arguments" "arguments and environments of any size are taken or refused" target => arguments(target);
 }
 
@@ -176,6 +180,37 @@ async fn closed(target: &Target) -> Judged {
         hold!(output.exit == Exit::Exited { code: 9 }, "{line}: {output:?}");
     }
     Ok("the exit code is kept".to_owned())
+}
+
+async fn locked(target: &Target) -> Judged {
+    let subject = target.sandbox(Default::default()).await?;
+    let lock = |pipe| {
+        let command = Command::new([PROGRAM, "lock-pipe", pipe]).with_cwd("/tmp");
+        command.with_stdin(Bytes::from(vec![b'x'; 4 << 20])).with_timeout(Duration::from_secs(2))
+    };
+    for pipe in ["output", "input"] {
+        let running = subject.machine.exec(lock(pipe)).await?;
+        let ended = timeout(PATIENCE, running.collect(64 << 20)).await;
+        let ended =
+            ended.map_err(|_| Stop::Breach(format!("with its {pipe} locked its time limit does not hold")))??;
+        hold!(ended.exit == Exit::TimedOut, "with its {pipe} locked a timeout became {:?}", ended.exit);
+        subject.is_well().await?;
+    }
+    let mut running = subject.machine.exec(lock("output").with_timeout(10 * PATIENCE)).await?;
+    let mut n_bytes = 0;
+    // All that it writes before, but for what may be in the pipe.
+    while n_bytes < 3 << 20 {
+        match timeout(PATIENCE, running.events.next()).await {
+            Ok(Some(Ok(ExecEvent::Stdout(bytes)))) => n_bytes += bytes.len(),
+            other => return Err(Stop::trouble(format_args!("{other:?} after {n_bytes} bytes"))),
+        }
+    }
+    subject.is_well().await?;
+    target.remember(subject.id).await?;
+    let destroyed = timeout(PATIENCE, target.sandboxes().destroy(subject.id)).await;
+    destroyed.map_err(|_| Stop::breach("a locked pipe keeps the sandbox from being destroyed"))??;
+    drop(running);
+    Ok("time limits hold, and so does the end of the sandbox".to_owned())
 }
 
 async fn arguments(target: &Target) -> Judged {

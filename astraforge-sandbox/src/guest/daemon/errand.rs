@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Read, Write},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, BorrowedFd, RawFd},
     time::Duration,
 };
 
@@ -26,6 +26,9 @@ use crate::guest::frame::{Failure, FrameCodec, GuestFrame, HostFrame, MAX_PAYLOA
 
 /// How long a child may take to clean up when its host is gone.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Where the descriptors of an errand begin.
+const FIRST: RawFd = 3;
 
 /// What an errand answers, beside the bytes it sends.
 pub(super) type Outcome = Result<Option<Vec<u8>>, Failure>;
@@ -72,9 +75,9 @@ impl Errand {
         let (input, to_input) = pipe_with(PipeFlags::CLOEXEC)?;
         let (from_output, output) = pipe_with(PipeFlags::CLOEXEC)?;
         let pid = fork::fork(|| {
-            let (input, output) = take_descriptors(input, output)?;
-            let mut input = Input::new(input);
-            let mut reply = Reply(BufWriter::with_capacity(MAX_PAYLOAD, output));
+            let [input, output] = fork::keep_only([&input, &output], FIRST)?;
+            let mut input = Input::new(input.into());
+            let mut reply = Reply(BufWriter::with_capacity(MAX_PAYLOAD, output.into()));
             match work(&mut input, &mut reply) {
                 Ok(result) => {
                     reply.contents(&result.unwrap_or_default())?;
@@ -109,32 +112,6 @@ impl Drop for Errand {
         if self.death.try_recv() == Err(TryRecvError::Empty) {
             send_signal(self.pid, rustix::process::Signal::KILL);
         }
-    }
-}
-
-/// Moves the two descriptors of an errand out of the way and closes all others, which are the daemon's.
-fn take_descriptors(input: OwnedFd, output: OwnedFd) -> io::Result<(File, File)> {
-    const FIRST: RawFd = 3;
-    let mut moved = Vec::with_capacity(2);
-    for source in [&input, &output] {
-        moved.push(rustix::io::fcntl_dupfd_cloexec(source, 512)?);
-    }
-    for (source, target) in moved.iter().zip(FIRST..) {
-        #[expect(unsafe_code, reason = "the target is a number, not a descriptor that somebody owns")]
-        // SAFETY: replaces descriptors that only the daemon's code knows, none of which runs in this process.
-        if unsafe { libc::dup3(source.as_raw_fd(), target, libc::O_CLOEXEC) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    // Closed with all others.
-    moved.into_iter().for_each(std::mem::forget);
-    std::mem::forget((input, output));
-    fork::close_from(FIRST + 2);
-    #[expect(unsafe_code, reason = "the descriptors were made above, by number")]
-    // SAFETY: nothing else in this process owns them.
-    unsafe {
-        use std::os::fd::FromRawFd;
-        Ok((File::from_raw_fd(FIRST), File::from_raw_fd(FIRST + 1)))
     }
 }
 

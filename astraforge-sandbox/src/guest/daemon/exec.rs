@@ -1,6 +1,6 @@
 //! Runs one command for a host.
 
-use std::{cell::Cell, pin::pin, rc::Rc, time::Duration};
+use std::{cell::Cell, io, pin::pin, rc::Rc, time::Duration};
 
 use astraforge_core::{
     process::ProcessId,
@@ -11,7 +11,10 @@ use futures::{SinkExt, Stream, StreamExt};
 use rustix::fd::{AsFd, OwnedFd};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::unix::pipe::{Receiver, Sender},
+    net::{
+        UnixStream,
+        unix::pipe::{Receiver, Sender},
+    },
     sync::{mpsc, oneshot},
     task::{spawn_local, yield_now},
     time::{sleep, timeout},
@@ -23,6 +26,7 @@ use super::{
     children::Children,
     process_table::send_signal,
     pty::{self, Pty},
+    relay,
     shim::{Job, Order, Orders, Reports, Shim},
 };
 use crate::guest::{
@@ -34,8 +38,6 @@ use crate::guest::{
 const GRACE: Duration = Duration::from_secs(5);
 /// Ctrl-D.
 const END_OF_TRANSMISSION: &[u8] = b"\x04";
-/// What may be left in a pipe when its last writer is dead.
-const MAX_LEFTOVER: usize = 1024 * 1024;
 
 /// Runs a command, from its start to the end of its whole process tree.
 pub(super) async fn run(daemon: &Rc<Daemon>, request: ExecRequest, frames: Frames, mut sink: FrameSink) {
@@ -60,10 +62,10 @@ pub(super) async fn prepare_next(daemon: Rc<Daemon>) {
     daemon.prepare_shim();
 }
 
-/// A command at work, and the size of its terminal.
+/// A command at work, and its terminal.
 pub(super) struct Running {
     shim: Shim,
-    terminal: Option<OwnedFd>,
+    terminal: Option<Pty>,
 }
 
 pub(super) async fn start(daemon: &Daemon, request: ExecRequest) -> Result<Running, String> {
@@ -74,16 +76,8 @@ pub(super) async fn start(daemon: &Daemon, request: ExecRequest) -> Result<Runni
     }
     env.extend(request.env);
     let tty = pty.as_ref().map(|pty| pty.path.clone());
-    let mut shim = start_shim(daemon, Job { argv: request.argv, cwd: request.cwd, env, tty }).await?;
-    let terminal = match pty.map(Pty::split) {
-        Some(Ok((stdin, stdout, terminal))) => {
-            (shim.stdin, shim.stdout) = (stdin, stdout);
-            Some(terminal)
-        }
-        Some(Err(error)) => return Err(format!("no terminal to be had: {error}")),
-        None => None,
-    };
-    Ok(Running { shim, terminal })
+    let shim = start_shim(daemon, Job { argv: request.argv, cwd: request.cwd, env, tty }).await?;
+    Ok(Running { shim, terminal: pty })
 }
 
 async fn start_shim(daemon: &Daemon, job: Job) -> Result<Shim, String> {
@@ -122,7 +116,12 @@ pub(super) async fn attend(
     frames: impl Stream<Item = Result<HostFrame, ProtocolError>> + Unpin,
     out: mpsc::Sender<GuestFrame>,
 ) {
-    let Shim { pid, stdin, stdout, stderr, mut reports, orders, death } = shim;
+    let Shim { pid, streams, mut reports, orders, death } = shim;
+    let (stdin, stdout, terminal) = match terminal {
+        Some(Pty { input, output, master, .. }) => (Inlet::Terminal(input), Outlet::Terminal(output), Some(master)),
+        None => (Inlet::Relay(streams.stdin), Outlet::Relay(streams.stdout), None),
+    };
+    let stderr = Outlet::Relay(streams.stderr);
     let ended = CancellationToken::new();
     let supervise = async {
         let cause = tokio::select! {
@@ -183,7 +182,7 @@ async fn expire(timeout: Option<Duration>) {
 /// Does what the host says until it goes away.
 async fn obey(
     mut frames: impl Stream<Item = Result<HostFrame, ProtocolError>> + Unpin,
-    stdin: Sender,
+    stdin: Inlet,
     terminal: Option<OwnedFd>,
     orders: &Orders,
     out: &mpsc::Sender<GuestFrame>,
@@ -231,15 +230,15 @@ async fn obey(
 
 /// Writes input to the command, and tells the host how much of it was taken. Input that nobody reads is taken too.
 async fn feed(
-    stdin: Sender,
+    stdin: Inlet,
     mut queue: mpsc::UnboundedReceiver<Bytes>,
     pending: Rc<Cell<usize>>,
     out: mpsc::Sender<GuestFrame>,
 ) {
     let mut stdin = Some(stdin);
     while let Some(bytes) = queue.recv().await {
-        if let Some(pipe) = &mut stdin
-            && pipe.write_all(&bytes).await.is_err()
+        if let Some(inlet) = &mut stdin
+            && inlet.write_all(&bytes).await.is_err()
         {
             stdin = None;
         }
@@ -249,8 +248,8 @@ async fn feed(
     }
 }
 
-/// Sends all output, as fast as the host takes it. Once the tree is gone, what is left in the pipes is the last of it.
-async fn pump(stdout: Receiver, stderr: Receiver, out: &mpsc::Sender<GuestFrame>, ended: &CancellationToken) {
+/// Sends all output, as fast as the host takes it. Once the tree is gone, what it has left is the last of it.
+async fn pump(stdout: Outlet, stderr: Outlet, out: &mpsc::Sender<GuestFrame>, ended: &CancellationToken) {
     let mut written = 0;
     let (mut stdout, mut stderr) = (Source::new(stdout, GuestFrame::Stdout), Source::new(stderr, GuestFrame::Stderr));
     loop {
@@ -263,10 +262,10 @@ async fn pump(stdout: Receiver, stderr: Receiver, out: &mpsc::Sender<GuestFrame>
             return;
         }
     }
+    stdout.ask_for_the_rest();
+    stderr.ask_for_the_rest();
     for source in [&mut stdout, &mut stderr] {
-        let mut left = MAX_LEFTOVER;
-        while let Some(bytes) = source.read_now().filter(|_| left > 0) {
-            left = left.saturating_sub(bytes.len());
+        while let Some(bytes) = source.read_rest().await {
             if out.send(source.frame(bytes, &mut written)).await.is_err() {
                 return;
             }
@@ -274,38 +273,76 @@ async fn pump(stdout: Receiver, stderr: Receiver, out: &mpsc::Sender<GuestFrame>
     }
 }
 
+/// Where a command's input goes.
+enum Inlet {
+    Relay(UnixStream),
+    Terminal(Sender),
+}
+
+impl Inlet {
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Relay(socket) => socket.write_all(bytes).await,
+            Self::Terminal(terminal) => terminal.write_all(bytes).await,
+        }
+    }
+}
+
+/// Where a command's output comes from.
+enum Outlet {
+    Relay(UnixStream),
+    Terminal(Receiver),
+}
+
 /// One of a command's output streams.
 struct Source {
-    pipe: Option<Receiver>,
+    outlet: Option<Outlet>,
     buffer: BytesMut,
     make: fn(Output) -> GuestFrame,
 }
 
 impl Source {
-    fn new(pipe: Receiver, make: fn(Output) -> GuestFrame) -> Self {
-        Self { pipe: Some(pipe), buffer: BytesMut::new(), make }
+    fn new(outlet: Outlet, make: fn(Output) -> GuestFrame) -> Self {
+        Self { outlet: Some(outlet), buffer: BytesMut::new(), make }
     }
 
     /// Reads what there is; `None` at the end, from then on.
     async fn read(&mut self) -> Option<Bytes> {
-        let pipe = self.pipe.as_mut()?;
+        let outlet = self.outlet.as_mut()?;
         self.buffer.reserve(MAX_OUTPUT);
         let mut room = bytes::BufMut::limit(&mut self.buffer, MAX_OUTPUT);
-        match pipe.read_buf(&mut room).await {
+        let read = match outlet {
+            Outlet::Relay(socket) => socket.read_buf(&mut room).await,
+            Outlet::Terminal(terminal) => terminal.read_buf(&mut room).await,
+        };
+        match read {
             Ok(n_bytes) if n_bytes > 0 => Some(self.buffer.split().freeze()),
             _ => {
-                self.pipe = None;
+                self.outlet = None;
                 None
             }
         }
     }
 
-    /// Reads without waiting. Asks the kernel itself: the runtime may not have heard of the last bytes yet.
-    fn read_now(&mut self) -> Option<Bytes> {
-        let mut buffer = vec![0; MAX_OUTPUT];
-        let n_bytes = rustix::io::read(self.pipe.as_ref()?.as_fd(), &mut buffer).ok().filter(|n| *n > 0)?;
-        buffer.truncate(n_bytes);
-        Some(buffer.into())
+    fn ask_for_the_rest(&self) {
+        if let Some(Outlet::Relay(socket)) = &self.outlet {
+            relay::ask_for_the_rest(socket);
+        }
+    }
+
+    /// Reads what is left when the command's tree is gone.
+    async fn read_rest(&mut self) -> Option<Bytes> {
+        match self.outlet.as_ref()? {
+            // Something beyond the tree may hold the pipe, and hold it up.
+            Outlet::Relay(_) => timeout(GRACE, self.read()).await.ok()?,
+            // The kernel itself is asked: the runtime may not have heard of the last bytes yet.
+            Outlet::Terminal(terminal) => {
+                let mut buffer = vec![0; MAX_OUTPUT];
+                let n_bytes = rustix::io::read(terminal.as_fd(), &mut buffer).ok().filter(|n| *n > 0)?;
+                buffer.truncate(n_bytes);
+                Some(buffer.into())
+            }
+        }
     }
 
     fn frame(&self, bytes: Bytes, written: &mut u64) -> GuestFrame {

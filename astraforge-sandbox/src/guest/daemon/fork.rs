@@ -3,7 +3,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::RawFd,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -40,8 +40,34 @@ pub(super) fn fork(work: impl FnOnce() -> io::Result<()>) -> io::Result<i32> {
     forked
 }
 
-/// Closes all descriptors from `first` on, in a forked child.
-pub(super) fn close_from(first: RawFd) {
+/// Moves descriptors of the daemon to `first` and the numbers that follow, and closes all others above, in a forked
+/// child. Those that are not standard streams are closed on exec.
+pub(super) fn keep_only<const N: usize>(kept: [&OwnedFd; N], first: RawFd) -> io::Result<[OwnedFd; N]> {
+    /// Above all targets: one of the descriptors may sit where another belongs.
+    const AWAY: RawFd = 16;
+    let mut moved = Vec::with_capacity(N);
+    for source in kept {
+        moved.push(rustix::io::fcntl_dupfd_cloexec(source, AWAY)?);
+    }
+    for (source, target) in moved.iter().zip(first..) {
+        let flags = if target > libc::STDERR_FILENO { libc::O_CLOEXEC } else { 0 };
+        #[expect(unsafe_code, reason = "the target is a number, not a descriptor that somebody owns")]
+        // SAFETY: replaces descriptors that only the daemon's code knows, none of which runs in this process.
+        if unsafe { libc::dup3(source.as_raw_fd(), target, flags) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // Closed with all others.
+    moved.into_iter().for_each(std::mem::forget);
+    close_from(first + RawFd::try_from(N).map_err(io::Error::other)?);
+    let mut next = first..;
+    #[expect(unsafe_code, reason = "the descriptors were made above, by number")]
+    // SAFETY: nothing else in this process owns them.
+    Ok([(); N].map(|()| unsafe { OwnedFd::from_raw_fd(next.next().unwrap_or_default()) }))
+}
+
+/// Closes all descriptors from `first` on.
+fn close_from(first: RawFd) {
     #[expect(unsafe_code, reason = "closes descriptors that the daemon's values own, none of which is used again")]
     // SAFETY: no code of the daemon runs in this process, so nobody uses the closed descriptors.
     unsafe {

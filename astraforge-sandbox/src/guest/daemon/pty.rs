@@ -12,7 +12,12 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 
 /// The daemon's side of a terminal.
 pub(super) struct Pty {
-    master: OwnedFd,
+    /// What the command reads.
+    pub(super) input: Sender,
+    /// What it writes.
+    pub(super) output: Receiver,
+    /// What its size is set with.
+    pub(super) master: OwnedFd,
     /// Where the command opens its side.
     pub(super) path: String,
 }
@@ -26,14 +31,9 @@ impl Pty {
         unlockpt(&master)?;
         let path = ptsname(&master, Vec::new())?.into_string().map_err(io::Error::other)?;
         resize(&master, size)?;
-        Ok(Self { master, path })
-    }
-
-    /// What the command reads, what it writes, and what its size is set with.
-    pub(super) fn split(self) -> io::Result<(Sender, Receiver, OwnedFd)> {
-        let sender = Sender::from_owned_fd_unchecked(self.master.try_clone()?)?;
-        let receiver = Receiver::from_owned_fd_unchecked(self.master.try_clone()?)?;
-        Ok((sender, receiver, self.master))
+        let input = Sender::from_owned_fd_unchecked(master.try_clone()?)?;
+        let output = Receiver::from_owned_fd_unchecked(master.try_clone()?)?;
+        Ok(Self { input, output, master, path })
     }
 }
 

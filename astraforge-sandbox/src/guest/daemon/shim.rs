@@ -16,15 +16,15 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
         UnixStream,
-        unix::{
-            OwnedReadHalf, OwnedWriteHalf,
-            pipe::{Receiver, Sender},
-        },
+        unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::oneshot,
 };
 
-use super::children::Children;
+use super::{
+    children::Children,
+    relay::{Pipes, Streams},
+};
 
 /// What a shim is to run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,9 +98,7 @@ impl Report {
 #[derive(Debug)]
 pub(super) struct Shim {
     pub(super) pid: i32,
-    pub(super) stdin: Sender,
-    pub(super) stdout: Receiver,
-    pub(super) stderr: Receiver,
+    pub(super) streams: Streams,
     pub(super) reports: Reports,
     pub(super) orders: Orders,
     /// Closes when the shim itself is dead.
@@ -123,19 +121,12 @@ impl Shim {
         let (from_stderr, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
         let (control, shim_control) = StdUnixStream::pair()?;
         control.set_nonblocking(true)?;
+        let streams = Streams::relay(children, Pipes { stdin: to_stdin, stdout: from_stdout, stderr: from_stderr })?;
         let ends = process::Ends { stdin, stdout, stderr, control: OwnedFd::from(shim_control) };
         let pid = process::fork(ends)?;
         let death = children.adopt(pid);
         let (reports, orders) = UnixStream::from_std(control)?.into_split();
-        Ok(Self {
-            pid,
-            stdin: Sender::from_owned_fd(to_stdin)?,
-            stdout: Receiver::from_owned_fd(from_stdout)?,
-            stderr: Receiver::from_owned_fd(from_stderr)?,
-            reports: Reports(reports),
-            orders: Orders(orders),
-            death,
-        })
+        Ok(Self { pid, streams, reports: Reports(reports), orders: Orders(orders), death })
     }
 
     /// Starts the command of a [`Job`] on the wire.

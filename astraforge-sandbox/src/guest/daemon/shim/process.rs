@@ -5,7 +5,7 @@ use std::{
     io::{self, Read, Write},
     mem::MaybeUninit,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{FromRawFd, OwnedFd},
         unix::net::UnixStream,
     },
     time::Duration,
@@ -30,8 +30,6 @@ use crate::guest::{
 /// Rounds of killing after which processes are stopped first.
 const QUICK_ROUNDS: usize = 3;
 const MAX_REASON: usize = 2048;
-/// Where the control socket ends up; above it a shim keeps nothing open.
-const CONTROL: RawFd = 3;
 
 /// The shim's ends of what connects it with the daemon.
 pub(super) struct Ends {
@@ -49,14 +47,16 @@ pub(super) fn fork(ends: Ends) -> io::Result<i32> {
 fn live(ends: &Ends) -> io::Result<()> {
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(Some(getpid()))?;
-    let mut control = take_descriptors(ends)?;
+    let [stdin, stdout, stderr, control] =
+        fork::keep_only([&ends.stdin, &ends.stdout, &ends.stderr, &ends.control], libc::STDIN_FILENO)?;
+    let mut control = UnixStream::from(control);
     let deaths = watch_children()?;
     let Some(job) = read_job(&mut control)? else { return Ok(()) };
     control.write_all(&Report::Taken.to_wire())?;
     match start(&job) {
         Ok(pid) => {
             // The command alone holds its streams from here on, or its end would not be their end.
-            close_streams();
+            drop((stdin, stdout, stderr));
             control.write_all(&Report::Started.to_wire())?;
             let exit = supervise(pid, &mut control, &deaths);
             control.write_all(&Report::Ended(exit).to_wire())
@@ -182,41 +182,6 @@ fn wait_for_death(deaths: &OwnedFd, at_most: Duration) {
 fn forget_deaths(deaths: &OwnedFd) {
     let mut buffer = [0; size_of::<libc::signalfd_siginfo>()];
     while rustix::io::read(deaths, &mut buffer).is_ok_and(|n_bytes| n_bytes > 0) {}
-}
-
-/// Moves the shim's ends to descriptors 0 to 3 and closes all others, which are the daemon's and other commands'.
-fn take_descriptors(ends: &Ends) -> io::Result<UnixStream> {
-    let sources = [&ends.stdin, &ends.stdout, &ends.stderr, &ends.control];
-    // First out of the way: one of them may sit where another belongs.
-    let mut moved = Vec::with_capacity(sources.len());
-    for source in sources {
-        moved.push(rustix::io::fcntl_dupfd_cloexec(source, 16)?);
-    }
-    for (source, target) in moved.iter().zip(0..) {
-        let flags = if target == CONTROL { libc::O_CLOEXEC } else { 0 };
-        #[expect(unsafe_code, reason = "the target is a number, not a descriptor that somebody owns")]
-        // SAFETY: replaces descriptors that only the daemon's code knows, none of which runs in this process.
-        let result = unsafe { libc::dup3(source.as_raw_fd(), target, flags) };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    // Closed with all others.
-    moved.into_iter().for_each(std::mem::forget);
-    fork::close_from(CONTROL + 1);
-    #[expect(unsafe_code, reason = "the descriptor was made above, by number")]
-    // SAFETY: descriptor 3 is the control socket, and nothing else in this process owns it.
-    Ok(unsafe { UnixStream::from_raw_fd(CONTROL) })
-}
-
-fn close_streams() {
-    for fd in 0..CONTROL {
-        #[expect(unsafe_code, reason = "the descriptors were made by number")]
-        // SAFETY: descriptors 0 to 2 are the command's streams, which nothing in this process uses.
-        unsafe {
-            libc::close(fd);
-        }
-    }
 }
 
 /// Returns a descriptor that is readable when a child died. All signals are blocked in a shim.
