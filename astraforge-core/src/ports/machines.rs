@@ -5,8 +5,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,6 +21,21 @@ use crate::{
 
 /// Bytes as they come. An error is the last item.
 pub type ByteStream = BoxStream<'static, Result<Bytes, SessionError>>;
+
+/// Reads the contents of the file at `path` to their end, when they are at most `max_bytes` bytes.
+///
+/// # Errors
+/// [`SessionError::TooLarge`] as soon as there are more, or that of the stream.
+pub async fn read_whole(mut contents: ByteStream, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
+    let mut whole = BytesMut::new();
+    while let Some(bytes) = contents.next().await.transpose()? {
+        if (whole.len() + bytes.len()) as u64 > max_bytes {
+            return Err(SessionError::TooLarge { path: path.to_owned(), max_bytes });
+        }
+        whole.extend_from_slice(&bytes);
+    }
+    Ok(whole.freeze())
+}
 
 /// Makes, finds and removes machines on one driver.
 ///

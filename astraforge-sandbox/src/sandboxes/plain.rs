@@ -8,14 +8,14 @@ use astraforge_core::{
     files::{DownloadRequest, Existing, FileEvent, FileReply, FileRequest, Roots, UploadRequest, WatchRequest},
     id::SandboxId,
     ports::{
-        machines::{ByteStream, Machine, Usage},
+        machines::{ByteStream, Machine, Usage, read_whole},
         sessions::{Execution, Session, SessionError},
     },
     process::{Process, ProcessName, ProcessTag},
     session::{Command, Signal},
 };
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt, stream, stream::BoxStream};
 
 use self::start::Starter;
@@ -56,15 +56,7 @@ impl Session for PlainSession {
     async fn read_file(&self, path: &str, max_bytes: u64) -> Result<Bytes, SessionError> {
         let limit = Some(max_bytes.saturating_add(1));
         let request = DownloadRequest { roots: Roots::everywhere(), path: path.to_owned(), offset: 0, limit };
-        let mut pieces = self.download(request).await?;
-        let mut contents = BytesMut::new();
-        while let Some(bytes) = pieces.next().await.transpose()? {
-            if (contents.len() + bytes.len()) as u64 > max_bytes {
-                return Err(SessionError::TooLarge { path: path.to_owned(), max_bytes });
-            }
-            contents.extend_from_slice(&bytes);
-        }
-        Ok(contents.freeze())
+        read_whole(self.download(request).await?, path, max_bytes).await
     }
 
     async fn write_file(&self, path: &str, contents: Bytes, mode: u32) -> Result<(), SessionError> {

@@ -5,9 +5,12 @@ use astraforge_core::{
     files::{
         DownloadRequest, Existing, FileEvent, FileReply, FileRequest, FileVerb, Roots, UploadRequest, WatchRequest,
     },
-    ports::{machines::ByteStream, sessions::SessionError},
+    ports::{
+        machines::{ByteStream, read_whole},
+        sessions::SessionError,
+    },
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
@@ -32,15 +35,7 @@ impl GuestClient {
             // One more than is wanted tells that there is more.
             limit: Some(max_bytes.saturating_add(1)),
         };
-        let mut pieces = self.download(request).await?;
-        let mut contents = BytesMut::new();
-        while let Some(bytes) = pieces.next().await.transpose()? {
-            if (contents.len() + bytes.len()) as u64 > max_bytes {
-                return Err(SessionError::TooLarge { path: path.to_owned(), max_bytes });
-            }
-            contents.extend_from_slice(&bytes);
-        }
-        Ok(contents.freeze())
+        read_whole(self.download(request).await?, path, max_bytes).await
     }
 
     /// Writes a file whole or not at all, making the folders above it. A symbolic link at `path` is replaced.
