@@ -73,7 +73,9 @@ fn ask(target: &str) -> String {
 
 /// What a program inside hears first when it asks for `target`.
 async fn connect(sandbox: &Fixture, target: &str) -> String {
-    let line = format!("{} sed '/hello/q; /^AstraForge/q' <&3", ask(target));
+    // Not sed: some wait for the next line before they end with this one.
+    let hear = r#"while IFS= read -r line <&3; do printf '%s\n' "$line"; case $line in *hello* | AstraForge*) break ;; esac; done"#;
+    let line = format!("{} {hear}", ask(target));
     let output = sandbox.run(Command::new(["bash", "-c", &line])).await;
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
