@@ -70,16 +70,12 @@ fn test_programs(context: &Context<'_>) -> anyhow::Result<Vec<PathBuf>> {
 #[derive(Debug)]
 pub(super) struct Home {
     root: PathBuf,
-    /// Where the tests start: the crate's folder, as under cargo, if `nobody` may enter it.
-    working: PathBuf,
 }
 
 impl Home {
     pub(super) fn create(context: &Context<'_>) -> anyhow::Result<Self> {
         let root = std::env::temp_dir().join(format!("astraforge-rootless-{}", std::process::id()));
-        let sources = context.workspace.root.join(CRATE);
-        let working = if may_enter(&sources) { sources } else { root.clone() };
-        let home = Self { root, working };
+        let home = Self { root };
         for folder in ["", "debug", "debug/deps", "guest", "tmp"] {
             let path = home.root.join(folder);
             fs::create_dir(&path).with_context(|| format!("could not create {}", path.display()))?;
@@ -89,7 +85,17 @@ impl Home {
         fs::copy(context.workspace.guest(), home.guest()).context("the guest is not built")?;
         let attacker = |guest: PathBuf| guest.with_file_name("astraforge-attacker");
         fs::copy(attacker(context.workspace.guest()), attacker(home.guest())).context("the attacker is not built")?;
+        // What tests read at run time. The checkout itself may be in a folder that only root may enter.
+        for part in [CRATE, "fuzz/corpus"] {
+            let copy = home.sources().join(part);
+            fs::create_dir_all(&copy)?;
+            process::run(Command::new("cp").arg("-r").arg(context.workspace.root.join(part).join(".")).arg(&copy))?;
+        }
         Ok(home)
+    }
+
+    fn sources(&self) -> PathBuf {
+        self.root.join("sources")
     }
 
     fn guest(&self) -> PathBuf {
@@ -103,7 +109,10 @@ impl Home {
         fs::copy(program, &copy).with_context(|| format!("could not copy {}", program.display()))?;
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]).arg(copy);
-        command.current_dir(&self.working).env_clear();
+        // As under cargo.
+        let folder = self.sources().join(CRATE);
+        command.current_dir(&folder).env_clear().env("CARGO_MANIFEST_DIR", &folder);
+        command.env("INSTA_WORKSPACE_ROOT", self.sources()).env("INSTA_UPDATE", "no");
         command.env("HOME", &self.root).env("TMPDIR", self.root.join("tmp")).env("USER", "nobody");
         command.env(attack::VARIABLE, self.guest().with_file_name("astraforge-attacker"));
         command.env(guest::VARIABLE, self.guest()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -117,9 +126,4 @@ impl Drop for Home {
             println!("could not remove {}: {error}", self.root.display());
         }
     }
-}
-
-/// Whether everyone may pass through every folder down to `path`.
-fn may_enter(path: &Path) -> bool {
-    path.ancestors().all(|folder| fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o005 == 0o005))
 }
