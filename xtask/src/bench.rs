@@ -3,12 +3,14 @@
 mod comparison;
 mod demo;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use self::comparison::Measurement;
+use crate::cluster::{self, Cluster};
+use crate::docker::{self, Engine};
 use crate::workspace::Workspace;
 use crate::{guest, process};
 
@@ -27,6 +29,8 @@ pub(crate) struct BenchArguments {
 enum Section {
     /// From nothing to the first command, and commands in a live sandbox.
     Sandbox,
+    /// Pods as sandboxes, on a cluster of our own.
+    Kubernetes,
     /// What the LLM proxy adds to a call.
     Proxy,
     /// Where the time of the demo goes.
@@ -37,10 +41,12 @@ enum Section {
 pub(crate) fn run(workspace: &Workspace, arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let chosen = |section: Section| arguments.sections.is_empty() || arguments.sections.contains(&section);
     let mut failed = false;
-    for section in [Section::Sandbox, Section::Proxy, Section::Demo].into_iter().filter(|it| chosen(*it)) {
+    let all = [Section::Sandbox, Section::Kubernetes, Section::Proxy, Section::Demo];
+    for section in all.into_iter().filter(|it| chosen(*it)) {
         let measured = match section {
             Section::Sandbox => sandbox(workspace, &arguments.profile),
-            Section::Proxy => program(workspace, &arguments.profile, "astraforge-codex", "proxy", &[]),
+            Section::Kubernetes => kubernetes(workspace, &arguments.profile),
+            Section::Proxy => program(workspace, &arguments.profile, "astraforge-codex", "proxy", |_| ()),
             Section::Demo => demo::run(workspace),
         };
         if let Err(error) = measured {
@@ -51,15 +57,46 @@ pub(crate) fn run(workspace: &Workspace, arguments: &BenchArguments) -> anyhow::
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Native sandboxes, and those on a Docker engine of our own where one can be started.
 fn sandbox(workspace: &Workspace, profile: &str) -> anyhow::Result<()> {
-    let guest = guest::build(workspace)?.display().to_string();
-    program(workspace, profile, "astraforge-sandbox", "sandbox", &["--guest", &guest])
+    let guest = guest::build(workspace)?;
+    let engine = match docker::obstacle(false)? {
+        None => Some(Engine::start_with_test_image(workspace)?),
+        Some(_) => None,
+    };
+    program(workspace, profile, "astraforge-sandbox", "sandbox", |bench| {
+        bench.arg("--guest").arg(&guest);
+        if let Some(engine) = &engine {
+            bench.args(["--docker", docker::image::TEST]).env("DOCKER_HOST", engine.host());
+        }
+    })
+}
+
+fn kubernetes(workspace: &Workspace, profile: &str) -> anyhow::Result<()> {
+    if let Some(obstacle) = cluster::obstacle() {
+        bail!("no cluster can be started here: {obstacle}");
+    }
+    if !cluster::is_installed() {
+        bail!("the cluster's programs are not on this machine; `cargo xtask cluster -- true` installs and builds them");
+    }
+    let guest = guest::build(workspace)?;
+    let cluster = Cluster::start(workspace, &guest)?;
+    program(workspace, profile, "astraforge-sandbox", "sandbox", |bench| {
+        cluster.tell(bench.arg("--guest").arg(&guest).args(["--kubernetes", cluster::TEST_IMAGE]));
+    })
 }
 
 /// Runs a crate's own bench program and compares what it prints.
-fn program(workspace: &Workspace, profile: &str, package: &str, bench: &str, options: &[&str]) -> anyhow::Result<()> {
-    let mut cargo = workspace.cargo(["bench", "--quiet", "--locked", "--package", package, "--bench", bench]);
-    cargo.args(["--profile", profile, "--"]).args(options);
+fn program(
+    workspace: &Workspace,
+    profile: &str,
+    package: &str,
+    bench: &str,
+    options: impl FnOnce(&mut Command),
+) -> anyhow::Result<()> {
+    let mut cargo = workspace.cargo(["bench", "--quiet", "--locked", "--package", package, "--all-features"]);
+    cargo.args(["--bench", bench, "--profile", profile, "--"]);
+    options(&mut cargo);
     let line = process::line(&cargo);
     let output = process::read(&mut cargo)?;
     let measurements: Vec<Measurement> = output.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();

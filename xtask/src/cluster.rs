@@ -46,15 +46,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &ClusterArguments) -> anyhow
     let interruption = Interruption::listen()?;
     let cluster = Cluster::start(workspace, &guest)?;
     println!("export KUBECONFIG={} {VARIABLE}=1", cluster.kubeconfig().display());
-    let mut command = Command::new("sleep");
-    command.arg("infinity");
-    if let [program, arguments @ ..] = arguments.command.as_slice() {
-        command = Command::new(program);
-        command.args(arguments);
-    }
-    let status = interruption.run(cluster.tell(&mut command))?;
+    let status = interruption.run_or_wait(&arguments.command, |command| {
+        cluster.tell(command);
+    })?;
     drop(cluster);
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(process::exit_code(status))
 }
 
 /// Why no cluster can be started on this machine, if that is so.

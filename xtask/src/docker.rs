@@ -6,14 +6,16 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{process, workspace::Workspace};
+use clap::Args;
+
+use crate::{demo::Interruption, guest, process, tools, workspace::Workspace};
 
 pub(crate) mod image;
 
@@ -41,10 +43,7 @@ pub(crate) fn obstacle(install: bool) -> anyhow::Result<Option<String>> {
     let is_there =
         || process::is_installed("dockerd") && process::is_installed("docker") && image::obstacle().is_none();
     if !is_there() && install && process::is_installed("apt-get") {
-        println!("installing docker.io and busybox-static with apt-get");
-        let mut apt = Command::new("apt-get");
-        apt.args(["install", "--yes", "--no-install-recommends", "docker.io", "busybox-static"]);
-        process::run(apt.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"))?;
+        tools::install_packages(&["docker.io", "busybox-static"])?;
     }
     if !process::is_installed("dockerd") || !process::is_installed("docker") {
         return Ok(Some("no Docker engine is installed: `apt-get install docker.io`".into()));
@@ -52,7 +51,42 @@ pub(crate) fn obstacle(install: bool) -> anyhow::Result<Option<String>> {
     Ok(image::obstacle())
 }
 
+/// What is to be done with the engine.
+#[derive(Debug, Args)]
+pub(crate) struct EngineArguments {
+    /// A command to run while it is up, with DOCKER_HOST set; without one, it stays up until Ctrl-C
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+/// Starts an engine for a command, or for a person.
+pub(crate) fn run(workspace: &Workspace, arguments: &EngineArguments) -> anyhow::Result<ExitCode> {
+    if let Some(obstacle) = obstacle(true)? {
+        bail!("no engine can be started here: {obstacle}");
+    }
+    let guest = guest::build(workspace)?;
+    let interruption = Interruption::listen()?;
+    let engine = Engine::start_with_test_image(workspace)?;
+    let (host, socket, image) = (engine.host(), engine.socket(), image::TEST);
+    println!("export DOCKER_HOST={host} {VARIABLE}={} SANDBOX_IMAGE={image}", socket.display());
+    let status = interruption.run_or_wait(&arguments.command, |command| {
+        command.env("DOCKER_HOST", host).env(VARIABLE, socket).env("SANDBOX_IMAGE", image).env(guest::VARIABLE, guest);
+    })?;
+    drop(engine);
+    Ok(process::exit_code(status))
+}
+
 impl Engine {
+    /// Starts the engine and gives it the image of the tests.
+    pub(crate) fn start_with_test_image(workspace: &Workspace) -> anyhow::Result<Self> {
+        let engine = Self::start(workspace)?;
+        println!("an engine of our own answers at {}", engine.host());
+        let scratch = workspace.target.join("docker-image");
+        fs::create_dir_all(&scratch)?;
+        image::load_test(&engine, &scratch)?;
+        Ok(engine)
+    }
+
     /// Starts the engine and waits until it answers.
     pub(crate) fn start(workspace: &Workspace) -> anyhow::Result<Self> {
         let run = std::env::temp_dir().join(format!("astraforge-docker-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! Developer tasks: `cargo xtask test`, `guest`, `cluster`, `tidy`, `bench`, `chaos`, `fuzz`.
+//! Developer tasks: `cargo xtask test`, `guest`, `cluster`, `engine`, `tidy`, `bench`, `chaos`, `fuzz`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer tool talks to the terminal")]
 
 mod bench;
@@ -42,6 +42,8 @@ enum Task {
     Bench(bench::BenchArguments),
     /// Start a Kubernetes of one node for tests, until Ctrl-C or as long as a command runs.
     Cluster(cluster::ClusterArguments),
+    /// Start a Docker engine for tests, until Ctrl-C or as long as a command runs.
+    Engine(docker::EngineArguments),
     /// Kill servers, commands and sandboxes at random points, and look what is lost or left.
     Chaos(chaos::ChaosArguments),
     /// Feed what reads hostile input with whatever comes to a fuzzer's mind.
@@ -70,6 +72,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         }
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Cluster(arguments) => cluster::run(&workspace, &arguments),
+        Task::Engine(arguments) => docker::run(&workspace, &arguments),
         Task::Chaos(arguments) => chaos::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Tidy => {

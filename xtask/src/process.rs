@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,11 @@ pub(crate) fn ensure_success(command: &Command, status: ExitStatus) -> anyhow::R
         bail!("`{}` failed ({status})", line(command));
     }
     Ok(())
+}
+
+/// What to end with after a command that ended so.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// The command as a person would type it.

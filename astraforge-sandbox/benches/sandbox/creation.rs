@@ -12,7 +12,10 @@ use astraforge_core::{
 };
 use astraforge_sandbox::{driver::DynSandboxDriver, native::NativeDriver, sandboxes::Sandboxes};
 
-use crate::samples::{Failure, Section, runs, time};
+use crate::{
+    containers::Engine,
+    samples::{Failure, Section, runs, time},
+};
 
 const N_ROUNDS: usize = 60;
 /// A container takes half a second, so there are fewer.
@@ -23,10 +26,14 @@ const BWRAP: &str = "bwrap --unshare-all --die-with-parent --new-session --ro-bi
     --symlink usr/lib /lib --symlink usr/lib64 /lib64 --proc /proc --dev /dev --tmpfs /tmp --tmpfs /workspace \
     --chdir /workspace true";
 
-const CREATE: Section = Section { name: "create", what: "create, then run `true` to its end" };
-const DESTROY: Section = Section { name: "destroy", what: "remove it, processes first" };
+pub(crate) const CREATE: Section = Section { name: "create", what: "create, then run `true` to its end" };
+pub(crate) const DESTROY: Section = Section { name: "destroy", what: "remove it, processes first" };
 
-pub(crate) async fn measure(sandboxes: &Sandboxes, driver: Arc<NativeDriver>) -> Result<(), Failure> {
+pub(crate) async fn measure(
+    sandboxes: &Sandboxes,
+    driver: Arc<NativeDriver>,
+    engine: Option<&Engine>,
+) -> Result<(), Failure> {
     let has_bwrap = runs("bwrap --version").await;
     let (mut ours, mut removal, mut bwrap) = (Vec::new(), Vec::new(), Vec::new());
     let (pooled, mut prepared) = (Sandboxes::new(Arc::clone(&driver) as DynSandboxDriver), Vec::new());
@@ -50,12 +57,16 @@ pub(crate) async fn measure(sandboxes: &Sandboxes, driver: Arc<NativeDriver>) ->
     } else {
         CREATE.leave_out("bwrap", "bwrap does not run here: `apt-get install bubblewrap`");
     }
-    containers().await?;
+    match engine {
+        Some(engine) => containers(engine).await?,
+        None => CREATE.leave_out("docker run", "no Docker engine: `apt-get install docker.io`"),
+    }
     DESTROY.print("native", "Sandboxes::destroy", &removal);
     Ok(())
 }
 
-async fn one_sandbox(sandboxes: &Sandboxes) -> Result<(Duration, Duration), Failure> {
+/// Makes and removes one, and returns how long both took.
+pub(crate) async fn one_sandbox(sandboxes: &Sandboxes) -> Result<(Duration, Duration), Failure> {
     let id = SandboxId::random();
     let start = Instant::now();
     let session = sandboxes.create(id, SandboxSpec::default(), Vec::new()).await?;
@@ -66,25 +77,20 @@ async fn one_sandbox(sandboxes: &Sandboxes) -> Result<(Duration, Duration), Fail
     Ok((created, start.elapsed()))
 }
 
-/// Times a container engine, if one answers and has an image at hand.
-async fn containers() -> Result<(), Failure> {
-    let Some(image) = image().await else {
-        CREATE.leave_out("docker run", "no Docker engine with an image answers here");
-        return Ok(());
-    };
-    let command = format!("docker run --rm --network none {image} true");
-    let mut samples = Vec::new();
-    for _ in 0..N_CONTAINERS {
-        samples.push(time(&command).await?);
+/// Times sandboxes in containers beside bare containers.
+async fn containers(engine: &Engine) -> Result<(), Failure> {
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for round in 0..=N_CONTAINERS {
+        let (created, _) = one_sandbox(&engine.sandboxes).await?;
+        let baseline = time(&engine.run()).await?;
+        if round > 0 {
+            ours.push(created);
+            bare.push(baseline);
+        }
     }
-    CREATE.print("docker run", &command, &samples);
+    CREATE.print("docker run", &engine.run(), &bare);
+    CREATE.print("docker", "Sandboxes::create + exec true + collect", &ours);
     Ok(())
-}
-
-/// The first image of the Docker engine, if one answers.
-pub(crate) async fn image() -> Option<String> {
-    let images = tokio::process::Command::new("docker").args(["image", "ls", "--quiet"]).output().await.ok()?;
-    String::from_utf8_lossy(&images.stdout).lines().next().map(str::to_owned)
 }
 
 /// Runs `true` to its end.

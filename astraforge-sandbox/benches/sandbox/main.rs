@@ -10,12 +10,14 @@ use astraforge_sandbox::{
     sandboxes::Sandboxes,
 };
 
-use self::samples::Failure;
+use self::{containers::Engine, samples::Failure};
 
 mod commands;
+mod containers;
 mod creation;
 mod crowd;
 mod files;
+mod pods;
 mod samples;
 mod snapshots;
 
@@ -24,18 +26,30 @@ const POOL: usize = 4;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip_while(|it| it != "--guest").skip(1);
-    let Some(guest) = arguments.next() else {
+    let Some(guest) = argument("--guest") else {
         return Err("run it as `cargo xtask bench sandbox`".into());
     };
+    let guest = Path::new(&guest);
     let state = tempfile::tempdir()?;
-    let driver = NativeDriver::new(NativeConfig::new(state.path(), Path::new(&guest)))?;
+    let driver = NativeDriver::new(NativeConfig::new(state.path(), guest))?;
     let sandboxes = Sandboxes::new(Arc::new(driver));
+    if let Some(image) = argument("--kubernetes") {
+        return pods::measure(&sandboxes, &image).await;
+    }
+    let engine = match argument("--docker") {
+        Some(image) => Some(Engine::connect(guest, image).await?),
+        None => None,
+    };
     let stock = tempfile::tempdir()?;
-    let pooled = NativeDriver::new(NativeConfig::new(stock.path(), Path::new(&guest)).with_pool(POOL))?;
-    creation::measure(&sandboxes, Arc::new(pooled)).await?;
-    commands::measure(&sandboxes).await?;
+    let pooled = NativeDriver::new(NativeConfig::new(stock.path(), guest).with_pool(POOL))?;
+    creation::measure(&sandboxes, Arc::new(pooled), engine.as_ref()).await?;
+    commands::measure(&sandboxes, engine.as_ref()).await?;
     files::measure(&sandboxes).await?;
     snapshots::measure(&sandboxes).await?;
     crowd::measure(&sandboxes, state.path()).await
+}
+
+/// The word after `name`.
+fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|it| it != name).nth(1)
 }

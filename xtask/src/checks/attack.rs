@@ -21,26 +21,33 @@ fn program(context: &Context<'_>) -> anyhow::Result<PathBuf> {
 /// Runs the suite on the native driver, as whoever we are and, if that is root, as an ordinary user too.
 pub(crate) fn native(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
     let program = program(context)?;
-    let mut failed = Vec::new();
-    let mut attack = |who: &str, command: &mut Command| -> anyhow::Result<()> {
-        command.args(["sandbox", "attack", "--driver", "native"]);
-        println!("\n{} ({who})", process::line(command));
-        let (status, _) = process::run_and_read(command)?;
-        if !status.success() {
-            failed.push(who.to_owned());
-        }
-        Ok(())
-    };
     let mut own = Command::new(&program);
     own.env(guest::VARIABLE, context.workspace.guest());
-    attack(if rootless::is_root() { "as root" } else { "as an ordinary user" }, &mut own)?;
+    let mut fail = run("native", &mut own)?;
     let mut verdict = Verdict::Passed;
     if rootless::is_root() && process::is_installed("setpriv") {
         let home = rootless::Home::create(context)?;
-        attack("as an ordinary user", &mut home.command(&program)?)?;
+        println!("\nas an ordinary user:");
+        fail &= run("native", &mut home.command(&program)?)?;
     } else if rootless::is_root() {
         verdict = Verdict::PassedWith("as root alone: setpriv is missing".into());
     }
-    ensure!(failed.is_empty(), "attacks succeeded {}", failed.join(" and "));
+    ensure!(fail, "attacks succeeded");
     Ok(verdict)
+}
+
+/// Runs the suite on the driver `name`; `tell` tells the program where what this driver stands on is.
+pub(super) fn on(context: &Context<'_>, name: &str, tell: impl FnOnce(&mut Command)) -> anyhow::Result<()> {
+    let mut command = Command::new(program(context)?);
+    tell(command.env(guest::VARIABLE, context.workspace.guest()));
+    ensure!(run(name, &mut command)?, "attacks succeeded on {name}");
+    Ok(())
+}
+
+/// Whether all attacks fail.
+fn run(driver: &str, command: &mut Command) -> anyhow::Result<bool> {
+    command.args(["sandbox", "attack", "--driver", driver]);
+    println!("\n{}", process::line(command));
+    let (status, _) = process::run_and_read(command)?;
+    Ok(status.success())
 }

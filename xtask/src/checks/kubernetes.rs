@@ -1,10 +1,10 @@
-//! Runs the tests of the Kubernetes driver on a real cluster.
+//! Runs the tests of the Kubernetes driver on a real cluster, and attacks its sandboxes there.
 
 use std::process::Command;
 
 use super::stages::{count, in_workspace};
 use super::tally::Tally;
-use super::{Context, Verdict};
+use super::{Context, Verdict, attack};
 use crate::cluster::{self, Cluster};
 use crate::tools;
 
@@ -27,6 +27,9 @@ pub(crate) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<
     let cluster = Cluster::start(context.workspace, &context.workspace.guest())?;
     let mut command = command(context);
     run(context, cluster.tell(&mut command), tally)?;
+    attack::on(context, "k8s", |program| {
+        cluster.tell(program.env("SANDBOX_IMAGE", cluster::TEST_IMAGE).env("ACCEPT_UNENFORCED_EGRESS", "true"));
+    })?;
     Ok(Verdict::Passed)
 }
 

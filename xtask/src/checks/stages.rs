@@ -123,7 +123,7 @@ fn docs(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
 fn deny(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
     let mut installed = tools::DENY.install(context.workspace);
     if installed.is_err() && context.all && rootless::is_root() && process::is_installed("apt-get") {
-        process::run(Command::new("apt-get").args(["install", "--yes", "python3-pip"]))?;
+        tools::install_packages(&["python3-pip"])?;
         installed = tools::DENY.install(context.workspace);
     }
     let deny = match installed {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{process, workspace::Workspace};
+use crate::{process, tools, workspace::Workspace};
 
 /// What is built; with another version it is built anew.
 const VERSION: &str = "kubernetes-1.20.2";
@@ -43,15 +43,7 @@ impl Programs {
     pub(super) fn install(workspace: &Workspace) -> anyhow::Result<Self> {
         let missing = missing();
         if !missing.is_empty() {
-            println!("installing for the cluster: {}", missing.join(" "));
-            let mut apt = Command::new("apt-get");
-            apt.args(["-qq", "install", "--yes", "--no-install-recommends"]).args(&missing);
-            let apt = apt.env("DEBIAN_FRONTEND", "noninteractive");
-            // The lists of a fresh machine may be missing or old; fetching them first would cost every other one time.
-            if process::run(apt).is_err() {
-                process::run(Command::new("apt-get").args(["-qq", "update"]))?;
-                process::run(apt)?;
-            }
+            tools::install_packages(&missing)?;
         }
         let folder = cache()?.join(VERSION);
         if !folder.join(LAST).is_file() {

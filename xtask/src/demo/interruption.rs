@@ -72,6 +72,18 @@ impl Interruption {
         Ok(status)
     }
 
+    /// Runs the command of these words, which `tell` tells of what it may use; waits to be told to stop if there are none.
+    pub(crate) fn run_or_wait(&self, words: &[String], tell: impl FnOnce(&mut Command)) -> anyhow::Result<ExitStatus> {
+        let mut command = Command::new("sleep");
+        command.arg("infinity");
+        if let [program, arguments @ ..] = words {
+            command = Command::new(program);
+            command.args(arguments);
+        }
+        tell(&mut command);
+        self.run(&mut command)
+    }
+
     /// Fails if the demonstration was told to stop.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let is_told = self.is_told.load(Ordering::SeqCst);
