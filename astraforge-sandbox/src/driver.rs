@@ -9,7 +9,7 @@ use astraforge_core::{
         guest_service::GuestStream,
         machines::{Usage, WorkspaceOrigin},
     },
-    session::SandboxSpec,
+    session::{ByteSize, SandboxSpec},
 };
 use async_trait::async_trait;
 
@@ -185,4 +185,10 @@ pub enum DriverError {
         #[source]
         source: BoxError,
     },
+}
+
+/// How much of a memory limit one file system in memory may take: files count as memory, and a sandbox whose files took
+/// all of it could only be killed.
+pub(crate) fn room_for_files(memory: ByteSize) -> u64 {
+    memory.as_bytes() - memory.as_bytes() / 8
 }

@@ -8,8 +8,8 @@ use astraforge_core::{
     session::{ByteSize, Limit, ReadOnlyFolder, SandboxSpec, Strictness, Workspace},
 };
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountType,
-    MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
+    MountBindOptions, MountType, MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use super::{
@@ -18,8 +18,32 @@ use super::{
 };
 use crate::{
     container::{CONFIG_VARIABLE, ContainerConfig, GUEST, GUEST_FOLDER, HOME, WORKSPACE},
-    driver::{Access, Capabilities, DriverError, Enforcement},
+    driver::{Access, Capabilities, DriverError, Enforcement, room_for_files},
 };
+
+/// What tells of the host or its kernel: what engines mask by themselves, and what the attack suite found beside it.
+const MASKED: [&str; 20] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/bus",
+    "/proc/config.gz",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/kmsg",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/kernel/debug",
+    "/sys/kernel/tracing",
+    "/sys/kernel/vmcoreinfo",
+];
 
 /// What a container is made from, beside the sandbox's own wishes.
 pub(super) struct Surroundings<'a> {
@@ -158,6 +182,8 @@ fn host(id: SandboxId, spec: &SandboxSpec, around: &Surroundings<'_>) -> Result<
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(security(&config.seccomp)),
         ipc_mode: Some("private".to_owned()),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        masked_paths: Some(MASKED.map(str::to_owned).into()),
         privileged: Some(false),
         // The guest reaps what is left; without it somebody else has to.
         init: Some(capabilities.access == Access::PlainExec),
@@ -185,22 +211,27 @@ fn files(
         Access::PlainExec => Vec::new(),
     };
     let user = config.user;
-    let memory = |size: Option<u64>, mode: &str| {
-        let size = size.map(|size| format!(",size={size}")).unwrap_or_default();
-        format!("rw,nosuid,nodev,exec,uid={},gid={},mode={mode}{size}", user.uid, user.gid)
+    let room = match around.capabilities.memory {
+        Enforcement::Hard => room_for_files(spec.limits.memory.max),
+        _ => u64::MAX,
     };
-    let tmp = Some(spec.tmp_size.as_bytes());
+    // A file for each 4 KiB: an empty one takes memory too.
+    let memory = |size: ByteSize, mode: &str| {
+        let size = size.as_bytes().min(room);
+        let (uid, gid, inodes) = (user.uid, user.gid, (size / 4096).max(1024));
+        format!("rw,nosuid,nodev,exec,uid={uid},gid={gid},mode={mode},size={size},nr_inodes={inodes}")
+    };
     let mut tmpfs = HashMap::from([
-        ("/tmp".to_owned(), memory(tmp, "1777")),
-        ("/run".to_owned(), memory(tmp, "0755")),
-        (HOME.to_owned(), memory(tmp, "0755")),
+        ("/tmp".to_owned(), memory(spec.tmp_size, "1777")),
+        ("/run".to_owned(), memory(ByteSize::mib(16), "0755")),
+        (HOME.to_owned(), memory(spec.tmp_size, "0755")),
     ]);
     for folder in &config.tmpfs {
-        tmpfs.insert(path("that folder", folder)?, memory(tmp, "1777"));
+        tmpfs.insert(path("that folder", folder)?, memory(spec.tmp_size, "1777"));
     }
     match spec.workspace {
         Workspace::Tmpfs { size } => {
-            tmpfs.insert(WORKSPACE.to_owned(), memory(Some(size.as_bytes()), "0755"));
+            tmpfs.insert(WORKSPACE.to_owned(), memory(size, "0755"));
         }
         Workspace::Disk { size } => {
             held("size of a workspace on disk", &size, Enforcement::Soft)?;

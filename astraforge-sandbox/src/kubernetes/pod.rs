@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     container::{AGENT, CONFIG_VARIABLE, ContainerConfig, GUEST, GUEST_FOLDER, HOME, WORKSPACE},
-    driver::DriverError,
+    driver::{DriverError, room_for_files},
 };
 
 /// The container that the sandbox runs in.
@@ -227,6 +227,8 @@ fn volumes(spec: &SandboxSpec) -> Result<Vec<Volume>, DriverError> {
             "a pod may run on any node; put the files into the image",
         ));
     }
+    let room = ByteSize::bytes(room_for_files(spec.limits.memory.max));
+    let in_memory = |name, size: ByteSize| empty_dir(name, Some("Memory".to_owned()), Some(size.min(room)));
     let workspace = match spec.workspace {
         Workspace::Tmpfs { size } => in_memory("workspace", size),
         Workspace::Disk { size } if size.strictness == Strictness::Required => {
@@ -240,10 +242,6 @@ fn volumes(spec: &SandboxSpec) -> Result<Vec<Volume>, DriverError> {
     };
     let guest = empty_dir("guest", None, Some(ByteSize::mib(128)));
     Ok(vec![workspace, in_memory("tmp", spec.tmp_size), in_memory("home", home_size(spec)), guest])
-}
-
-fn in_memory(name: &str, size: ByteSize) -> Volume {
-    empty_dir(name, Some("Memory".to_owned()), Some(size))
 }
 
 fn empty_dir(name: &str, medium: Option<String>, size: Option<ByteSize>) -> Volume {

@@ -31,7 +31,7 @@ use super::{
     rootfs, state_folder, unsupported,
 };
 use crate::{
-    driver::{DriverError, Enforcement},
+    driver::{DriverError, Enforcement, room_for_files},
     guest::GuestConfig,
 };
 
@@ -231,7 +231,7 @@ impl Maker {
             root.show(source, target);
         }
         let memory = self.cgroups.enforcement(Controller::Memory) == Enforcement::Hard;
-        let room = if memory { in_memory(spec.limits.memory.max) } else { u64::MAX };
+        let room = if memory { room_for_files(spec.limits.memory.max) } else { u64::MAX };
         Ok(Shape {
             root,
             image: image.and_then(|it| it.folder.clone()),
@@ -394,12 +394,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
-/// Returns how many bytes of the memory one file system may take: files count as memory, and a sandbox whose files took
-/// all of it could only be killed.
-fn in_memory(limit: ByteSize) -> u64 {
-    limit.as_bytes() - limit.as_bytes() / 8
 }
 
 /// Ids of the host that stand behind agents: above those that systemd gives to containers and below its foreign ids, so

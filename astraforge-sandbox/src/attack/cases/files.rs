@@ -311,9 +311,7 @@ async fn growing(target: &Target) -> Judged {
 
 async fn sparse(target: &Target) -> Judged {
     let subject = target.sandbox(SandboxSpec::default()).await?;
-    subject
-        .shell("truncate -s 1T /workspace/sparse 2>/dev/null || dd if=/dev/null of=/workspace/sparse bs=1 seek=1T")
-        .await?;
+    subject.shell("dd if=/dev/null of=/workspace/sparse bs=1048576 seek=1048576").await?;
     let before = crate::attack::host::resident();
     let request = DownloadRequest {
         roots: Roots::default(),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fs,
     io::{self, Read, Write},
     mem::MaybeUninit,
     os::{
@@ -53,6 +54,8 @@ fn live(ends: &Ends) -> io::Result<()> {
     let deaths = watch_children()?;
     let Some(job) = read_job(&mut control)? else { return Ok(()) };
     control.write_all(&Report::Taken.to_wire())?;
+    // When the sandbox is out of memory its commands are to go, not the guest. Where that may not be said the kernel decides.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
     match start(&job) {
         Ok(pid) => {
             // The command alone holds its streams from here on, or its end would not be their end.
