@@ -14,7 +14,7 @@ use rustix::fs::{FileType, readlinkat};
 
 use super::{
     ArchiveError, at,
-    members::{self, Bounds, Kind, Member},
+    members::{self, Bounds, Kind, Member, kept_mode},
     walk::{Exclude, walk},
 };
 use crate::tree::Found;
@@ -85,7 +85,7 @@ fn face_of_member(member: &Member, contents: &mut dyn Read) -> Result<Face, Arch
 }
 
 fn face_of_file(found: &Found<'_>) -> Result<Option<Face>, ArchiveError> {
-    let mode = found.stat.st_mode & 0o777;
+    let mode = kept_mode(found.kind() == FileType::Directory, found.stat.st_mode);
     match found.kind() {
         FileType::Directory => Ok(Some(folder(mode))),
         FileType::Symlink => {

@@ -17,6 +17,12 @@ const MAX_EXTENSION: u64 = 64 * 1024;
 /// What may follow the last member: padding to a tape's record.
 const MAX_PADDING: u64 = 1024 * 1024;
 
+/// What of a mode is kept: for a folder also that its group is handed down and that only owners remove; for anything else
+/// nothing that gives a program another's rights.
+pub(crate) fn kept_mode(is_folder: bool, mode: u32) -> u32 {
+    mode & if is_folder { 0o3777 } else { 0o777 }
+}
+
 /// One member, understood.
 pub(crate) struct Member {
     /// Its path without the first `/`.
@@ -163,7 +169,8 @@ impl Extensions {
             other => return Err(ArchiveError::Refused(format!("`{}` is of kind {other:?}", path.display()))),
         };
         let size = if matches!(kind, Kind::File) { entry.size() } else { 0 };
-        let mode = header.mode().map_err(ArchiveError::Damaged)? & 0o777;
+        let mode = header.mode().map_err(ArchiveError::Damaged)?;
+        let mode = kept_mode(matches!(kind, Kind::Folder), mode);
         let seconds = i64::try_from(header.mtime().map_err(ArchiveError::Damaged)?).unwrap_or(0);
         let modified = self.modified.unwrap_or((seconds, 0));
         Ok((path.as_os_str() != "").then_some(Member { path, kind, mode, modified, size }))

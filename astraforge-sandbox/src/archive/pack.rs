@@ -16,7 +16,9 @@ use rustix::{
 use tar::{Builder, EntryType, Header};
 
 use super::{
-    ArchiveError, at, swap,
+    ArchiveError, at,
+    members::kept_mode,
+    swap,
     walk::{Exclude, walk},
 };
 use crate::tree::Found;
@@ -119,7 +121,7 @@ impl<W: Write> Packer<W> {
         self.builder.append_pax_extensions([("mtime", time.as_bytes())]).map_err(ArchiveError::Sending)?;
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
-        header.set_mode(found.stat.st_mode & 0o777);
+        header.set_mode(kept_mode(kind == EntryType::Directory, found.stat.st_mode));
         header.set_mtime(seconds.unsigned_abs());
         header.set_uid(0);
         header.set_gid(0);

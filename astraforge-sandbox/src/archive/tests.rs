@@ -88,7 +88,7 @@ fn list(root: &Path, folder: &Path, lines: &mut Vec<String>) {
         } else {
             format!(" {} {:x}", meta.len(), meta.mtime_nsec())
         };
-        lines.push(format!("{} {:o}{what}", path.strip_prefix(root).unwrap().display(), meta.mode() & 0o777));
+        lines.push(format!("{} {:o}{what}", path.strip_prefix(root).unwrap().display(), meta.mode() & 0o7777));
     }
 }
 
@@ -115,6 +115,8 @@ fn fill(root: &Path) {
     symlink("src/main.rs", root.join("link")).unwrap();
     symlink("/nowhere/at/all", root.join("dangling")).unwrap();
     fs::create_dir(root.join("empty")).unwrap();
+    fs::create_dir(root.join("common")).unwrap();
+    fs::set_permissions(root.join("common"), fs::Permissions::from_mode(0o3770)).unwrap();
     fs::write(root.join("unreadable"), "mine").unwrap();
     fs::set_permissions(root.join("unreadable"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::create_dir(root.join("locked")).unwrap();

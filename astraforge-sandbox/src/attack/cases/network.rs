@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use astraforge_core::session::SandboxSpec;
+
 use crate::attack::{
     Target,
     case::{Judged, Stop, hold, table},
@@ -20,8 +22,71 @@ table! { Network:
     "host-ports" "ports of the host cannot be reached, at any of its addresses" target => host_ports(target);
     "sibling-ports" "ports of another sandbox cannot be reached" target => siblings(target);
     "route-change" "routes and interfaces cannot be changed" target => target.probe(&["routes"]);
+    "gateway-off" "the gateway gives no way out when egress is off" target => gateway_off(target);
+    "gateway-public" "with public egress it gives none to metadata, private addresses and the host" target => gateway_public(target);
+    "gateway-allowlist" "with an allowlist it gives one to what is named alone, however the rest is spelled" target => gateway_allowlist(target);
     "orchestrator" "the cluster's API, the node's agent and the engine are out of reach" target => orchestrator(target);
 }
+
+/// Where clouds tell secrets, in every spelling.
+const METADATA: &[&str] = &[
+    "169.254.169.254:80",
+    "2852039166:80",
+    "0xA9FEA9FE:80",
+    "0xa9.0xfe.0xa9.0xfe:80",
+    "0251.0376.0251.0376:80",
+    "169.16689662:80",
+    "169.254.43518:80",
+    "[::ffff:169.254.169.254]:80",
+    "[::ffff:a9fe:a9fe]:80",
+    "[::169.254.169.254]:80",
+    "[64:ff9b::a9fe:a9fe]:80",
+    "[2002:a9fe:a9fe::]:80",
+    "[fd00:ec2::254]:80",
+    "[fd20:ce::254]:80",
+    "[fe80::a9fe:a9fe]:80",
+    "169.254.170.2:80",
+    "169.254.170.23:80",
+    "100.100.100.200:80",
+    "192.0.0.192:80",
+    "168.63.129.16:80",
+    "metadata.google.internal:80",
+    "instance-data:80",
+];
+
+/// Addresses that are nobody's in public.
+const PRIVATE: &[&str] = &[
+    "10.0.0.1:80",
+    "10.255.255.254:443",
+    "172.16.0.1:80",
+    "172.17.0.1:2375",
+    "172.31.255.254:80",
+    "192.168.0.1:80",
+    "192.168.122.1:22",
+    "100.64.0.1:80",
+    "169.254.0.1:80",
+    "198.18.0.1:80",
+    "192.0.2.1:80",
+    "0.0.0.0:22",
+    "240.0.0.1:80",
+    "[fc00::1]:80",
+    "[fd12:3456:789a::1]:80",
+    "[fe80::1]:80",
+    "[::ffff:10.0.0.1]:80",
+];
+
+/// Addresses that everybody reaches.
+const PUBLIC: &[&str] = &[
+    "1.1.1.1:443",
+    "8.8.8.8:53",
+    "9.9.9.9:853",
+    "93.184.216.34:80",
+    "[2606:4700:4700::1111]:443",
+    "[2001:4860:4860::8888]:53",
+];
+
+/// Where the gateway listens in every sandbox.
+const GATEWAY: &str = "127.0.0.2:3128";
 
 async fn interfaces(target: &Target) -> Judged {
     let subject = target.shared().await?;
@@ -41,72 +106,15 @@ async fn interfaces(target: &Target) -> Judged {
 }
 
 async fn metadata(target: &Target) -> Judged {
-    target
-        .probe(&[
-            "connect",
-            "169.254.169.254:80",
-            "2852039166:80",
-            "0xA9FEA9FE:80",
-            "0xa9.0xfe.0xa9.0xfe:80",
-            "0251.0376.0251.0376:80",
-            "169.16689662:80",
-            "169.254.43518:80",
-            "[::ffff:169.254.169.254]:80",
-            "[::ffff:a9fe:a9fe]:80",
-            "[::169.254.169.254]:80",
-            "[64:ff9b::a9fe:a9fe]:80",
-            "[2002:a9fe:a9fe::]:80",
-            "[fd00:ec2::254]:80",
-            "[fd20:ce::254]:80",
-            "[fe80::a9fe:a9fe]:80",
-            "169.254.170.2:80",
-            "169.254.170.23:80",
-            "100.100.100.200:80",
-            "192.0.0.192:80",
-            "168.63.129.16:80",
-            "metadata.google.internal:80",
-            "instance-data:80",
-        ])
-        .await
+    target.probe(&[&["connect"], METADATA].concat()).await
 }
 
 async fn private(target: &Target) -> Judged {
-    target
-        .probe(&[
-            "connect",
-            "10.0.0.1:80",
-            "10.255.255.254:443",
-            "172.16.0.1:80",
-            "172.17.0.1:2375",
-            "172.31.255.254:80",
-            "192.168.0.1:80",
-            "192.168.122.1:22",
-            "100.64.0.1:80",
-            "169.254.0.1:80",
-            "198.18.0.1:80",
-            "192.0.2.1:80",
-            "0.0.0.0:22",
-            "240.0.0.1:80",
-            "[fc00::1]:80",
-            "[fd12:3456:789a::1]:80",
-            "[fe80::1]:80",
-            "[::ffff:10.0.0.1]:80",
-        ])
-        .await
+    target.probe(&[&["connect"], PRIVATE].concat()).await
 }
 
 async fn public(target: &Target) -> Judged {
-    target
-        .probe(&[
-            "connect",
-            "1.1.1.1:443",
-            "8.8.8.8:53",
-            "9.9.9.9:853",
-            "93.184.216.34:80",
-            "[2606:4700:4700::1111]:443",
-            "[2001:4860:4860::8888]:53",
-        ])
-        .await
+    target.probe(&[&["connect"], PUBLIC].concat()).await
 }
 
 async fn names(target: &Target) -> Judged {
@@ -223,6 +231,44 @@ async fn siblings(target: &Target) -> Judged {
     two.attack(&arguments).await?.hold_to_the_end()?;
     drop(running);
     Ok(addresses.join(" "))
+}
+
+/// Asks the gateway of a sandbox with that egress for a way to each target, in every language that it speaks.
+async fn ask_gateway(target: &Target, egress: &str, targets: &[&str]) -> Judged {
+    target.needs_guest()?;
+    let egress = egress.parse().map_err(|error| Stop::trouble(&error))?;
+    let subject = target.sandbox(SandboxSpec::default().with_egress(egress)).await?;
+    subject.attack(&[&["proxy", GATEWAY], targets].concat()).await?.hold_to_the_end()
+}
+
+async fn gateway_off(target: &Target) -> Judged {
+    ask_gateway(target, "off", &[METADATA, PRIVATE, PUBLIC, &["example.com:443", "localhost:22"]].concat()).await
+}
+
+async fn gateway_public(target: &Target) -> Judged {
+    let listeners = Listeners::open()?;
+    let host: Vec<&str> = listeners.addresses.iter().map(String::as_str).collect();
+    let held = ask_gateway(target, "public", &[METADATA, PRIVATE, &["localhost:80"], &host].concat()).await?;
+    listeners.nobody_came()?;
+    Ok(held)
+}
+
+async fn gateway_allowlist(target: &Target) -> Judged {
+    let others = [
+        "example.com:80",
+        "example.com.:8443",
+        "www.example.com:443",
+        "evil-example.com:443",
+        "example.com.evil.example:443",
+        "example.com%2eevil.example:443",
+        "example.com@evil.example:443",
+        "evil.example#example.com:443",
+        "[::ffff:5db8:d822]:443",
+        "93.184.216.34:443",
+        "1572395042:443",
+        "localhost:443",
+    ];
+    ask_gateway(target, "allow:example.com:443", &[METADATA, PRIVATE, PUBLIC, &others].concat()).await
 }
 
 async fn orchestrator(target: &Target) -> Judged {

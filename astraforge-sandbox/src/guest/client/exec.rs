@@ -294,7 +294,11 @@ impl Control {
         };
         let (done, sent) = oneshot::channel();
         if writes.send(Write { bytes, done }).await.is_ok() {
-            let _ = sent.await;
+            // What is sent in the moment when its receiver goes stays in the channel, and nobody answers.
+            tokio::select! {
+                _ = sent => {}
+                () = writes.closed() => {}
+            }
         }
         Ok(())
     }

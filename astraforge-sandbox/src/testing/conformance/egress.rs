@@ -111,7 +111,9 @@ pub async fn an_allowlist_lets_through_what_it_names(driver: DynSandboxDriver) {
 pub async fn a_narrowed_policy_cuts_what_it_forbids(driver: DynSandboxDriver) {
     let way = Way::new(driver, "public").await;
     let id = way.sandbox.session.id();
-    let line = format!("{} cat <&3; echo cut", ask("example.com:8080"));
+    // Not cat: some move bytes within the kernel, which gives out none of them while it waits for more.
+    let hear = r#"while IFS= read -r line <&3; do printf '%s\n' "$line"; done; echo cut"#;
+    let line = format!("{} {hear}", ask("example.com:8080"));
     let command = Command::new(["bash", "-c", &line]).with_cwd("/tmp");
     let mut open = way.sandbox.session.exec(command).await.unwrap();
     let mut heard = String::new();
