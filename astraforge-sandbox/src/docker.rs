@@ -117,6 +117,7 @@ impl DockerDriver {
         })?;
         let holds = |able: Option<bool>| if able == Some(true) { Enforcement::Hard } else { Enforcement::None };
         let capabilities = Capabilities {
+            network: Enforcement::Hard,
             memory: holds(info.memory_limit),
             processes: holds(info.pids_limit),
             cpu: holds(info.cpu_cfs_quota),

@@ -9,7 +9,7 @@ use astraforge_core::{
         guest_service::GuestStream,
         machines::{Usage, WorkspaceOrigin},
     },
-    session::{ByteSize, SandboxSpec},
+    session::SandboxSpec,
 };
 use async_trait::async_trait;
 
@@ -121,6 +121,8 @@ pub struct Capabilities {
     pub cpu: Enforcement,
     /// The limit on a workspace on disk; one in memory is always limited.
     pub disk: Enforcement,
+    /// That sandboxes reach nothing over the network but what they are given.
+    pub network: Enforcement,
     /// How commands and files are reached.
     pub access: Access,
 }
@@ -145,6 +147,7 @@ impl Capabilities {
             processes: Enforcement::None,
             cpu: Enforcement::None,
             disk: Enforcement::None,
+            network: Enforcement::None,
             access: Access::Guest,
         }
     }
@@ -189,6 +192,7 @@ pub enum DriverError {
 
 /// How much of a memory limit one file system in memory may take: files count as memory, and a sandbox whose files took
 /// all of it could only be killed.
-pub(crate) fn room_for_files(memory: ByteSize) -> u64 {
+#[cfg(any(feature = "native", feature = "docker", feature = "k8s"))]
+pub(crate) fn room_for_files(memory: astraforge_core::session::ByteSize) -> u64 {
     memory.as_bytes() - memory.as_bytes() / 8
 }

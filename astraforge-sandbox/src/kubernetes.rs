@@ -262,6 +262,7 @@ impl SandboxDriver for KubernetesDriver {
             processes: Enforcement::Hard,
             cpu: Enforcement::Hard,
             disk: Enforcement::Soft,
+            network: if self.config.accept_unenforced_egress { Enforcement::None } else { Enforcement::Hard },
             ..Capabilities::new(IsolationTier::Container)
         }
     }
@@ -311,9 +312,13 @@ impl SandboxDriver for KubernetesDriver {
         }
     }
 
-    async fn usage(&self, _id: SandboxId) -> Result<Usage, DriverError> {
-        // Metrics of pods are an add-on of clusters, and minutes old.
-        Ok(Usage::default())
+    async fn usage(&self, id: SandboxId) -> Result<Usage, DriverError> {
+        let pod = self.find(id).await.map_err(|error| backend("look for", id, error))?;
+        match pod.as_ref().map(Standing::of) {
+            None | Some(Standing::Ended(_)) => Err(DriverError::NotFound { id }),
+            // Metrics of pods are an add-on of clusters, and minutes old.
+            Some(_) => Ok(Usage::default()),
+        }
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError> {

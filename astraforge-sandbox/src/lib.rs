@@ -49,6 +49,7 @@ pub mod guest;
 pub mod kubernetes;
 #[cfg(feature = "native")]
 pub mod native;
+mod oom;
 pub mod plain;
 pub mod sandboxes;
 #[cfg(feature = "testing")]

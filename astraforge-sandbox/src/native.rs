@@ -269,6 +269,7 @@ impl SandboxDriver for NativeDriver {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            network: Enforcement::Hard,
             memory: self.maker.cgroups.enforcement(Controller::Memory),
             processes: Enforcement::Hard,
             cpu: self.maker.cgroups.enforcement(Controller::Cpu),

@@ -87,7 +87,11 @@ impl Log {
     pub(super) async fn flush(&self) {
         let (done, wait) = oneshot::channel();
         if self.entries.send(Entry::Flush(done)).await.is_ok() {
-            _ = wait.await;
+            // What is sent in the moment when the writer fails stays in the channel, and nobody answers.
+            tokio::select! {
+                _ = wait => {}
+                () = self.entries.closed() => {}
+            }
         }
     }
 

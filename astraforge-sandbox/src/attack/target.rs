@@ -142,6 +142,39 @@ impl Target {
         }
     }
 
+    /// Excuses a breach in a pod where what would have prevented it is its node's to set, and no pod can ask for it.
+    pub(super) fn or_its_nodes(&self, judged: Judged) -> Judged {
+        match judged {
+            Err(Stop::Breach(text)) if self.driver.name() == "k8s" => {
+                Err(Stop::Excused(format!("a pod cannot ask its node for more: {text}")))
+            }
+            judged => judged,
+        }
+    }
+
+    /// Excuses a breach where the driver says that sandboxes are not kept apart on the network.
+    pub(super) fn or_its_network(&self, judged: Judged) -> Judged {
+        match judged {
+            Err(Stop::Breach(text)) if self.capabilities().network != Enforcement::Hard => {
+                Err(Stop::Excused(format!("nobody keeps sandboxes apart on this network, which was accepted: {text}")))
+            }
+            judged => judged,
+        }
+    }
+
+    /// Excuses files in memory without a size or number of their own, where the limit on memory ends them: a cluster's
+    /// nodes give them no number, and before Kubernetes 1.22 no size.
+    pub(super) fn or_its_memory(&self, judged: Judged) -> Judged {
+        match judged {
+            Err(Stop::Breach(text) | Stop::Trouble(text))
+                if self.driver.name() == "k8s" && self.capabilities().memory == Enforcement::Hard =>
+            {
+                Err(Stop::Excused(format!("the pod's limit on memory is what these end at: {text}")))
+            }
+            judged => judged,
+        }
+    }
+
     /// Tells whether the kernel counts sandboxes and server as one user, as it does where only root may give others.
     pub(super) fn shares_its_user(&self) -> bool {
         self.tier() == IsolationTier::T1 && !rustix::process::geteuid().is_root()

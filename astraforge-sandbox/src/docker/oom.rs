@@ -13,6 +13,7 @@ use std::{
 use astraforge_core::id::SandboxId;
 
 use super::{engine::Engine, names};
+use crate::oom::read;
 
 /// Where each sandbox's kills are counted. Found once, because it is asked around every command.
 #[derive(Debug, Default)]
@@ -30,7 +31,7 @@ impl Counters {
                 file
             }
         };
-        parse(&fs::read_to_string(file?).ok()?)
+        read(&file?)
     }
 
     pub(super) fn forget(&self, id: SandboxId) {
@@ -71,10 +72,6 @@ fn counter(groups: &str, container: &str) -> Vec<PathBuf> {
     groups.lines().filter_map(of_line).collect()
 }
 
-fn parse(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,11 +86,5 @@ mod tests {
         assert_eq!(counter(groups, "abc"), files.map(PathBuf::from));
         assert!(counter(groups, "another").is_empty());
         assert!(counter(groups, "").is_empty());
-    }
-
-    #[test]
-    fn kills_are_read_from_either_version() {
-        assert_eq!(parse("oom 2\noom_kill 3\noom_group_kill 0\n"), Some(3));
-        assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\n"), None);
     }
 }

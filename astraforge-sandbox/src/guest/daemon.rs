@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_util::{compat::TokioAsyncReadCompatExt, sync::CancellationToken};
 
-use self::{children::Children, kept::KeptProcesses, services::Hosts, shim::Shim};
+use self::{children::Children, kept::KeptProcesses, oom::Kills, services::Hosts, shim::Shim};
 use super::{
     GuestConfig,
     frame::{Failure, FrameCodec, GuestFrame, HostFrame, MAX_PAYLOAD},
@@ -42,6 +42,7 @@ mod files;
 mod fork;
 mod journal;
 mod kept;
+mod oom;
 mod peer;
 mod process_table;
 mod pty;
@@ -119,6 +120,7 @@ struct Daemon {
     begun: Cell<bool>,
     children: Rc<Children>,
     hosts: Rc<Hosts>,
+    kills: Kills,
     /// The shim of the next command.
     spare: RefCell<Option<Shim>>,
     kept: KeptProcesses,
@@ -139,6 +141,7 @@ impl Daemon {
             begun,
             children: Children::watch()?,
             hosts: Rc::default(),
+            kills: Kills::find(),
             spare: RefCell::default(),
             kept: KeptProcesses::default(),
             watches: Semaphore::new(files::watch::MAX_WATCHES),

@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
 use astraforge_core::id::SandboxId;
 
 use super::record::Folder;
+use crate::oom::{COUNTERS, read};
 
 /// Where each sandbox's kills are counted. Found once, because it is asked around every command.
 #[derive(Debug, Default)]
@@ -35,28 +35,5 @@ impl OomCounters {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, PathBuf>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Version 2 and version 1 of control groups.
-const COUNTERS: [&str; 2] = ["memory.events", "memory.oom_control"];
-
-fn read(file: &Path) -> Option<u64> {
-    parse(&fs::read_to_string(file).ok()?)
-}
-
-fn parse(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kills_are_read_from_either_version() {
-        assert_eq!(parse("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 0\n"), Some(3));
-        assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"), Some(4));
-        assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\n"), None);
     }
 }

@@ -70,7 +70,9 @@ fn writable_below(tops: &[String]) {
                     next.push(entry.path());
                 } else if kind.is_file() {
                     n_tried += 1;
-                    if File::options().write(true).open(entry.path()).is_ok() {
+                    let opened = File::options().write(true).open(entry.path());
+                    // What lies beneath a mask is not what is opened.
+                    if opened.and_then(|it| it.metadata()).is_ok_and(|it| it.is_file()) {
                         n_open += 1;
                         if n_open < 20 {
                             say::open(format_args!("{} can be written", entry.path().display()));

@@ -80,6 +80,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// Logs go to standard error: `up` tells what it does, other commands only what is wrong. `RUST_LOG` changes that.
 fn start_logging(cli: &Cli) {
     let usual = if matches!(cli.command, Command::Up(_)) { "info" } else { "warn" };
+    // There every refusal of a cluster is an error, the expected ones too; those that matter are in our own errors.
+    let usual = format!("{usual},kube_client::client::builder=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() { builder.init() } else { builder.with_ansi(false).init() }

@@ -27,12 +27,13 @@ use std::{
 };
 
 use astraforge_core::{
+    egress::GATEWAY_PORT,
     id::SandboxId,
     ports::{
         guest_service::GuestStream,
         machines::{Usage, WorkspaceOrigin},
     },
-    session::{Limit, SandboxSpec, Strictness},
+    session::{Limit, SandboxSpec, Strictness, Workspace},
 };
 use astraforge_sandbox::{
     driver::{Capabilities, DriverError, IsolationTier, SandboxDriver},
@@ -115,7 +116,8 @@ impl SandboxDriver for ProcessDriver {
     ) -> Result<WorkspaceOrigin, DriverError> {
         refuse_what_cannot_be_given(spec)?;
         let config = GuestConfig {
-            service_ports: service_ports.to_vec(),
+            // All of them share this machine's network, where only one could have the usual port of the way out.
+            service_ports: service_ports.iter().copied().filter(|port| *port != GATEWAY_PORT).collect(),
             env: spec.env.clone(),
             orphan_timeout: spec.orphan_timeout,
         };
@@ -175,19 +177,20 @@ impl SandboxDriver for ProcessDriver {
 fn refuse_what_cannot_be_given(spec: &SandboxSpec) -> Result<(), DriverError> {
     let is_required = |strictness: Strictness| strictness == Strictness::Required;
     let limits = &spec.limits;
-    let refused = if spec.image.is_some() {
-        "an image"
+    let refused = if let Some(image) = &spec.image {
+        format!("the image `{image}`")
     } else if !spec.folders.is_empty() {
-        "a folder of the host at another place"
+        "a folder of the host at another place".to_owned()
     } else if is_required(limits.memory.strictness)
         || limits.cpu_millis.is_some_and(|it: Limit<_>| is_required(it.strictness))
+        || matches!(spec.workspace, Workspace::Disk { size } if is_required(size.strictness))
     {
-        "a limit that holds"
+        "a limit that holds".to_owned()
     } else {
         return Ok(());
     };
-    let reason = "its sandboxes are plain processes of this user".to_owned();
-    Err(DriverError::Unsupported { what: refused.to_owned(), reason })
+    let reason = format!("for {refused} there would have to be more than plain processes of this user");
+    Err(DriverError::Unsupported { what: refused, reason })
 }
 
 fn backend(operation: &'static str, id: SandboxId, source: io::Error) -> DriverError {

@@ -8,12 +8,29 @@ use super::{Context, Verdict, attack};
 use crate::cluster::{self, Cluster};
 use crate::tools;
 
-/// On the cluster that `KUBECONFIG` names if the variable of the tests says so, else on one started for them.
+/// Runs the tests: on the cluster that `KUBECONFIG` names if the variable of the tests says so, else on one started for
+/// them.
 pub(crate) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
     if std::env::var_os(cluster::VARIABLE).is_some() {
         run(context, &mut command(context), tally)?;
         return Ok(Verdict::PassedWith("on the cluster that KUBECONFIG names".into()));
     }
+    on_cluster(context, |cluster| {
+        let mut command = command(context);
+        run(context, cluster.tell(&mut command), tally)
+    })
+}
+
+/// Attacks pods of a cluster that is started for it.
+pub(crate) fn attack(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
+    on_cluster(context, |cluster| {
+        attack::on(context, "k8s", |program| {
+            cluster.tell(program.env("SANDBOX_IMAGE", cluster::TEST_IMAGE).env("ACCEPT_UNENFORCED_EGRESS", "true"));
+        })
+    })
+}
+
+fn on_cluster(context: &Context<'_>, check: impl FnOnce(&Cluster) -> anyhow::Result<()>) -> anyhow::Result<Verdict> {
     if let Some(obstacle) = cluster::obstacle() {
         return Ok(Verdict::Skipped(format!("no cluster can be started here: {obstacle}")));
     }
@@ -25,11 +42,7 @@ pub(crate) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<
         ));
     }
     let cluster = Cluster::start(context.workspace, &context.workspace.guest())?;
-    let mut command = command(context);
-    run(context, cluster.tell(&mut command), tally)?;
-    attack::on(context, "k8s", |program| {
-        cluster.tell(program.env("SANDBOX_IMAGE", cluster::TEST_IMAGE).env("ACCEPT_UNENFORCED_EGRESS", "true"));
-    })?;
+    check(&cluster)?;
     Ok(Verdict::Passed)
 }
 

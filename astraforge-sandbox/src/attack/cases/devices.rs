@@ -27,20 +27,19 @@ async fn secrets(target: &Target) -> Judged {
         .probe(&[
             "read",
             "/proc/kcore",
-            "/proc/kallsyms",
             "/proc/keys",
             "/proc/timer_list",
             "/proc/sched_debug",
             "/proc/latency_stats",
             "/proc/1/environ",
             "/proc/1/auxv",
-            "/proc/config.gz",
             "/sys/kernel/debug/sched/debug",
             "/sys/kernel/security/lsm",
             "/sys/firmware/dmi/tables/DMI",
-            "/sys/kernel/vmcoreinfo",
         ])
-        .await
+        .await?;
+    let of_the_kernel = target.probe(&["read", "/proc/kallsyms", "/proc/config.gz", "/sys/kernel/vmcoreinfo"]).await;
+    target.or_its_nodes(of_the_kernel)
 }
 
 /// Settings of the host that must be what they were.

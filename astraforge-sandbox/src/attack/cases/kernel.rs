@@ -78,7 +78,13 @@ async fn posture(target: &Target) -> Judged {
             "{} is the host's root: {uids}",
             process.name
         );
-        own_namespaces(process)?;
+        own_process_numbers(process)?;
+        for kind in ["mnt", "net", "ipc", "uts", "pid"] {
+            own_namespace(process, kind)?;
+        }
+    }
+    for process in processes.iter().filter(|it| !it.is_zombie()) {
+        target.or_its_nodes(own_namespace(process, "cgroup"))?;
     }
     Ok(format!("{} processes, each without rights", processes.len()))
 }
@@ -99,7 +105,7 @@ fn expected(tier: IsolationTier) -> Vec<(&'static str, &'static str)> {
     wanted
 }
 
-fn own_namespaces(process: &HostProcess) -> Result<(), Stop> {
+fn own_process_numbers(process: &HostProcess) -> Result<(), Stop> {
     let pids = process.status("NSpid").unwrap_or_default();
     let own = HostProcess::find(std::process::id().cast_signed()).and_then(|it| it.status("NSpid")).unwrap_or_default();
     hold!(
@@ -107,13 +113,15 @@ fn own_namespaces(process: &HostProcess) -> Result<(), Stop> {
         "{} shares the host's process numbers: {pids}",
         process.name
     );
-    for kind in ["mnt", "net", "ipc", "uts", "pid", "cgroup"] {
-        let read = |pid: &dyn std::fmt::Display| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
-        if let (Some(theirs), Some(ours)) = (read(&process.pid), read(&"self")) {
-            hold!(theirs != ours, "{} shares the host's {kind} name space", process.name);
-        }
-    }
     Ok(())
+}
+
+fn own_namespace(process: &HostProcess, kind: &str) -> Judged {
+    let read = |pid: &dyn std::fmt::Display| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+    if let (Some(theirs), Some(ours)) = (read(&process.pid), read(&"self")) {
+        hold!(theirs != ours, "{} shares the host's {kind} name space", process.name);
+    }
+    Ok(String::new())
 }
 
 async fn every_call(target: &Target) -> Judged {

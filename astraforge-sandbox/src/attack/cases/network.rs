@@ -228,7 +228,7 @@ async fn siblings(target: &Target) -> Judged {
     addresses.extend(["127.0.0.1:41000", "127.0.0.2:41000", "[::1]:41000", "0.0.0.0:41000"].map(String::from));
     let mut arguments = vec!["connect"];
     arguments.extend(addresses.iter().map(String::as_str));
-    two.attack(&arguments).await?.hold_to_the_end()?;
+    target.or_its_network(two.attack(&arguments).await?.hold_to_the_end())?;
     drop(running);
     Ok(addresses.join(" "))
 }

@@ -24,8 +24,9 @@ table! { Processes:
 
 const LIMIT: u32 = 64;
 
-/// A few of the sandbox's own: the daemon, and what it starts a command with.
-const OWN: u64 = 4;
+/// A few of the sandbox's own: the daemon and its hosts' way to it, and for this command and the next what each is started
+/// with.
+const OWN: u64 = 8;
 
 async fn count(target: &Target, how: &str) -> Judged {
     target.needs("a limit on processes", target.capabilities().processes)?;

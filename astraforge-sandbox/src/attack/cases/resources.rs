@@ -27,6 +27,10 @@ table! { Resources:
 const NAMES: u64 = 200_000;
 
 async fn fills(target: &Target, how: &str, most: u64) -> Judged {
+    target.or_its_memory(fill(target, how, most).await)
+}
+
+async fn fill(target: &Target, how: &str, most: u64) -> Judged {
     let spec = SandboxSpec::default().with_workspace(Workspace::Tmpfs { size: ByteSize::mib(16) });
     let subject = target.sandbox(spec).await?;
     let judged = subject.attack(&["fill", how, "/workspace", &most.to_string()]).await?;
@@ -54,6 +58,10 @@ async fn disk(target: &Target) -> Judged {
 }
 
 async fn others(target: &Target) -> Judged {
+    target.or_its_memory(fill_others(target).await)
+}
+
+async fn fill_others(target: &Target) -> Judged {
     target.needs("a limit on memory", target.capabilities().memory)?;
     // What is left writable beside the workspace lies in memory: it is full, or memory is.
     let subject = target.limited(|it| it.memory = Limit::required(ByteSize::mib(128))).await?;

@@ -46,7 +46,7 @@ pub(super) async fn run(daemon: &Rc<Daemon>, request: ExecRequest, frames: Frame
         Ok(running) => {
             if sink.send(GuestFrame::Started(ProcessId(0))).await.is_ok() {
                 spawn_local(prepare_next(Rc::clone(daemon)));
-                follow(&daemon.children, running, timeout, frames, sink).await;
+                follow(daemon, running, timeout, frames, sink).await;
             } else {
                 end_tree(&daemon.children, running.shim).await;
             }
@@ -66,6 +66,8 @@ pub(super) async fn prepare_next(daemon: Rc<Daemon>) {
 pub(super) struct Running {
     shim: Shim,
     terminal: Option<Pty>,
+    /// How many the kernel had killed before it.
+    n_killed: u64,
 }
 
 pub(super) async fn start(daemon: &Daemon, request: ExecRequest) -> Result<Running, String> {
@@ -76,8 +78,9 @@ pub(super) async fn start(daemon: &Daemon, request: ExecRequest) -> Result<Runni
     }
     env.extend(request.env);
     let tty = pty.as_ref().map(|pty| pty.path.clone());
+    let n_killed = daemon.kills.count();
     let shim = start_shim(daemon, Job { argv: request.argv, cwd: request.cwd, env, tty }).await?;
-    Ok(Running { shim, terminal: pty })
+    Ok(Running { shim, terminal: pty, n_killed })
 }
 
 async fn start_shim(daemon: &Daemon, job: Job) -> Result<Shim, String> {
@@ -103,15 +106,15 @@ enum Cause {
     Cancelled,
 }
 
-async fn follow(children: &Children, running: Running, timeout: Option<Duration>, frames: Frames, sink: FrameSink) {
+async fn follow(daemon: &Daemon, running: Running, timeout: Option<Duration>, frames: Frames, sink: FrameSink) {
     let (out, queue) = mpsc::channel(2);
-    futures::join!(attend(children, running, timeout, frames, out), write(queue, sink));
+    futures::join!(attend(daemon, running, timeout, frames, out), write(queue, sink));
 }
 
 /// Moves everything between the host and the command, until the command's tree is gone and its output is sent.
 pub(super) async fn attend(
-    children: &Children,
-    Running { shim, terminal }: Running,
+    daemon: &Daemon,
+    Running { shim, terminal, n_killed }: Running,
     timeout: Option<Duration>,
     frames: impl Stream<Item = Result<HostFrame, ProtocolError>> + Unpin,
     out: mpsc::Sender<GuestFrame>,
@@ -130,9 +133,9 @@ pub(super) async fn attend(
             () = expire(timeout) => Cause::TimedOut,
             () = obey(frames, stdin, terminal, &orders, &out) => Cause::Cancelled,
         };
-        let exit = finish(children, cause, pid, &mut reports, &orders, death).await;
+        let exit = finish(&daemon.children, cause, pid, &mut reports, &orders, death).await;
         ended.cancel();
-        exit
+        daemon.kills.explain(exit, n_killed)
     };
     let (exit, ()) = futures::join!(supervise, pump(stdout, stderr, &out, &ended));
     drop(out.send(GuestFrame::Exited(exit)).await);

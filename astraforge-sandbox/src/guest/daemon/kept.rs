@@ -187,7 +187,7 @@ async fn live(
             kept.changed.notify_waiters();
         }
     };
-    futures::join!(exec::attend(&daemon.children, running, timeout, orders, out), keep);
+    futures::join!(exec::attend(&daemon, running, timeout, orders, out), keep);
     daemon.kept.forget();
 }
 
