@@ -7,7 +7,6 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
-    routing::get,
 };
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -147,8 +146,6 @@ impl AppStateBuilder {
 pub fn router(state: AppState) -> Router {
     let (routes, _document) = openapi::routes().split_for_parts();
     let routes = routes
-        // Made by the server for browsers, and no part of the described interface.
-        .route("/api/sandbox/artifacts/{id}/download/", get(sandbox_artifacts::download))
         .fallback(layers::unknown_path)
         .method_not_allowed_fallback(layers::wrong_method)
         // `body::JsonBody` has its own limit, which answers in JSON.

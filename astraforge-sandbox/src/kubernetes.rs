@@ -17,7 +17,7 @@ use astraforge_core::{
 use async_trait::async_trait;
 use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, ResourceExt,
     api::{DeleteParams, ListParams, PostParams, Preconditions},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -36,6 +36,7 @@ use crate::{
     guest::client::GuestClient,
 };
 
+mod client;
 mod config;
 mod error;
 mod exec;
@@ -110,8 +111,7 @@ impl KubernetesDriver {
     /// network and the configuration does not accept that; the text says what would change it.
     pub async fn connect(config: K8sConfig) -> Result<Self, DriverError> {
         config.check()?;
-        let client =
-            Client::try_from(config.cluster.clone()).map_err(|error| unsupported(chain(&ClusterError::from(error))))?;
+        let client = client::client(&config.cluster).map_err(|error| unsupported(chain(&ClusterError::from(error))))?;
         let pods = Api::namespaced(client.clone(), &config.namespace);
         let policies = Api::namespaced(client, &config.namespace);
         let driver = Self { config, pods, policies };

@@ -16,6 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     AppState, api_keys, chat, docs, health, merge_requests, plans, repository_links, requests, root, run_log, runs,
+    sandbox_artifacts, sandbox_metrics,
 };
 use crate::wire::outcome::Problem;
 
@@ -36,6 +37,7 @@ use crate::wire::outcome::Problem;
         (name = "merge-requests", description = "Approved changes on their way into a repository."),
         (name = "repository-links", description = "Repositories that requests may work on."),
         (name = "api-keys", description = "Who may call, and what they may do."),
+        (name = "sandboxes", description = "Files that were taken out of sandboxes."),
         (name = "server", description = "The server itself."),
     ),
     modifiers(&Security),
@@ -79,6 +81,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(repository_links::show, repository_links::change, repository_links::unlink))
         .routes(routes!(api_keys::list, api_keys::make))
         .routes(routes!(api_keys::revoke))
+        .routes(routes!(sandbox_artifacts::download))
         .routes(routes!(root::resources))
         .routes(routes!(schema))
         .routes(routes!(docs::page))
@@ -93,7 +96,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[must_use]
 pub fn openapi() -> openapi::OpenApi {
     // The health routes lie outside `/api`, where another router serves them.
-    let health = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz));
+    let health = OpenApiRouter::new()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(sandbox_metrics::metrics));
     routes().merge(health).into_openapi()
 }
 

@@ -21,6 +21,7 @@ use super::{
     error::ApiError,
     path::{Named, PathId},
 };
+use crate::wire::outcome::Problem;
 
 /// The rest of a link.
 #[derive(Debug, Deserialize)]
@@ -34,6 +35,22 @@ pub(super) struct LinkQuery {
 }
 
 /// Download a file by a signed link. The link is all that is needed.
+#[utoipa::path(
+    get, path = "/api/sandbox/artifacts/{id}/download/", tag = "sandboxes", operation_id = "download_artifact",
+    security(()),
+    params(
+        ("id" = String, Path, description = "The artifact."),
+        ("tenant" = String, Query, description = "Who the file belongs to."),
+        ("expires" = i64, Query, description = "When the link is of no use any more, in seconds since 1970."),
+        ("proof" = String, Query, description = "That the link was made by this server."),
+    ),
+    responses(
+        (status = 200, description = "The file, offered under its name.", body = Vec<u8>,
+            content_type = "application/octet-stream"),
+        (status = 404, description = "There is no such file, or the link is none that this server made, or of no use any \
+            more.", body = Problem),
+    ),
+)]
 pub(super) async fn download(
     State(state): State<AppState>,
     PathId(artifact): PathId<ArtifactId>,

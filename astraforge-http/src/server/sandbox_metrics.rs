@@ -5,9 +5,16 @@ use std::fmt::Write as _;
 use astraforge_core::{control_plane::UsageSample, ports::machines::Usage};
 use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 
-use super::{AppState, caller::Authenticated, error::ApiError};
+use super::{AppState, caller::Authenticated, error::ApiError, refusals::Refused};
 
 /// Show what sandboxes use. It is measured once a minute.
+#[utoipa::path(
+    get, path = "/metrics", tag = "server",
+    responses(
+        (status = 200, description = "Samples in the text form of Prometheus.", body = String, content_type = "text/plain"),
+        Refused,
+    ),
+)]
 pub(super) async fn metrics(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,

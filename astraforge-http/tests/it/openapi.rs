@@ -37,7 +37,7 @@ fn the_document_is_openapi_3_1_and_complete() {
             }
         }
     }
-    assert_eq!(ids.len(), 30, "{ids:?}");
+    assert_eq!(ids.len(), 32, "{ids:?}");
     let n = ids.len();
     ids.sort();
     ids.dedup();
