@@ -166,7 +166,7 @@ impl Target {
     /// nodes give them no number, and before Kubernetes 1.22 no size.
     pub(super) fn or_its_memory(&self, judged: Judged) -> Judged {
         match judged {
-            Err(Stop::Breach(text) | Stop::Trouble(text))
+            Err(Stop::Breach(text))
                 if self.driver.name() == "k8s" && self.capabilities().memory == Enforcement::Hard =>
             {
                 Err(Stop::Excused(format!("the pod's limit on memory is what these end at: {text}")))
@@ -242,9 +242,14 @@ impl Target {
 
     /// Runs attacks in the shared sandbox; where the filter is an engine's own, its tier excuses what it lets through.
     pub(super) async fn probe_filter(&self, arguments: &[&str]) -> Judged {
-        match (self.probe(arguments).await, self.tier()) {
+        self.or_its_engine(self.probe(arguments).await)
+    }
+
+    /// Excuses a breach where what would have prevented it is the engine's to set.
+    pub(super) fn or_its_engine(&self, judged: Judged) -> Judged {
+        match (judged, self.tier()) {
             (Err(Stop::Breach(open)), tier @ (IsolationTier::Container | IsolationTier::Kernel)) => {
-                Err(Stop::Excused(format!("tier {tier:?}, whose engine's filter lets it through: {open}")))
+                Err(Stop::Excused(format!("tier {tier:?}, whose engine lets it through: {open}")))
             }
             (judged, _) => judged,
         }

@@ -1,13 +1,10 @@
 //! What the kernel counts for a user or the whole machine: a sandbox that takes all of it leaves others enough.
 
-use crate::{
-    attack::{
-        Target,
-        case::{Judged, Stop, hold, table},
-        host,
-        target::host_is_well,
-    },
-    driver::IsolationTier,
+use crate::attack::{
+    Target,
+    case::{Judged, Stop, hold, table},
+    host,
+    target::host_is_well,
 };
 
 table! { Resources:
@@ -43,21 +40,11 @@ async fn exhaust(target: &Target, kind: &str, n_processes: &str, most: &str) -> 
 }
 
 async fn contexts(target: &Target) -> Judged {
-    or_the_engines(target, exhaust(target, "contexts", "4", "2000").await)
-}
-
-/// Excuses a breach where what would have prevented it is the engine's to set.
-fn or_the_engines(target: &Target, judged: Judged) -> Judged {
-    match (judged, target.tier()) {
-        (Err(Stop::Breach(text)), tier @ (IsolationTier::Container | IsolationTier::Kernel)) => {
-            Err(Stop::Excused(format!("tier {tier:?}, whose engine sets no limit: {text}")))
-        }
-        (judged, _) => judged,
-    }
+    target.or_its_engine(exhaust(target, "contexts", "4", "2000").await)
 }
 
 async fn terminals(target: &Target) -> Judged {
-    or_the_engines(target, take_terminals(target).await)
+    target.or_its_engine(take_terminals(target).await)
 }
 
 async fn take_terminals(target: &Target) -> Judged {

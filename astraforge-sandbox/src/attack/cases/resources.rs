@@ -75,7 +75,8 @@ async fn fill_others(target: &Target) -> Judged {
     let writable = String::from_utf8_lossy(&writable.stdout).into_owned();
     let mut told = Vec::new();
     for folder in writable.lines().filter(|it| !it.starts_with("/proc") && !it.starts_with("/workspace")) {
-        let transcript = subject.attack(&["fill", "bytes", folder, "160"]).await?;
+        let gone = |_| Stop::Breach(format!("nothing is heard of the sandbox once {folder} is filled"));
+        let transcript = subject.attack(&["fill", "bytes", folder, "160"]).await.map_err(gone)?;
         transcript.hold()?;
         let _ = subject.shell(&format!("rm -f {folder}/attack-*")).await;
         told.push(folder.to_owned());

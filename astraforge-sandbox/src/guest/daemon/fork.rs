@@ -60,10 +60,14 @@ pub(super) fn keep_only<const N: usize>(kept: [&OwnedFd; N], first: RawFd) -> io
     // Closed with all others.
     moved.into_iter().for_each(std::mem::forget);
     close_from(first + RawFd::try_from(N).map_err(io::Error::other)?);
-    let mut next = first..;
-    #[expect(unsafe_code, reason = "the descriptors were made above, by number")]
-    // SAFETY: nothing else in this process owns them.
-    Ok([(); N].map(|()| unsafe { OwnedFd::from_raw_fd(next.next().unwrap_or_default()) }))
+    let mut target = first;
+    Ok(kept.map(|_| {
+        #[expect(unsafe_code, reason = "the descriptors were made above, by number")]
+        // SAFETY: nothing else in this process owns it.
+        let placed = unsafe { OwnedFd::from_raw_fd(target) };
+        target += 1;
+        placed
+    }))
 }
 
 /// Closes all descriptors from `first` on.
