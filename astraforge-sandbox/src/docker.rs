@@ -117,7 +117,8 @@ impl DockerDriver {
         })?;
         let holds = |able: Option<bool>| if able == Some(true) { Enforcement::Hard } else { Enforcement::None };
         let capabilities = Capabilities {
-            network: Enforcement::Hard,
+            // Those that are let onto a network of the engine's meet there.
+            network: if config.network == Network::None { Enforcement::Hard } else { Enforcement::None },
             memory: holds(info.memory_limit),
             processes: holds(info.pids_limit),
             cpu: holds(info.cpu_cfs_quota),

@@ -21,7 +21,8 @@ use crate::{
     driver::{Access, Capabilities, DriverError, Enforcement, room_for_files},
 };
 
-/// What tells of the host or its kernel: what engines mask by themselves, and what the attack suite found beside it.
+/// What tells of the host or its kernel: what Engine 20.10 masks by itself, and what the attack suite found beside it. It
+/// stands in the place of the engine's own list.
 const MASKED: [&str; 20] = [
     "/proc/acpi",
     "/proc/asound",

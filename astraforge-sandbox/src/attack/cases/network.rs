@@ -238,7 +238,11 @@ async fn ask_gateway(target: &Target, egress: &str, targets: &[&str]) -> Judged 
     target.needs_guest()?;
     let egress = egress.parse().map_err(|error| Stop::trouble(&error))?;
     let subject = target.sandbox(SandboxSpec::default().with_egress(egress)).await?;
-    subject.attack(&[&["proxy", GATEWAY], targets].concat()).await?.hold_to_the_end()
+    let transcript = subject.attack(&[&["proxy", GATEWAY], targets].concat()).await?;
+    let held = transcript.hold_to_the_end()?;
+    // One that nobody reaches gives no way either, and shows nothing.
+    hold!(transcript.text.contains("CONNECT: no way to"), "no gateway answers at {GATEWAY}");
+    Ok(held)
 }
 
 async fn gateway_off(target: &Target) -> Judged {
