@@ -55,3 +55,4 @@ pub mod sandboxes;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tree;
+mod usage;

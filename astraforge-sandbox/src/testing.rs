@@ -55,6 +55,7 @@ macro_rules! driver_conformance {
             a_dropped_creation_leaves_nothing
             a_command_without_memory_is_told_from_a_killed_one
             a_required_limit_on_disk_holds_or_is_refused
+            what_a_sandbox_uses_is_told
             an_image_that_is_not_there_is_refused_by_name
             an_archive_brings_the_files_back
             a_broken_archive_changes_nothing

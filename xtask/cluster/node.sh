@@ -156,6 +156,7 @@ TOML
 }
 
 kubelet() {
+  # Volumes in memory have their size: nodes do it unasked since 1.22.
   cat >/run/node/kubelet.yaml <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -171,6 +172,7 @@ cgroupRoot: "$cgroup"
 failSwapOn: false
 makeIPTablesUtilChains: false
 maxPods: 250
+featureGates: {SizeMemoryBackedVolumes: true}
 resolvConf: /run/node/resolv.conf
 evictionHard: {memory.available: 50Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1%}
 imageGCHighThresholdPercent: 100

@@ -175,3 +175,24 @@ pub struct Usage {
     /// Processes now.
     pub processes: Option<u32>,
 }
+
+impl Usage {
+    /// Tells whether everything is known.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let Self { cpu, memory, memory_peak, disk, processes } = self;
+        cpu.is_some() && memory.is_some() && memory_peak.is_some() && disk.is_some() && processes.is_some()
+    }
+
+    /// Takes from `other` what is not known here.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.or(other.cpu),
+            memory: self.memory.or(other.memory),
+            memory_peak: self.memory_peak.or(other.memory_peak),
+            disk: self.disk.or(other.disk),
+            processes: self.processes.or(other.processes),
+        }
+    }
+}

@@ -50,6 +50,7 @@ mod relay;
 mod services;
 mod shim;
 mod spawn;
+mod usage;
 
 #[cfg(feature = "testing")]
 pub(crate) use self::files::fuzz as files_fuzz;
@@ -323,10 +324,7 @@ async fn operate(daemon: Rc<Daemon>, mut stream: Stream) {
         Ok(Operation::Pack(request)) => archives::pack(&daemon, request, frames, sink).await,
         Ok(Operation::Unpack(request)) => archives::unpack(&daemon, request, frames, sink).await,
         Ok(Operation::Compare(request)) => archives::compare(&daemon, request, frames, sink).await,
-        Ok(_) => {
-            let reason = "this guest does not know the operation".to_owned();
-            answer(&mut sink, GuestFrame::Failed(Failure::Refused { reason })).await;
-        }
+        Ok(Operation::Usage {}) => usage::measure(&daemon, frames, sink).await,
         Err(error) => answer(&mut sink, GuestFrame::Failed(Failure::Refused { reason: error.to_string() })).await,
     }
 }

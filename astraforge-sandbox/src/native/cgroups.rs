@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -37,6 +38,11 @@ impl Controller {
         }
     }
 }
+
+/// How the groups begin by which is tried what works; the process that tries follows.
+const PROBE: &str = "astraforge-probe-";
+/// How often this process has tried.
+static N_PROBES: AtomicU32 = AtomicU32::new(0);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
@@ -164,13 +170,34 @@ impl Parent {
             // Refused where this process itself is in the group; then an administrator has to delegate a subtree.
             let _ = fs::write(self.folder.join("cgroup.subtree_control"), format!("+{}", controller.name()));
         }
-        let probe = self.folder.join(format!("astraforge-probe-{}-{}", std::process::id(), controller.name()));
-        let works = fs::create_dir(&probe).is_ok()
-            && self.settings(controller, 1 << 30).iter().all(|(file, _, optional)| {
-                *optional || fs::OpenOptions::new().write(true).open(probe.join(file)).is_ok()
-            });
+        self.sweep();
+        let turn = N_PROBES.fetch_add(1, Ordering::Relaxed);
+        let probe = self.folder.join(format!("{PROBE}{}-{}-{turn}", std::process::id(), controller.name()));
+        // One of an earlier process that had the same number.
         let _ = fs::remove_dir(&probe);
-        works
+        let is_there = |file: &str| fs::OpenOptions::new().write(true).open(probe.join(file)).is_ok();
+        for _ in 0..3 {
+            let made = fs::create_dir(&probe).is_ok();
+            let has_files =
+                self.settings(controller, 1 << 30).iter().all(|(file, _, optional)| *optional || is_there(file));
+            let is_left = fs::remove_dir(&probe).is_ok();
+            // Where it is gone, somebody who does not see this process has swept it away.
+            if !made || is_left {
+                return made && has_files;
+            }
+        }
+        false
+    }
+
+    /// Removes the probes of processes that were killed while they probed. A group with anything in it stays.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|it| it.strip_prefix(PROBE)?.split('-').next()?.parse::<u32>().ok());
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
     }
 
     fn settings(&self, controller: Controller, max: u64) -> Vec<(String, String, bool)> {
@@ -301,6 +328,20 @@ mod tests {
         check(memberships, Controller::Cpu, Some("/sys/fs/cgroup/cpu,cpuacct"));
         check(memberships, Controller::Pids, Some("/sys/fs/cgroup/unified/user.slice"));
         check("4:memory:/elsewhere", Controller::Cpu, None);
+    }
+
+    #[test]
+    fn probes_of_processes_that_are_gone_are_swept_and_nothing_else() {
+        let home = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let name = |pid: u32| format!("{PROBE}{pid}-memory-0");
+        for name in [name(child.id()), name(std::process::id()), "other".to_owned(), format!("{PROBE}x")] {
+            fs::create_dir(home.path().join(name)).unwrap();
+        }
+        Parent { version: Version::V1, folder: home.path().to_owned() }.sweep();
+        assert!(!home.path().join(name(child.id())).exists());
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 3);
     }
 
     #[track_caller]

@@ -1,6 +1,6 @@
 //! A live sandbox: what its driver and its guest do, as one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use astraforge_core::{
     archive::{ArchiveSummary, CompareRequest, Comparison, PackRequest, UnpackRequest},
@@ -17,9 +17,13 @@ use astraforge_core::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use tokio::time::timeout;
 
 use super::{no_way_out, out_of_memory::Kills, session_error};
 use crate::{driver::DynSandboxDriver, egress::Gateway, guest::client::GuestClient};
+
+/// How long a guest may take to say what its sandbox uses.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A live sandbox.
 #[derive(Debug)]
@@ -117,7 +121,15 @@ impl Machine for SandboxSession {
     }
 
     async fn usage(&self) -> Result<Usage, SessionError> {
-        self.driver.usage(self.id).await.map_err(session_error)
+        let told = self.driver.usage(self.id).await.map_err(session_error)?;
+        if told.is_complete() {
+            return Ok(told);
+        }
+        // From inside, what is in there could hold it up for good.
+        match timeout(PATIENCE, self.guest.usage()).await {
+            Ok(Ok(inside)) => Ok(told.or(inside)),
+            Ok(Err(_)) | Err(_) => Ok(told),
+        }
     }
 
     async fn set_egress(&self, egress: Egress) -> Result<(), SessionError> {

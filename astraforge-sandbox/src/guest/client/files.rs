@@ -6,7 +6,7 @@ use astraforge_core::{
         DownloadRequest, Existing, FileEvent, FileReply, FileRequest, FileVerb, Roots, UploadRequest, WatchRequest,
     },
     ports::{
-        machines::{ByteStream, read_whole},
+        machines::{ByteStream, Usage, read_whole},
         sessions::SessionError,
     },
 };
@@ -126,6 +126,14 @@ impl GuestClient {
     pub async fn compare(&self, request: CompareRequest, archive: ByteStream) -> Result<Comparison, SessionError> {
         let deed = Deed::new("compare", &request.pack.include.join(" "));
         transfer::value(&send(self, &Operation::Compare(request), deed, archive).await?)
+    }
+
+    /// Measures from inside what the sandbox uses. What runs in there could hold it up for good: bound the wait.
+    ///
+    /// # Errors
+    /// [`SessionError::File`] or [`SessionError::Lost`].
+    pub async fn usage(&self) -> Result<Usage, SessionError> {
+        ask(self, &Operation::Usage {}, Deed::new("measure", "the sandbox")).await
     }
 }
 

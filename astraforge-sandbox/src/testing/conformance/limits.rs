@@ -63,3 +63,22 @@ pub async fn an_image_that_is_not_there_is_refused_by_name(driver: DynSandboxDri
     }
     assert_eq!(sandboxes.list().await.unwrap(), []);
 }
+
+/// What a sandbox uses is told: time of programs that have ended, memory where it is limited, files, processes.
+pub async fn what_a_sandbox_uses_is_told(driver: DynSandboxDriver) {
+    let limits_memory = driver.capabilities().memory == Enforcement::Hard;
+    let sandbox = Fixture::new(driver).await;
+    let spent = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
+    assert!(sandbox.shell(spent).await.exit.success());
+    let has_workspace = sandbox.shell("head -c 3000000 /dev/zero > /workspace/zeros").await.exit.success();
+    let usage = sandbox.machine().await.usage().await.unwrap();
+    assert!(usage.cpu.is_some_and(|it| it.as_millis() > 10), "{usage:?}");
+    assert!(usage.processes.is_some_and(|it| it > 0), "{usage:?}");
+    if limits_memory {
+        assert!(usage.memory.is_some_and(|it| it > ByteSize::bytes(100_000)), "{usage:?}");
+    }
+    if has_workspace {
+        assert!(usage.disk.is_some_and(|it| (ByteSize::mib(2)..ByteSize::mib(8)).contains(&it)), "{usage:?}");
+    }
+    sandbox.end().await;
+}
