@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
-    /// Zstandard: what is written.
+    /// Zstandard: what is kept.
     Zstd,
     /// Gzip: what the contract's archives are; read only.
     Gzip,
+    /// Not at all: what is unpacked as it is packed.
+    None,
 }
 
 /// Files are asked for, as an archive.
@@ -19,6 +21,30 @@ pub struct PackRequest {
     pub include: Vec<String>,
     /// Patterns of what stays out, as `tar --exclude` takes them.
     pub exclude: Vec<String>,
+    /// How it is compressed.
+    pub compression: Compression,
+}
+
+impl PackRequest {
+    /// Asks for all of `include`, compressed to be kept.
+    ///
+    /// ```
+    /// let pack = astraforge_core::archive::PackRequest::of(["/workspace"]);
+    /// assert!(pack.exclude.is_empty());
+    /// ```
+    pub fn of(include: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            include: include.into_iter().map(Into::into).collect(),
+            exclude: Vec::new(),
+            compression: Compression::Zstd,
+        }
+    }
+
+    /// Leaves out what one of `exclude` matches.
+    #[must_use]
+    pub fn without(self, exclude: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { exclude: exclude.into_iter().map(Into::into).collect(), ..self }
+    }
 }
 
 /// An archive is to be put in place.
@@ -49,9 +75,7 @@ pub struct ArchiveSummary {
 /// An archive is to be compared with the files as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompareRequest {
-    /// How it is compressed.
-    pub compression: Compression,
-    /// What went into it.
+    /// What went into it, and how it is compressed.
     pub pack: PackRequest,
     /// At most so many differences.
     pub limit: usize,

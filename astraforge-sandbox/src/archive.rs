@@ -82,6 +82,7 @@ fn decompress<'a>(compression: Compression, input: impl Read + 'a) -> Result<Box
             Ok(Box::new(decoder))
         }
         Compression::Gzip => Ok(Box::new(flate2::read::MultiGzDecoder::new(input))),
+        Compression::None => Ok(Box::new(input)),
     }
 }
 

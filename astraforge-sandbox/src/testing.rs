@@ -58,6 +58,7 @@ macro_rules! driver_conformance {
             what_a_sandbox_uses_is_told
             an_image_that_is_not_there_is_refused_by_name
             an_archive_brings_the_files_back
+            an_archive_need_not_be_compressed
             a_broken_archive_changes_nothing
             what_is_not_there_is_not_packed
             an_archive_is_compared_with_the_files

@@ -88,10 +88,12 @@ impl Engine {
         };
         let Created { sandbox, .. } = self.create(caller, new).await?;
         let copied = async {
-            let pack = PackRequest { include: NewSnapshot::default().include, exclude: Vec::new() };
-            let archive = machine.pack(pack.clone()).await?;
+            let pack =
+                PackRequest { compression: Compression::None, ..PackRequest::of(NewSnapshot::default().include) };
+            let unpack = UnpackRequest { compression: pack.compression, ..unpack_request(pack.include.clone()) };
+            let archive = machine.pack(pack).await?;
             let fork = self.machine(caller, sandbox.id).await?;
-            fork.unpack(unpack_request(pack.include), archive).await?;
+            fork.unpack(unpack, archive).await?;
             Ok::<_, ForgeError>(())
         };
         if let Err(error) = copied.await {
@@ -112,8 +114,7 @@ impl Engine {
         let snapshot = self.snapshot_of(caller, snapshot).await?;
         let machine = self.machine(caller, id).await?;
         let archive = self.bytes_of(&snapshot.key, &snapshot.sha256).await?;
-        let pack = PackRequest { include: snapshot.include, exclude: snapshot.exclude };
-        let request = CompareRequest { compression: Compression::Zstd, pack, limit };
+        let request = CompareRequest { pack: PackRequest::of(snapshot.include).without(snapshot.exclude), limit };
         Ok(machine.compare(request, for_machine(archive)).await?)
     }
 
@@ -159,7 +160,7 @@ impl Engine {
         machine: &dyn Machine,
         new: NewSnapshot,
     ) -> Result<Snapshot, ForgeError> {
-        let pack = PackRequest { include: new.include.clone(), exclude: new.exclude.clone() };
+        let pack = PackRequest::of(new.include.clone()).without(new.exclude.clone());
         let archive: ByteStream = machine.pack(pack).await?;
         let id = SnapshotId::random();
         let key = format!("snapshots/{}/{id}.tar.zst", sandbox.id);

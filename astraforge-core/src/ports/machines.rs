@@ -139,7 +139,7 @@ pub trait Machine: Session {
     /// Dropping the future leaves what was there before.
     async fn upload(&self, request: UploadRequest, contents: ByteStream) -> Result<u64, SessionError>;
 
-    /// Packs files into an archive, compressed with zstd. The stream ends in an error unless the archive is whole.
+    /// Packs files into an archive. The stream ends in an error unless the archive is whole.
     async fn pack(&self, request: PackRequest) -> Result<ByteStream, SessionError>;
 
     /// Replaces files by an archive's. When it fails, the files are as they were before.

@@ -88,7 +88,7 @@ impl Fixture {
     }
 
     fn pack_request(&self) -> PackRequest {
-        PackRequest { include: vec![self.folder.clone()], exclude: Vec::new() }
+        PackRequest::of([self.folder.clone()])
     }
 
     async fn pack(&self) -> Vec<Bytes> {
@@ -216,7 +216,7 @@ pub async fn what_came_since_an_archive_is_told(machines: &impl Machines, folder
     one.write("since", "1").await;
     let second = one.pack().await;
     let compare = async |archive: Vec<Bytes>| {
-        let request = CompareRequest { compression: Compression::Zstd, pack: one.pack_request(), limit: 100 };
+        let request = CompareRequest { pack: one.pack_request(), limit: 100 };
         let pieces = stream::iter(archive.into_iter().map(Ok)).boxed();
         let changes = one.machine.compare(request, pieces).await.unwrap().changes;
         let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();

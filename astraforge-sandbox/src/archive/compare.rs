@@ -34,7 +34,7 @@ pub(crate) fn compare(request: &CompareRequest, input: impl Read) -> Result<Comp
     let exclude = Exclude::new(&request.pack.exclude)?;
     let bounds = Bounds { max_bytes: u64::MAX, max_entries: MAX_ENTRIES };
     let mut then: BTreeMap<PathBuf, Face> = BTreeMap::new();
-    members::read(request.compression, input, bounds, &mut |member, contents| {
+    members::read(request.pack.compression, input, bounds, &mut |member, contents| {
         let path = Path::new("/").join(&member.path);
         let face = match &member.kind {
             // A file of several names is the same file under each.

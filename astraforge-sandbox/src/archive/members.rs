@@ -1,6 +1,7 @@
 //! Reads an archive member by member, and believes none of them.
 
 use std::{
+    cell::Cell,
     ffi::OsStr,
     io::{self, Read},
     os::unix::ffi::OsStrExt,
@@ -16,6 +17,8 @@ use super::{ArchiveError, decompress};
 const MAX_EXTENSION: u64 = 64 * 1024;
 /// What may follow the last member: padding to a tape's record.
 const MAX_PADDING: u64 = 1024 * 1024;
+/// What archives are made of.
+pub(super) const BLOCK: u64 = 512;
 
 /// What of a mode is kept: for a folder also that its group is handed down and that only owners remove; for anything else
 /// nothing that gives a program another's rights.
@@ -77,12 +80,14 @@ pub(crate) fn read_plain(
     bounds: Bounds,
     take: &mut dyn FnMut(Member, &mut dyn Read) -> Result<(), ArchiveError>,
 ) -> Result<(u64, u64), ArchiveError> {
-    let mut archive = Archive::new(input);
-    let (mut n_entries, mut n_bytes) = (0, 0);
+    let n_read = Cell::new(0);
+    let mut archive = Archive::new(Counted { input, n_read: &n_read });
+    let (mut n_entries, mut n_bytes, mut end) = (0, 0, 0);
     let mut extensions = Extensions::default();
     for entry in archive.entries().map_err(ArchiveError::Damaged)?.raw(true) {
         let mut entry = entry.map_err(ArchiveError::Damaged)?;
         n_entries += 1;
+        end = entry.raw_file_position().saturating_add(entry.size().div_ceil(BLOCK).saturating_mul(BLOCK));
         // Extensions count too: there may be as many as there are members.
         if n_entries > bounds.max_entries.saturating_mul(3) {
             return Err(ArchiveError::TooLarge { what: "members", max: bounds.max_entries });
@@ -103,7 +108,25 @@ pub(crate) fn read_plain(
     if padding > MAX_PADDING {
         return Err(ArchiveError::Refused("something follows its end".to_owned()));
     }
+    // What is not compressed says by two empty blocks alone that nothing is missing.
+    if origin == Origin::Ours && n_read.get() < end.saturating_add(2 * BLOCK) {
+        return Err(ArchiveError::Damaged(io::ErrorKind::UnexpectedEof.into()));
+    }
     Ok((n_entries, n_bytes))
+}
+
+/// Counts what is read of an archive.
+struct Counted<'a, R> {
+    input: R,
+    n_read: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n_bytes = self.input.read(buffer)?;
+        self.n_read.set(self.n_read.get() + n_bytes as u64);
+        Ok(n_bytes)
+    }
 }
 
 /// What stands before a member and belongs to it.

@@ -3,12 +3,12 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, Read, Write},
+    io::{self, BufWriter, Read, Write},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
-use astraforge_core::archive::{ArchiveSummary, PackRequest};
+use astraforge_core::archive::{ArchiveSummary, Compression, PackRequest};
 use rustix::{
     fs::{FileType, readlinkat},
     io::Errno,
@@ -17,7 +17,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::{
     ArchiveError, at,
-    members::kept_mode,
+    members::{BLOCK, kept_mode},
     swap,
     walk::{Exclude, walk},
 };
@@ -26,24 +26,75 @@ use crate::tree::Found;
 /// A good ratio at the speed of a disk.
 const LEVEL: i32 = 1;
 
-/// Writes an archive, compressed with zstd.
+/// Files are read, and archives that are not compressed written, in pieces of this size.
+const PIECE: usize = 128 * 1024;
+
+/// Writes an archive.
 pub(crate) fn pack(request: &PackRequest, output: impl Write) -> Result<ArchiveSummary, ArchiveError> {
     let exclude = Exclude::new(&request.exclude)?;
     for path in &request.include {
         swap::finish(&super::root(path)?)?;
     }
-    let mut encoder = zstd::stream::write::Encoder::new(output, LEVEL).map_err(ArchiveError::Sending)?;
-    encoder.include_checksum(true).map_err(ArchiveError::Sending)?;
-    let mut packer =
-        Packer { builder: Builder::new(encoder), linked: HashMap::new(), summary: ArchiveSummary::default() };
+    let mut packer = Packer {
+        builder: Builder::new(Sink::new(request.compression, output)?),
+        buffer: vec![0; PIECE],
+        linked: HashMap::new(),
+        summary: ArchiveSummary::default(),
+    };
     walk(&request.include, &exclude, &mut |found| packer.add(found))?;
-    let encoder = packer.builder.into_inner().map_err(ArchiveError::Sending)?;
-    encoder.finish().and_then(|mut output| output.flush()).map_err(ArchiveError::Sending)?;
+    let sink = packer.builder.into_inner().map_err(ArchiveError::Sending)?;
+    sink.finish().map_err(ArchiveError::Sending)?;
     Ok(packer.summary)
 }
 
+/// Where the archive goes, compressed or not.
+enum Sink<W: Write> {
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+    None(BufWriter<W>),
+}
+
+impl<W: Write> Sink<W> {
+    fn new(compression: Compression, output: W) -> Result<Self, ArchiveError> {
+        match compression {
+            Compression::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(output, LEVEL).map_err(ArchiveError::Sending)?;
+                encoder.include_checksum(true).map_err(ArchiveError::Sending)?;
+                Ok(Self::Zstd(encoder))
+            }
+            Compression::None => Ok(Self::None(BufWriter::with_capacity(PIECE, output))),
+            Compression::Gzip => {
+                Err(ArchiveError::Argument("archives are read with gzip, and never written".to_owned()))
+            }
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Zstd(encoder) => encoder.finish()?.flush(),
+            Self::None(mut output) => output.flush(),
+        }
+    }
+}
+
+impl<W: Write> Write for Sink<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Zstd(encoder) => encoder.write(bytes),
+            Self::None(output) => output.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Zstd(encoder) => encoder.flush(),
+            Self::None(output) => output.flush(),
+        }
+    }
+}
+
 struct Packer<W: Write> {
-    builder: Builder<W>,
+    builder: Builder<Sink<W>>,
+    buffer: Vec<u8>,
     /// Files with several names, by device and number: the name they went in under.
     linked: HashMap<(u64, u64), PathBuf>,
     summary: ArchiveSummary,
@@ -53,7 +104,7 @@ impl<W: Write> Packer<W> {
     fn add(&mut self, found: &Found<'_>) -> Result<(), ArchiveError> {
         let name = found.path.strip_prefix("/").unwrap_or(found.path);
         match found.kind() {
-            FileType::Directory => self.member(found, EntryType::Directory, name, 0, io::empty()),
+            FileType::Directory => self.member(found, EntryType::Directory, name, 0),
             FileType::Symlink => {
                 let target = readlinkat(found.folder, found.name, Vec::new()).map_err(at(found.path))?;
                 let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes())).to_owned();
@@ -85,21 +136,32 @@ impl<W: Write> Packer<W> {
         };
         let size = file.metadata().map_err(|source| ArchiveError::File { path: found.path.to_owned(), source })?.len();
         self.summary.n_bytes += size;
-        // The header says how long the member is: a file that shrinks is filled up, one that grows is cut.
-        self.member(found, EntryType::Regular, name, size, file.chain(io::repeat(0)).take(size))
+        self.member(found, EntryType::Regular, name, size)?;
+        self.contents(file.chain(io::repeat(0)).take(size), size).map_err(ArchiveError::Sending)
     }
 
-    fn member(
-        &mut self,
-        found: &Found<'_>,
-        kind: EntryType,
-        name: &Path,
-        size: u64,
-        contents: impl Read,
-    ) -> Result<(), ArchiveError> {
+    /// Writes what belongs to the member that was begun. Its header says how long it is: a file that shrinks is filled
+    /// up, one that grows is cut.
+    fn contents(&mut self, mut contents: impl Read, size: u64) -> io::Result<()> {
+        let output = self.builder.get_mut();
+        loop {
+            match contents.read(&mut self.buffer) {
+                Ok(0) => break,
+                Ok(n_bytes) => output.write_all(&self.buffer[..n_bytes])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let padding = size.next_multiple_of(BLOCK) - size;
+        io::copy(&mut io::repeat(0).take(padding), output).map(drop)
+    }
+
+    /// Begins a member of so many bytes, which are the caller's to write.
+    fn member(&mut self, found: &Found<'_>, kind: EntryType, name: &Path, size: u64) -> Result<(), ArchiveError> {
         let mut header = self.header(found, kind)?;
         header.set_size(size);
-        self.builder.append_data(&mut header, name, contents).map_err(ArchiveError::Sending)
+        // The builder would copy them in small pieces.
+        self.builder.append_data(&mut header, name, io::empty()).map_err(ArchiveError::Sending)
     }
 
     fn link(&mut self, found: &Found<'_>, kind: EntryType, name: &Path, to: &Path) -> Result<(), ArchiveError> {

@@ -28,7 +28,7 @@ impl World {
     }
 
     fn request(&self) -> PackRequest {
-        PackRequest { include: vec![self.root.display().to_string()], exclude: vec![] }
+        PackRequest::of([self.root.display().to_string()])
     }
 
     fn pack(&self) -> Vec<u8> {
@@ -249,6 +249,22 @@ fn a_damaged_archive_replaces_nothing() {
 }
 
 #[test]
+fn what_is_not_compressed_is_whole_or_refused_wherever_it_is_cut() {
+    let world = World::new();
+    fill(&world.root);
+    let before = world.tree();
+    let mut archive = Vec::new();
+    pack(&PackRequest { compression: Compression::None, ..world.request() }, &mut archive).unwrap();
+    let blocks = (0..archive.len()).step_by(512);
+    for length in blocks.chain([archive.len() - 1, 1, 700]) {
+        let error = world.unpack(Compression::None, &archive[..length]).unwrap_err();
+        assert!(error.contains("damaged"), "cut after {length} of {}: {error}", archive.len());
+    }
+    world.unpack(Compression::None, &archive).unwrap();
+    assert_eq!(world.tree(), before);
+}
+
+#[test]
 fn setuid_bits_are_dropped_and_the_last_member_of_a_name_counts() {
     let world = World::new();
     let mut builder = Builder::new(Vec::new());
@@ -290,7 +306,7 @@ fn a_comparison_names_what_changed() {
     fill(&world.root);
     let archive = world.pack();
     let compare = |limit| {
-        let request = CompareRequest { compression: Compression::Zstd, pack: world.request(), limit };
+        let request = CompareRequest { pack: world.request(), limit };
         compare(&request, &archive[..]).unwrap()
     };
     assert_eq!(compare(100).changes, []);

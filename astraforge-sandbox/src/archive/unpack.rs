@@ -25,6 +25,9 @@ use super::{
 };
 use crate::tree::{MAX_DEPTH, open_folder};
 
+/// Files are written in pieces of at most this size.
+const PIECE: usize = 128 * 1024;
+
 /// Replaces the content of folders by an archive's.
 pub(crate) fn unpack(request: &UnpackRequest, input: impl Read) -> Result<ArchiveSummary, ArchiveError> {
     let mut places = Vec::new();
@@ -121,7 +124,7 @@ fn put(places: &mut [Place], member: Member, contents: &mut dyn Read) -> Result<
 }
 
 fn write(mut file: File, path: &Path, contents: &mut dyn Read, member: &Member) -> Result<(), ArchiveError> {
-    let mut buffer = vec![0; 128 * 1024];
+    let mut buffer = vec![0; usize::try_from(member.size).map_or(PIECE, |size| size.min(PIECE))];
     let mut left = member.size;
     while left > 0 {
         let n_bytes = contents.read(&mut buffer).map_err(ArchiveError::Damaged)?;

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The version of the protocol this crate speaks.
-const PROTOCOL: u32 = 2;
+const PROTOCOL: u32 = 3;
 const MAGIC: [u8; 8] = *b"\x00AFguest";
 const MAX_GREETING: usize = 1024;
 /// How long the peer may take to greet.
@@ -137,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stranger_is_refused_with_the_reason() {
-        assert!(refusal(b"\x00AFguest\x00\x00\x00\x07").await.contains("speaks protocol 7, this host 2"));
+        assert!(refusal(b"\x00AFguest\x00\x00\x00\x07").await.contains("speaks protocol 7, this host 3"));
         assert!(refusal(b"SSH-2.0-OpenSSH_9.2\r\n").await.contains("not an AstraForge guest"));
         assert!(refusal(b"\x00AFguest\x00\x00\x00\x02\xff\xff\xff\xff").await.contains("handshake"));
         assert!(refusal(b"").await.contains("handshake"));

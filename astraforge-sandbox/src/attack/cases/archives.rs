@@ -289,7 +289,7 @@ async fn honest(target: &Target) -> Judged {
     let look = "cd /workspace && find tree | sort | while read -r it; do stat -c '%n %F %a %s %N' \"$it\"; done; \
                 cat 'tree/a file' tree/relative && tree/node_modules/.bin/run; cat tree/same";
     let before = subject.shell(look).await?;
-    let pack = PackRequest { include: vec!["/workspace".into()], exclude: vec![".attacker".into()] };
+    let pack = PackRequest::of(["/workspace"]).without([".attacker"]);
     let packed: Vec<Bytes> = subject.machine.pack(pack).await?.try_collect().await?;
     subject.shell("rm -rf /workspace/tree; echo other > /workspace/other").await?;
     let request = UnpackRequest {
@@ -315,7 +315,7 @@ async fn busy(target: &Target) -> Judged {
     let (running, _) = subject.ready(&["churn", "/workspace"]).await?;
     let n_rounds = target.scaled(5, 100);
     for _ in 0..n_rounds {
-        let pack = PackRequest { include: vec!["/workspace".into()], exclude: Vec::new() };
+        let pack = PackRequest::of(["/workspace"]);
         let packed = async { subject.machine.pack(pack).await?.try_collect::<Vec<Bytes>>().await };
         let packed = timeout(PATIENCE, packed).await.map_err(|_| Stop::breach("packing hangs"))??;
         let tar = zstd::decode_all(&*packed.concat()).map_err(|it| Stop::Breach(format!("not whole: {it}")))?;

@@ -157,7 +157,7 @@ async fn names(target: &Target) -> Judged {
     }
     let hacked = subject.shell("ls -d /workspace/hacked /tmp/hacked /workspace/odd/hacked 2>/dev/null; true").await?;
     hold!(hacked.stdout.is_empty(), "a name was run as a command");
-    let all = PackRequest { include: vec!["/workspace/odd".into()], exclude: Vec::new() };
+    let all = PackRequest::of(["/workspace/odd"]);
     let packed: Vec<Bytes> = subject.machine.pack(all).await?.try_collect().await?;
     hold!(!packed.concat().is_empty(), "nothing was packed");
     subject.machine.file(request(FileVerb::Remove { path: "/workspace/odd".into(), recursive: true })).await?;
@@ -222,7 +222,7 @@ async fn race(target: &Target) -> Judged {
             occurrences: Occurrences::All,
         };
         let _ = subject.machine.file(request(edit)).await;
-        let pack = PackRequest { include: vec!["/workspace/race".into()], exclude: Vec::new() };
+        let pack = PackRequest::of(["/workspace/race"]);
         if let Ok(archive) = subject.machine.pack(pack).await
             && let Ok(pieces) = archive.try_collect::<Vec<Bytes>>().await
         {
@@ -270,7 +270,7 @@ async fn odd(target: &Target) -> Judged {
             }
         }
     }
-    let pack = PackRequest { include: vec!["/workspace/odd".into()], exclude: vec!["sparse".into()] };
+    let pack = PackRequest::of(["/workspace/odd"]).without(["sparse"]);
     let packed = timeout(PATIENCE, async { subject.machine.pack(pack).await?.try_collect::<Vec<Bytes>>().await }).await;
     packed.map_err(|_| Stop::breach("packing hangs"))??;
     drop(running);
@@ -297,7 +297,7 @@ async fn growing(target: &Target) -> Judged {
         Ok::<_, SessionError>(n_bytes)
     };
     let n_bytes = timeout(PATIENCE, read).await.map_err(|_| Stop::breach("a growing file is read for ever"))??;
-    let pack = PackRequest { include: vec!["/workspace".into()], exclude: Vec::new() };
+    let pack = PackRequest::of(["/workspace"]);
     let packed = async {
         let mut pieces = subject.machine.pack(pack).await?;
         while let Some(Ok(_)) = pieces.next().await {}

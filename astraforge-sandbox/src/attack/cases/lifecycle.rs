@@ -103,8 +103,7 @@ async fn during_pack(target: &Target) -> Judged {
     for delay in [0, 10, 50] {
         let subject = target.sandbox(SandboxSpec::default()).await?;
         subject.shell("head -c 200000000 /dev/urandom > /workspace/big").await?;
-        let mut pack =
-            subject.machine.pack(PackRequest { include: vec!["/workspace".into()], exclude: Vec::new() }).await?;
+        let mut pack = subject.machine.pack(PackRequest::of(["/workspace"])).await?;
         let first = pack.next().await;
         hold!(first.is_some_and(|it| it.is_ok()), "nothing is packed");
         tokio::time::sleep(Duration::from_millis(delay)).await;

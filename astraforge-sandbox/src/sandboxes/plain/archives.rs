@@ -47,25 +47,25 @@ pub(super) async fn pack(starter: &Starter, request: PackRequest) -> Result<Byte
     argv.extend(request.include.iter().map(|path| path.trim_start_matches('/').to_owned()));
     let mut process = starter.start(argv).await?;
     drop(process.stdin.shutdown().await);
-    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).map_err(local)?;
+    let mut encoder = Encoder::new(request.compression)?;
     let bytes = stream! {
         let (mut output, mut words) = (process.output, Vec::new());
         while let Some(next) = output.next().await {
             match next {
                 Ok(PlainOutput::Stdout(bytes)) => {
-                    if let Err(error) = encoder.write_all(&bytes) {
-                        yield Err(local(error));
-                        return;
-                    }
-                    let packed = std::mem::take(encoder.get_mut());
-                    if !packed.is_empty() {
-                        yield Ok(Bytes::from(packed));
+                    match encoder.encode(bytes) {
+                        Ok(packed) if packed.is_empty() => {}
+                        Ok(packed) => yield Ok(packed),
+                        Err(error) => {
+                            yield Err(local(error));
+                            return;
+                        }
                     }
                 }
                 Ok(PlainOutput::Stderr(bytes)) if words.len() < 2000 => words.extend_from_slice(&bytes),
                 Ok(PlainOutput::Stderr(_)) => {}
                 Ok(PlainOutput::Exited(0)) => {
-                    yield encoder.finish().map(Bytes::from).map_err(local);
+                    yield encoder.finish().map_err(local);
                     return;
                 }
                 Ok(PlainOutput::Exited(code)) => {
@@ -132,8 +132,45 @@ async fn feed(
     if ended.code == 0 { Ok(n_bytes) } else { Err(refused("unpack", &ended)) }
 }
 
+/// A compressor that is given its input piece by piece.
+enum Encoder {
+    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+    None,
+}
+
+impl Encoder {
+    fn new(compression: Compression) -> Result<Self, SessionError> {
+        match compression {
+            Compression::Zstd => zstd::stream::write::Encoder::new(Vec::new(), 3).map(Self::Zstd).map_err(local),
+            Compression::None => Ok(Self::None),
+            Compression::Gzip => {
+                let reason = "archives are read with gzip, and never written".to_owned();
+                Err(failed("pack", FileErrorKind::InvalidArgument, reason))
+            }
+        }
+    }
+
+    fn encode(&mut self, bytes: Bytes) -> std::io::Result<Bytes> {
+        match self {
+            Self::Zstd(encoder) => {
+                encoder.write_all(&bytes)?;
+                Ok(std::mem::take(encoder.get_mut()).into())
+            }
+            Self::None => Ok(bytes),
+        }
+    }
+
+    fn finish(self) -> std::io::Result<Bytes> {
+        match self {
+            Self::Zstd(encoder) => encoder.finish().map(Bytes::from),
+            Self::None => Ok(Bytes::new()),
+        }
+    }
+}
+
 /// A decompressor that is given its input piece by piece.
 enum Decoder {
+    None,
     Zstd(zstd::stream::write::Decoder<'static, Vec<u8>>),
     Gzip(flate2::write::MultiGzDecoder<Vec<u8>>),
 }
@@ -148,11 +185,13 @@ impl Decoder {
                 Ok(Self::Zstd(decoder))
             }
             Compression::Gzip => Ok(Self::Gzip(flate2::write::MultiGzDecoder::new(Vec::new()))),
+            Compression::None => Ok(Self::None),
         }
     }
 
     fn decode(&mut self, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
         match self {
+            Self::None => Ok(bytes.to_vec()),
             Self::Zstd(decoder) => {
                 decoder.write_all(bytes)?;
                 decoder.flush()?;

@@ -199,7 +199,7 @@ async fn an_archive_replaces_what_is_there_and_a_broken_one_changes_nothing() {
     std::fs::create_dir(folder.path().join("sub")).unwrap();
     std::fs::write(folder.path().join("sub/.kept"), "one").unwrap();
     std::fs::write(folder.path().join("left out.log"), "x").unwrap();
-    let request = PackRequest { include: vec![root.clone()], exclude: vec!["*.log".to_owned()] };
+    let request = PackRequest::of([root.clone()]).without(["*.log"]);
     let pieces: Vec<_> = session.pack(request).await.unwrap().map(Result::unwrap).collect().await;
     let archive = pieces.concat();
     std::fs::write(folder.path().join("sub/.kept"), "two").unwrap();

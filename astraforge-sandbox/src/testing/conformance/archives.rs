@@ -10,21 +10,24 @@ use super::*;
 
 impl Fixture {
     fn pack_request(&self) -> PackRequest {
-        PackRequest { include: vec![self.path("tree")], exclude: vec!["*.log".to_owned()] }
+        PackRequest::of([self.path("tree")]).without(["*.log"])
     }
 
     async fn pack(&self) -> Vec<Bytes> {
         self.machine().await.pack(self.pack_request()).await.unwrap().try_collect().await.unwrap()
     }
 
-    async fn unpack(&self, archive: ByteStream) -> Result<u64, SessionError> {
-        let request = UnpackRequest {
+    fn unpack_request(&self) -> UnpackRequest {
+        UnpackRequest {
             compression: Compression::Zstd,
             replace: vec![self.path("tree")],
             max_bytes: 100_000_000,
             max_entries: 10_000,
-        };
-        self.machine().await.unpack(request, archive).await.map(|summary| summary.n_entries)
+        }
+    }
+
+    async fn unpack(&self, archive: ByteStream) -> Result<u64, SessionError> {
+        self.machine().await.unpack(self.unpack_request(), archive).await.map(|summary| summary.n_entries)
     }
 
     /// Makes a tree with something of everything that belongs into an archive.
@@ -70,6 +73,27 @@ pub async fn an_archive_brings_the_files_back(driver: DynSandboxDriver) {
     sandbox.end().await;
 }
 
+/// What is handed from one sandbox to another need not be compressed; where it breaks off it changes nothing either.
+pub async fn an_archive_need_not_be_compressed(driver: DynSandboxDriver) {
+    let sandbox = Fixture::new(driver).await;
+    sandbox.make_tree().await;
+    let before = sandbox.tree().await;
+    let machine = sandbox.machine().await;
+    let pack = PackRequest { compression: Compression::None, ..sandbox.pack_request() };
+    let archive: Vec<Bytes> = machine.pack(pack).await.unwrap().try_collect().await.unwrap();
+    assert!(sandbox.shell(&format!("rm -r {}/*", sandbox.path("tree"))).await.exit.success());
+    let unpack = |archive| {
+        let request = UnpackRequest { compression: Compression::None, ..sandbox.unpack_request() };
+        machine.unpack(request, bytes(vec![archive]))
+    };
+    let archive = Bytes::from(archive.concat());
+    unpack(archive.slice(..archive.len() / 2)).await.unwrap_err();
+    assert_ne!(sandbox.tree().await, before);
+    unpack(archive).await.unwrap();
+    assert_eq!(sandbox.tree().await, before);
+    sandbox.end().await;
+}
+
 /// An archive that is damaged, cut or never ends well leaves the files as they are.
 pub async fn a_broken_archive_changes_nothing(driver: DynSandboxDriver) {
     let sandbox = Fixture::new(driver).await;
@@ -98,7 +122,7 @@ pub async fn a_broken_archive_changes_nothing(driver: DynSandboxDriver) {
 pub async fn what_is_not_there_is_not_packed(driver: DynSandboxDriver) {
     let sandbox = Fixture::new(driver).await;
     for path in ["/nowhere/at/all", "relative", "/", "/tmp/../etc"] {
-        let request = PackRequest { include: vec![path.to_owned()], exclude: vec![] };
+        let request = PackRequest::of([path]);
         let packed = sandbox.machine().await.pack(request).await;
         assert!(packed.is_err(), "{path}");
     }
@@ -112,7 +136,7 @@ pub async fn an_archive_is_compared_with_the_files(driver: DynSandboxDriver) {
     let archive = sandbox.pack().await;
     let compare = async |limit| {
         let pack = sandbox.pack_request();
-        let request = CompareRequest { compression: Compression::Zstd, pack, limit };
+        let request = CompareRequest { pack, limit };
         sandbox.machine().await.compare(request, bytes(archive.clone())).await.unwrap()
     };
     assert_eq!(compare(10).await.changes, []);

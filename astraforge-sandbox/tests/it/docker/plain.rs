@@ -43,7 +43,7 @@ async fn commands_files_and_archives_work_without_a_guest_and_the_rest_is_refuse
     };
     assert!(machine.download(outside).await.is_err());
 
-    let pack = astraforge_core::archive::PackRequest { include: vec!["/workspace".to_owned()], exclude: Vec::new() };
+    let pack = astraforge_core::archive::PackRequest::of(["/workspace"]);
     let archive: Vec<_> = machine.pack(pack).await.unwrap().try_collect().await.unwrap();
     machine.write_file("/workspace/later", contents, 0o644).await.unwrap();
     restore(machine.as_ref(), archive).await;

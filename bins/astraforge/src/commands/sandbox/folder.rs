@@ -79,7 +79,7 @@ impl Desk<'_> {
             bail!("{} is there already; pass --replace to replace all that it holds", to.display());
         }
         let from = from.trim_end_matches('/');
-        let pack = PackRequest { include: vec![from.to_owned()], exclude: Vec::new() };
+        let pack = PackRequest::of([from]);
         let archive = self.machine(id).await?.pack(pack).await?;
         let parent = to.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
