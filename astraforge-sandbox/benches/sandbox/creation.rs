@@ -38,11 +38,11 @@ pub(crate) async fn measure(
     let (mut ours, mut removal, mut bwrap) = (Vec::new(), Vec::new(), Vec::new());
     let (pooled, mut prepared) = (Sandboxes::new(Arc::clone(&driver) as DynSandboxDriver), Vec::new());
     for round in 0..=N_ROUNDS {
-        let (created, removed) = one_sandbox(sandboxes).await?;
-        // Until the pool is full again.
+        // Until the pool is full again: what fills it is not to run beside what is timed.
         driver.prepare(&SandboxSpec::default()).await?;
-        let (taken, _) = one_sandbox(&pooled).await?;
+        let (created, removed) = one_sandbox(sandboxes).await?;
         let baseline = if has_bwrap { time(BWRAP).await? } else { Duration::ZERO };
+        let (taken, _) = one_sandbox(&pooled).await?;
         if round > 0 {
             ours.push(created);
             prepared.push(taken);

@@ -162,8 +162,8 @@ impl Target {
         }
     }
 
-    /// Excuses files in memory without a size or number of their own, where the limit on memory ends them: a cluster's
-    /// nodes give them no number, and before Kubernetes 1.22 no size.
+    /// Excuses files in memory without a number of their own, which a cluster's nodes do not give them, where the limit
+    /// on memory ends them.
     pub(super) fn or_its_memory(&self, judged: Judged) -> Judged {
         match judged {
             Err(Stop::Breach(text))

@@ -29,7 +29,7 @@ use crate::guest;
 /// What the launcher prepared while it still was a process of the host.
 pub(super) struct Prepared<'a> {
     pub(super) spec: &'a LaunchSpec,
-    pub(super) filters: [BpfProgram; 3],
+    pub(super) filters: [BpfProgram; 2],
     /// The name spaces that must be left behind.
     pub(super) host: Vec<String>,
     pub(super) listener: UnixListener,

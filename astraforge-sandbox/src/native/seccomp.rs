@@ -7,7 +7,10 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
+use self::tree::Answer;
 use super::launch_spec::{AtStep, Failure};
+
+mod tree;
 
 /// Lists system calls; libc names their numbers.
 macro_rules! calls {
@@ -100,10 +103,12 @@ fn unconditional() -> impl Iterator<Item = libc::c_long> {
 }
 
 /// The first number past the newest system call that the list above was written for, and how far calls may yet come.
-const UNKNOWN: std::ops::Range<i64> = 470..512;
+const UNKNOWN: std::ops::Range<i64> = 470..N_CALLS as i64;
+/// So many numbers have an answer of their own.
+const N_CALLS: usize = 512;
 
 /// Compiles the filters, in the order in which they are to be loaded.
-pub(crate) fn filters() -> Result<[BpfProgram; 3], Failure> {
+pub(crate) fn filters() -> Result<[BpfProgram; 2], Failure> {
     compile().at("compile the system call filter")
 }
 
@@ -119,18 +124,31 @@ pub(crate) fn load(filters: &[BpfProgram]) -> Result<(), Failure> {
     filters.iter().try_for_each(|filter| seccompiler::apply_filter(filter)).at("load the system call filter")
 }
 
-fn compile() -> Result<[BpfProgram; 3], Error> {
+fn compile() -> Result<[BpfProgram; 2], Error> {
     let arch = || TargetArch::try_from(std::env::consts::ARCH).map_err(Error::Backend);
     let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let unknown = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    let allowed = SeccompFilter::new(allowed()?, refuse, SeccompAction::Allow, arch()?)?;
-    // Programs ask whether a call exists by making it: these answer no, so that the older call is taken.
-    let missing = MISSING.iter().copied().chain(UNKNOWN).map(|call| (call, Vec::new())).collect();
-    let missing = SeccompFilter::new(missing, SeccompAction::Allow, unknown, arch()?)?;
+    let arguments = SeccompFilter::new(arguments()?, refuse, SeccompAction::Allow, arch()?)?;
+    let allowed = tree::before(arguments.try_into()?, &answers());
     // Programs that hold secrets forbid dumps, and some end when they may not: they are told that it is done.
     let done = SeccompAction::Errno(0);
     let kept = SeccompFilter::new(core_limit().map_err(Error::Backend)?, SeccompAction::Allow, done, arch()?)?;
-    Ok([BpfProgram::try_from(allowed)?, BpfProgram::try_from(missing)?, BpfProgram::try_from(kept)?])
+    Ok([allowed, kept.try_into()?])
+}
+
+/// What is answered to each number before any argument is looked at; to those that follow, the last.
+fn answers() -> Vec<Answer> {
+    let error = |errno: i32| Answer::Return(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs());
+    let mut answers = vec![error(libc::EPERM); N_CALLS + 1];
+    let mut set = |call: libc::c_long, answer| {
+        let place = usize::try_from(call).ok().and_then(|it| answers[..N_CALLS].get_mut(it));
+        // A call that is beyond them stays refused, and no test passes.
+        place.into_iter().for_each(|it| *it = answer);
+    };
+    // Programs ask whether a call exists by making it: these answer no, so that the older call is taken.
+    MISSING.iter().copied().chain(UNKNOWN).for_each(|call| set(call, error(libc::ENOSYS)));
+    conditions().into_iter().for_each(|(call, _)| set(call, Answer::Arguments));
+    unconditional().for_each(|call| set(call, Answer::Return(libc::SECCOMP_RET_ALLOW)));
+    answers
 }
 
 /// Changes of the limit on core dumps.
@@ -146,8 +164,9 @@ fn core_limit() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     ]))
 }
 
-fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
-    let mut rules: BTreeMap<_, _> = unconditional().map(|call| (call, Vec::new())).collect();
+/// What the arguments have to be where they decide.
+fn arguments() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
+    let mut rules = BTreeMap::new();
     for (call, alternatives) in conditions() {
         let alternatives = alternatives.into_iter().map(|all| {
             let all =
@@ -286,8 +305,7 @@ mod tests {
     fn every_number_is_answered_as_the_list_says() {
         let filters = filters().unwrap();
         let allowed: BTreeSet<_> = unconditional().collect();
-        let conditional: BTreeSet<_> =
-            super::allowed().unwrap().into_keys().filter(|it| !allowed.contains(it)).collect();
+        let conditional: BTreeSet<_> = conditions().into_iter().map(|(it, _)| it).collect();
         for call in 0..2048 {
             let expected = match i64::from(call) {
                 it if allowed.contains(&it) => ALLOW,

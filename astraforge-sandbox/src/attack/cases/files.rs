@@ -334,10 +334,6 @@ async fn sparse(target: &Target) -> Judged {
 }
 
 async fn full(target: &Target) -> Judged {
-    target.or_its_memory(write_into_full(target).await)
-}
-
-async fn write_into_full(target: &Target) -> Judged {
     let spec = SandboxSpec::default().with_workspace(Workspace::Tmpfs { size: ByteSize::mib(16) });
     let subject = target.sandbox(spec).await?;
     subject.upload("/workspace/kept", 0o644, Bytes::from_static(b"kept")).await?;

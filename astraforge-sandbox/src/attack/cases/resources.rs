@@ -12,9 +12,9 @@ table! { Resources:
     "disk-bytes" "a workspace in memory is full at its size" target => fills(target, "bytes", 24);
     "disk-deleted" "files that are deleted and still open count" target => fills(target, "deleted", 24);
     "disk-sparse" "a sparse terabyte takes what it holds" target => fills(target, "sparse", 24);
-    "disk-names" "empty files stop at a number" target => fills(target, "names", NAMES);
-    "disk-folders" "folders stop at a number" target => fills(target, "folders", NAMES);
-    "disk-links" "links stop at a number" target => fills(target, "links", NAMES);
+    "disk-names" "empty files stop at a number" target => fills_up(target, "names");
+    "disk-folders" "folders stop at a number" target => fills_up(target, "folders");
+    "disk-links" "links stop at a number" target => fills_up(target, "links");
     "disk-hard-limit" "a workspace on disk is full at its size where that is promised" target => disk(target);
     "disk-other-folders" "every other folder that may be written has a size" target => others(target);
     "raise-limits" "no hard limit can be raised" target => raise(target);
@@ -26,11 +26,11 @@ table! { Resources:
 /// More names than a small workspace may have.
 const NAMES: u64 = 200_000;
 
-async fn fills(target: &Target, how: &str, most: u64) -> Judged {
-    target.or_its_memory(fill(target, how, most).await)
+async fn fills_up(target: &Target, how: &str) -> Judged {
+    target.or_its_memory(fills(target, how, NAMES).await)
 }
 
-async fn fill(target: &Target, how: &str, most: u64) -> Judged {
+async fn fills(target: &Target, how: &str, most: u64) -> Judged {
     let spec = SandboxSpec::default().with_workspace(Workspace::Tmpfs { size: ByteSize::mib(16) });
     let subject = target.sandbox(spec).await?;
     let judged = subject.attack(&["fill", how, "/workspace", &most.to_string()]).await?;
@@ -58,10 +58,6 @@ async fn disk(target: &Target) -> Judged {
 }
 
 async fn others(target: &Target) -> Judged {
-    target.or_its_memory(fill_others(target).await)
-}
-
-async fn fill_others(target: &Target) -> Judged {
     target.needs("a limit on memory", target.capabilities().memory)?;
     // What is left writable beside the workspace lies in memory: it is full, or memory is.
     let subject = target.limited(|it| it.memory = Limit::required(ByteSize::mib(128))).await?;
