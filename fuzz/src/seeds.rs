@@ -2,6 +2,9 @@
 
 use std::{error::Error, fs, path::Path};
 
+// It is compiled as the targets are, and calls what counts their branches.
+use libfuzzer_sys as _;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let core = astraforge_core::testing::fuzz::seeds();
