@@ -2,7 +2,7 @@
 //!
 //! | port of the core | here |
 //! |---|---|
-//! | `Store`, `SandboxStore` | [`sqlite`] |
+//! | `Store`, `SandboxStore` | [`sqlite`] or `postgres`, over [`sql`] |
 //! | `GitBroker`, `VcsProvider` | [`git`], [`local`] |
 //! | `ModelUpstream`, `Reviewer` | [`models`] |
 //! | `PolicyEngine` | [`rego`] |
@@ -29,12 +29,16 @@ pub mod git;
 pub mod local;
 #[cfg(feature = "models")]
 pub mod models;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "rego")]
 pub mod rego;
 #[cfg(feature = "s3")]
 pub mod s3;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "sql")]
 pub mod secret_box;
+#[cfg(feature = "sql")]
+pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod wakeup;

@@ -1,40 +1,19 @@
-//! Requests, runs, the run log and jobs in one SQLite file.
+//! Requests, runs, the run log, jobs and sandboxes in one SQLite file.
 
-use std::{fmt, path::Path};
+use std::path::Path;
 
-use astraforge_core::{
-    access::ApiKey,
-    event::{NewEvent, RunEvent},
-    id::{ApiKeyId, ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::Job,
-    merge_request::MergeRequest,
-    ports::store::{Changes, Store, StoreError},
-    repository::RepositoryLink,
-    request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
-    run::{Run, Usage},
-};
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use sqlx::{Connection as _, Pool, Sqlite, SqliteConnection, pool::PoolConnection, sqlite::SqliteRow};
 
+pub(crate) use self::error::trouble;
 pub use self::{error::SqliteTrouble, open::OpenError};
-use self::{
-    error::{failed, taken},
-    open::Pools,
+use crate::{
+    secret_box::SecretKey,
+    sql::{Dialect, SqlStore, row::SqlResult, statement::speaks},
 };
-use crate::secret_box::SecretKey;
 
-mod api_keys;
-mod changes;
-mod commit;
 mod error;
-mod jobs;
-mod links;
-mod log;
 mod open;
-mod requests;
-mod row;
-mod runs;
-mod sandboxes;
 
 /// A store in one SQLite file, which several processes of one machine may share.
 ///
@@ -57,10 +36,7 @@ mod sandboxes;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct SqliteStore {
-    pools: Pools,
-    key: SecretKey,
-}
+pub type SqliteStore = SqlStore<Sqlite>;
 
 impl SqliteStore {
     /// Opens the database, makes it if it is not there (mode 0600), and brings its schema up to date.
@@ -68,161 +44,54 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`] says what is wrong with the file, its folder or the key.
     pub async fn open(path: impl AsRef<Path>, key: SecretKey) -> Result<Self, OpenError> {
-        let pools = open::open(path.as_ref(), &key).await?;
-        Ok(Self { pools, key })
-    }
-
-    /// Waits until calls under way are done, and closes the file. Later calls fail.
-    pub async fn close(&self) {
-        self.pools.readers.close().await;
-        self.pools.writer.close().await;
+        let open::Pools { readers, writer } = open::open(path.as_ref(), &key).await?;
+        Ok(Self { readers, writer, key })
     }
 }
 
-impl fmt::Debug for SqliteStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = self.pools.writer.connect_options();
-        f.debug_struct("SqliteStore").field("path", &options.get_filename()).finish_non_exhaustive()
-    }
-}
+speaks!(Sqlite, SqliteConnection, SqliteRow, write: std::convert::identity, read: std::borrow::Cow::Borrowed);
 
 #[async_trait]
-impl Store for SqliteStore {
-    async fn commit(&self, changes: Changes) -> Result<u64, StoreError> {
-        commit::commit(&self.pools.writer, &changes).await
+impl Dialect for Sqlite {
+    // The write lock first: a transaction that reads before it writes could not go on beside another.
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const LOCK_REQUEST: Option<&'static str> = None;
+    const INSERT_EVENTS: &'static str = "INSERT INTO events (request, seq, run, kind, created_at) \
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)";
+    const CLAIM: &'static str = "UPDATE jobs SET state = 'running', attempts = attempts + 1, claimed_at = $1 \
+        WHERE position = (SELECT position FROM jobs AS oldest WHERE state = 'waiting' AND NOT EXISTS ( \
+        SELECT 1 FROM jobs AS other WHERE other.request = oldest.request AND other.state = 'running') \
+        ORDER BY created_at, position LIMIT 1) RETURNING *";
+    const SANDBOXES_BESIDE_SNAPSHOT: &'static str =
+        "SELECT * FROM sandboxes WHERE tenant = (SELECT tenant FROM snapshots WHERE id = $1)";
+
+    /// Takes the connection that writes, or a new one if the last commit left it in a state of its own.
+    ///
+    /// After some errors, such as a disk that is full at `COMMIT`, SQLite ends the transaction by itself. sqlx still counts
+    /// it as open, and would refuse every later one.
+    async fn sound_connection(pool: &Pool<Self>) -> SqlResult<PoolConnection<Self>> {
+        loop {
+            let mut connection = pool.acquire().await?;
+            // The answer also says that a rollback which was queued before it is done.
+            connection.ping().await?;
+            if !connection.is_in_transaction() {
+                return Ok(connection);
+            }
+            connection.close().await?;
+        }
     }
 
-    async fn request(&self, tenant: &TenantId, id: RequestId) -> Result<Option<Request>, StoreError> {
-        requests::find(&self.pools.readers, tenant, id).await.map_err(failed("read a request"))
-    }
-
-    async fn requests(&self, tenant: &TenantId) -> Result<Vec<Request>, StoreError> {
-        requests::list(&self.pools.readers, tenant).await.map_err(failed("list requests"))
-    }
-
-    async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError> {
-        requests::messages(&self.pools.readers, request).await.map_err(failed("list messages"))
-    }
-
-    async fn attachments(&self, request: RequestId) -> Result<Vec<Attachment>, StoreError> {
-        requests::attachments(&self.pools.readers, request).await.map_err(failed("list attachments"))
-    }
-
-    async fn run(&self, tenant: &TenantId, id: RunId) -> Result<Option<Run>, StoreError> {
-        runs::find(&self.pools.readers, tenant, id).await.map_err(failed("read a run"))
-    }
-
-    async fn runs_of(&self, request: RequestId) -> Result<Vec<Run>, StoreError> {
-        runs::of_request(&self.pools.readers, request).await.map_err(failed("list the runs of a request"))
-    }
-
-    async fn runs(&self, tenant: &TenantId) -> Result<Vec<Run>, StoreError> {
-        runs::list(&self.pools.readers, tenant).await.map_err(failed("list runs"))
-    }
-
-    async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError> {
-        runs::cancel_requested(&self.pools.readers, run).await.map_err(failed("read a run"))
-    }
-
-    async fn add_usage(&self, run: RunId, usage: Usage) -> Result<(), StoreError> {
-        runs::add_usage(&self.pools.writer, run, usage).await.map_err(failed("count usage"))
-    }
-
-    async fn change_set(&self, id: ChangeSetId) -> Result<Option<ChangeSet>, StoreError> {
-        changes::change_set(&self.pools.readers, id).await.map_err(failed("read a change set"))
-    }
-
-    async fn latest_change_set(&self, request: RequestId) -> Result<Option<ChangeSet>, StoreError> {
-        changes::latest_change_set(&self.pools.readers, request).await.map_err(failed("read a change set"))
-    }
-
-    async fn approvals(&self, request: RequestId) -> Result<Vec<Approval>, StoreError> {
-        changes::approvals(&self.pools.readers, request).await.map_err(failed("list approvals"))
-    }
-
-    async fn merge_request(&self, tenant: &TenantId, id: MergeRequestId) -> Result<Option<MergeRequest>, StoreError> {
-        changes::merge_request(&self.pools.readers, tenant, id).await.map_err(failed("read a merge request"))
-    }
-
-    async fn merge_requests(&self, tenant: &TenantId) -> Result<Vec<MergeRequest>, StoreError> {
-        changes::merge_requests(&self.pools.readers, tenant).await.map_err(failed("list merge requests"))
-    }
-
-    async fn append(&self, events: Vec<NewEvent>) -> Result<u64, StoreError> {
-        commit::commit(&self.pools.writer, &Changes { events, ..Changes::default() }).await
-    }
-
-    async fn events(&self, request: RequestId, after: u64, limit: u32) -> Result<Vec<RunEvent>, StoreError> {
-        log::after(&self.pools.readers, request, after, limit).await.map_err(failed("read events"))
-    }
-
-    async fn events_of_run(&self, run: RunId) -> Result<Vec<RunEvent>, StoreError> {
-        log::of_run(&self.pools.readers, run).await.map_err(failed("read the events of a run"))
-    }
-
-    async fn claim_job(&self, now: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
-        jobs::claim(&self.pools.writer, now).await.map_err(failed("claim a job"))
-    }
-
-    async fn running_jobs(&self) -> Result<Vec<Job>, StoreError> {
-        jobs::running(&self.pools.readers).await.map_err(failed("list jobs"))
-    }
-
-    async fn waiting_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError> {
-        jobs::waiting(&self.pools.readers, request).await.map_err(failed("list jobs"))
-    }
-
-    async fn add_link(&self, link: RepositoryLink) -> Result<(), StoreError> {
-        let result = links::add(&self.pools.writer, &self.key, &link).await;
-        result.map_err(taken("add a repository link", "a link to repository", &link.repository))
-    }
-
-    async fn link(&self, tenant: &TenantId, id: RepositoryLinkId) -> Result<Option<RepositoryLink>, StoreError> {
-        links::find(&self.pools.readers, &self.key, tenant, id).await.map_err(failed("read a repository link"))
-    }
-
-    async fn links(&self, tenant: &TenantId) -> Result<Vec<RepositoryLink>, StoreError> {
-        links::list(&self.pools.readers, &self.key, tenant).await.map_err(failed("list repository links"))
-    }
-
-    async fn update_link(&self, link: RepositoryLink) -> Result<bool, StoreError> {
-        let result = links::update(&self.pools.writer, &self.key, &link).await;
-        result.map_err(taken("change a repository link", "a link to repository", &link.repository))
-    }
-
-    async fn remove_link(&self, tenant: &TenantId, id: RepositoryLinkId) -> Result<bool, StoreError> {
-        links::remove(&self.pools.writer, tenant, id).await.map_err(failed("remove a repository link"))
-    }
-
-    async fn add_api_key(&self, key: ApiKey) -> Result<(), StoreError> {
-        api_keys::add(&self.pools.writer, &key).await.map_err(taken("add an API key", "API key", key.id))
-    }
-
-    async fn api_key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>, StoreError> {
-        api_keys::active_by_hash(&self.pools.readers, hash).await.map_err(failed("look up an API key"))
-    }
-
-    async fn api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, StoreError> {
-        api_keys::list(&self.pools.readers, tenant).await.map_err(failed("list API keys"))
-    }
-
-    async fn count_api_keys(&self) -> Result<u64, StoreError> {
-        api_keys::count(&self.pools.readers).await.map_err(failed("count API keys"))
-    }
-
-    async fn revoke_api_key(&self, tenant: &TenantId, id: ApiKeyId) -> Result<bool, StoreError> {
-        api_keys::revoke(&self.pools.writer, tenant, id).await.map_err(failed("revoke an API key"))
-    }
-
-    async fn touch_api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let Pools { readers, writer } = &self.pools;
-        api_keys::touch(readers, writer, id, now).await.map_err(failed("note the use of an API key"))
+    fn describe(pool: &Pool<Self>) -> String {
+        pool.connect_options().get_filename().display().to_string()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use astraforge_core::testing::samples;
+    use astraforge_core::{
+        ports::store::{Store as _, StoreError},
+        testing::samples,
+    };
 
     use super::*;
 
@@ -248,7 +117,7 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path().join("db"), SecretKey::random().unwrap()).await.unwrap();
-        let mut connection = store.pools.writer.acquire().await.unwrap();
+        let mut connection = store.writer.acquire().await.unwrap();
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
         // What SQLite does when the disk is full at the end of a transaction.
         sqlx::raw_sql("ROLLBACK").execute(&mut *transaction).await.unwrap();
@@ -259,6 +128,6 @@ mod tests {
     }
 
     async fn limit_pages(store: &SqliteStore, pragma: &'static str) {
-        sqlx::raw_sql(pragma).execute(&store.pools.writer).await.unwrap();
+        sqlx::raw_sql(pragma).execute(&store.writer).await.unwrap();
     }
 }

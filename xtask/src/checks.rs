@@ -6,6 +6,7 @@ mod engine;
 mod features;
 mod kubernetes;
 mod package;
+mod postgres;
 mod report;
 mod rootless;
 mod stages;

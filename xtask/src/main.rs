@@ -12,6 +12,7 @@ mod elf;
 mod fuzz;
 mod guest;
 mod process;
+mod services;
 mod tidy;
 mod tools;
 mod workspace;
@@ -44,6 +45,8 @@ enum Task {
     Cluster(cluster::ClusterArguments),
     /// Start a Docker engine for tests, until Ctrl-C or as long as a command runs.
     Engine(docker::EngineArguments),
+    /// Start what an installation stands on, PostgreSQL so far, until Ctrl-C or as long as a command runs.
+    Services(services::ServicesArguments),
     /// Kill servers, commands and sandboxes at random points, and look what is lost or left.
     Chaos(chaos::ChaosArguments),
     /// Feed what reads hostile input with whatever comes to a fuzzer's mind.
@@ -73,6 +76,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Cluster(arguments) => cluster::run(&workspace, &arguments),
         Task::Engine(arguments) => docker::run(&workspace, &arguments),
+        Task::Services(arguments) => services::run(&workspace, &arguments),
         Task::Chaos(arguments) => chaos::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Tidy => {

@@ -1,8 +1,6 @@
 //! SQLite's errors in words that tell what to do.
 
-use std::fmt::Display;
-
-use astraforge_core::{BoxError, ports::store::StoreError};
+use sqlx::{error::DatabaseError as _, sqlite::SqliteError};
 
 /// Troubles of the database file that a person can end. Found as the source of a [`StoreError::Backend`].
 #[derive(Debug, thiserror::Error)]
@@ -33,37 +31,18 @@ pub(super) mod code {
 
 /// The result code of an error that came from SQLite itself.
 pub(super) fn code_of(error: &sqlx::Error) -> Option<u32> {
-    let extended: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    let error = error.as_database_error()?.try_downcast_ref::<SqliteError>()?;
+    let extended: u32 = error.code()?.parse().ok()?;
     Some(extended & 0xff)
 }
 
-/// Names the operation that failed.
-pub(super) fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
-    move |error| StoreError::Backend { operation, source: explain(error) }
-}
-
-/// Says that a name is taken when that is why the statement failed.
-pub(super) fn taken(
-    operation: &'static str,
-    what: &'static str,
-    name: impl Display,
-) -> impl FnOnce(sqlx::Error) -> StoreError {
-    move |error| match error.as_database_error() {
-        Some(database) if database.is_unique_violation() => already_exists(what, name),
-        _ => failed(operation)(error),
-    }
-}
-
-pub(super) fn already_exists(what: &str, name: impl Display) -> StoreError {
-    StoreError::AlreadyExists { what: format!("{what} `{name}`") }
-}
-
-fn explain(error: sqlx::Error) -> BoxError {
+/// Finds a trouble that a person can end, or gives the error back.
+pub(crate) fn trouble(error: sqlx::Error) -> Result<SqliteTrouble, sqlx::Error> {
     match code_of(&error) {
-        Some(code::FULL) => SqliteTrouble::DiskFull(error).into(),
-        Some(code::BUSY) => SqliteTrouble::Locked(error).into(),
-        Some(code::READONLY) => SqliteTrouble::ReadOnly(error).into(),
-        Some(code::CORRUPT | code::NOT_A_DATABASE) => SqliteTrouble::Damaged(error).into(),
-        _ => error.into(),
+        Some(code::FULL) => Ok(SqliteTrouble::DiskFull(error)),
+        Some(code::BUSY) => Ok(SqliteTrouble::Locked(error)),
+        Some(code::READONLY) => Ok(SqliteTrouble::ReadOnly(error)),
+        Some(code::CORRUPT | code::NOT_A_DATABASE) => Ok(SqliteTrouble::Damaged(error)),
+        _ => Err(error),
     }
 }

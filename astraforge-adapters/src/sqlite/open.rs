@@ -12,11 +12,14 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{
-    error::{code, code_of},
-    row::SqlResult,
+use super::error::{code, code_of};
+use crate::{
+    secret_box::{SecretKey, SecretKeyError},
+    sql::{
+        key_check::{self, KeyError},
+        row::SqlResult,
+    },
 };
-use crate::secret_box::{SecretKey, SecretKeyError};
 
 /// The migrations, forward only. Their number is the schema's version, which SQLite keeps as `user_version`.
 const MIGRATIONS: &[&str] = &[
@@ -142,7 +145,11 @@ async fn prepare(path: &Path, key: &SecretKey) -> Result<(), OpenError> {
     enter_wal(&mut connection).await.map_err(sql)?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(sql)?;
     migrate(&mut transaction, path).await?;
-    check_key(&mut transaction, path, key).await?;
+    key_check::check(&mut *transaction, key).await.map_err(|error| match error {
+        KeyError::Sql(error) => sql_error(path, error),
+        KeyError::Wrong => OpenError::WrongKey { path: path.to_owned() },
+        KeyError::Sealing(error) => OpenError::Sealing(error),
+    })?;
     transaction.commit().await.map_err(sql)?;
     connection.close().await.map_err(sql)
 }
@@ -180,27 +187,6 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), O
         sqlx::raw_sql(sqlx::AssertSqlSafe(mark)).execute(&mut *connection).await.map_err(sql)?;
         tracing::info!(version, path = %path.display(), "database schema updated");
     }
-    Ok(())
-}
-
-/// Compares the key with the one the file was made with, by opening a text that says nothing.
-async fn check_key(connection: &mut SqliteConnection, path: &Path, key: &SecretKey) -> Result<(), OpenError> {
-    const NAME: &str = "key_check";
-    let sql = |error| sql_error(path, error);
-    let kept: Option<Vec<u8>> = sqlx::query_scalar("SELECT value FROM settings WHERE name = ?")
-        .bind(NAME)
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(sql)?;
-    if let Some(sealed) = kept {
-        return match key.open(&sealed, NAME) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(OpenError::WrongKey { path: path.to_owned() }),
-        };
-    }
-    let sealed = key.seal(NAME.as_bytes(), NAME).map_err(OpenError::Sealing)?;
-    let insert = sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?)").bind(NAME).bind(sealed);
-    insert.execute(connection).await.map_err(sql)?;
     Ok(())
 }
 

@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use astraforge_adapters::sqlite::SqliteStore;
 use astraforge_codex::{CodexProgram, CodexRunner, LlmProxy, RunSettings, StubExecutor, runner::CodexNotFound};
 use astraforge_core::{
     cancel::Cancellation,
@@ -46,7 +45,7 @@ impl Agent {
         args: &ServerArgs,
         folder: &DataFolder,
         model: Arc<dyn ModelUpstream>,
-        store: Arc<SqliteStore>,
+        store: Arc<dyn Store>,
     ) -> Self {
         let sandboxes = match drivers::default(args, folder.root(), Purpose::Runs).await {
             Ok(sandboxes) => Arc::new(sandboxes),

@@ -7,6 +7,7 @@ use astraforge_core::{repository::Secret, session::ByteSize};
 use clap::{Args, ValueEnum};
 
 use crate::{
+    database::DatabaseArgs,
     drivers::{docker::DockerArgs, image::ImageArgs, k8s::K8sArgs},
     egress_args::EgressArgs,
     native_args::NativeArgs,
@@ -20,6 +21,9 @@ pub(crate) struct ServerArgs {
     /// Folder for everything that is kept [default: ~/.local/share/astraforge]
     #[arg(long, global = true, env = "ASTRAFORGE_DATA", value_name = "FOLDER")]
     pub(crate) data: Option<PathBuf>,
+    /// Where requests and sandboxes are kept
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
     /// Folder with the bare repositories that requests may work on [default: DATA/repositories]
     #[arg(long, global = true, env = "ASTRAFORGE_REPOSITORIES", value_name = "FOLDER")]
     pub(crate) repositories: Option<PathBuf>,

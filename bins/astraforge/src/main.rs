@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod connection;
 mod data_folder;
+mod database;
 mod drivers;
 mod egress_args;
 mod egress_log;

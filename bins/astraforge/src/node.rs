@@ -9,9 +9,8 @@ use astraforge_adapters::{
     git::{Quarantine, QuarantineConfig},
     local::{LocalConfig, LocalProvider},
     models::{ModelReviewer, OpenAiConfig, OpenAiUpstream, ScriptedUpstream},
+    postgres::OneServer,
     rego::RegoPolicy,
-    secret_box::SecretKey,
-    sqlite::SqliteStore,
     wakeup::InProcessWakeups,
 };
 use astraforge_core::{
@@ -36,6 +35,7 @@ use crate::{
     agent::Agent,
     config::{Executor, ModelConfig, ServerArgs, TENANT},
     data_folder::{DataFolder, ServerFile},
+    database::Database,
     sandbox_files, sandbox_plane,
 };
 
@@ -52,7 +52,8 @@ pub(crate) struct Node {
     stop: Arc<Canceller>,
     tasks: JoinSet<()>,
     folder: DataFolder,
-    store: Arc<SqliteStore>,
+    database: Database,
+    _one_server: Option<OneServer>,
     _known: Option<KnownSecret>,
 }
 
@@ -71,10 +72,11 @@ impl Node {
         let folder = DataFolder::open(&args.data_folder()?)?;
         let redactor = Redactor::default();
         let (model, known) = model(args, &redactor)?;
-        let store = open_store(&folder).await?;
+        let one_server = args.database.as_one_server().await?;
+        let database = args.database.open(folder.root()).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal = Journal::new(store.clone(), Arc::new(InProcessWakeups::default()), clock, redactor);
-        let agent = Agent::new(args, &folder, model.clone(), store.clone()).await;
+        let journal = Journal::new(database.requests(), Arc::new(InProcessWakeups::default()), clock, redactor);
+        let agent = Agent::new(args, &folder, model.clone(), database.requests()).await;
         let notes = agent.trouble.clone().into_iter().chain(notes(args)?).collect();
         let quarantine = quarantine(&folder);
         let forge = Forge::new(ports(args, &folder, journal, &agent, &quarantine, &model)?);
@@ -86,7 +88,7 @@ impl Node {
             remove_left(sandboxes).await?;
         }
         clear(&folder, &quarantine).await?;
-        let plane = sandbox_plane::build(args, folder.root(), store.clone(), args.native.pool).await;
+        let plane = sandbox_plane::build(args, folder.root(), database.sandboxes(), args.native.pool).await;
         let n_workers = if queue == Queue::Work { args.workers } else { 0 };
         let mut tasks =
             start_tasks(n_workers, forge, plane.as_ref().ok(), quarantine, listener, stopped.clone()).await?;
@@ -96,21 +98,27 @@ impl Node {
             Err(error) => tracing::warn!("durable sandboxes cannot be used: {error:#}"),
         }
         folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
-        Ok(Self { url, owner_key, is_first_start, notes, stop, tasks, folder, store, _known: known })
+        Ok(Self {
+            url,
+            owner_key,
+            is_first_start,
+            notes,
+            stop,
+            tasks,
+            folder,
+            database,
+            _one_server: one_server,
+            _known: known,
+        })
     }
 
     /// Stops: calls are no longer accepted, runs at work are settled as interrupted, sandboxes are gone.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
-        self.store.close().await;
+        self.database.close().await;
         self.folder.withdraw();
     }
-}
-
-async fn open_store(folder: &DataFolder) -> anyhow::Result<Arc<SqliteStore>> {
-    let key = SecretKey::load_or_create(folder.path("secret.key"))?;
-    Ok(Arc::new(SqliteStore::open(folder.path("astraforge.db"), key).await?))
 }
 
 /// The model upstream; the redactor learns its key.

@@ -2,16 +2,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use astraforge_adapters::{
-    clock::SystemClock,
-    secret_box::{SecretKey, key_bytes},
-    sqlite::SqliteStore,
-};
+use astraforge_adapters::{clock::SystemClock, secret_box::key_bytes};
 use astraforge_core::{
     access::{Caller, Role},
     control_plane::{ControlPlane, ControlSettings},
     download_link::LinkKey,
     id::{TenantId, UserId},
+    ports::sandbox_store::SandboxStore,
 };
 
 use crate::{
@@ -22,16 +19,14 @@ use crate::{
 
 /// Opens the control plane of the data folder at `root`. Several processes may do so at once.
 pub(crate) async fn open(args: &ServerArgs, root: &Path) -> anyhow::Result<ControlPlane> {
-    let key = SecretKey::load_or_create(root.join("secret.key"))?;
-    let store = Arc::new(SqliteStore::open(root.join("astraforge.db"), key).await?);
-    build(args, root, store, 0).await
+    build(args, root, args.database.open(root).await?.sandboxes(), 0).await
 }
 
 /// Puts the control plane together over a store that is open; `n_ready` native sandboxes are kept ready.
 pub(crate) async fn build(
     args: &ServerArgs,
     root: &Path,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn SandboxStore>,
     n_ready: u16,
 ) -> anyhow::Result<ControlPlane> {
     let files = SandboxFiles::open(&args.sandbox_files, root).await?;

@@ -1,24 +1,17 @@
 //! Runs the tests of the Kubernetes driver on a real cluster, and attacks its sandboxes there.
 
-use std::process::Command;
-
-use super::stages::{count, in_workspace};
 use super::tally::Tally;
-use super::{Context, Verdict, attack};
+use super::{Context, Verdict, attack, stages};
 use crate::cluster::{self, Cluster};
-use crate::tools;
 
 /// Runs the tests: on the cluster that `KUBECONFIG` names if the variable of the tests says so, else on one started for
 /// them.
 pub(crate) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
     if std::env::var_os(cluster::VARIABLE).is_some() {
-        run(context, &mut command(context), tally)?;
+        stages::target(context, "k8s", |_| (), tally)?;
         return Ok(Verdict::PassedWith("on the cluster that KUBECONFIG names".into()));
     }
-    on_cluster(context, |cluster| {
-        let mut command = command(context);
-        run(context, cluster.tell(&mut command), tally)
-    })
+    on_cluster(context, |cluster| stages::target(context, "k8s", |command| _ = cluster.tell(command), tally))
 }
 
 /// Attacks pods of a cluster that is started for it.
@@ -44,22 +37,4 @@ fn on_cluster(context: &Context<'_>, check: impl FnOnce(&Cluster) -> anyhow::Res
     let cluster = Cluster::start(context.workspace, &context.workspace.guest())?;
     check(&cluster)?;
     Ok(Verdict::Passed)
-}
-
-/// The tests, with the very features of the `tests` stage, so that nothing is compiled again.
-fn command(context: &Context<'_>) -> Command {
-    match tools::NEXTEST.install(context.workspace) {
-        Ok(nextest) => {
-            let mut command = Command::new(nextest);
-            command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--test", "k8s"]);
-            command
-        }
-        Err(_) => context.workspace.cargo(["test", "--workspace", "--locked", "--no-fail-fast", "--test", "k8s"]),
-    }
-}
-
-fn run(context: &Context<'_>, command: &mut Command, tally: &mut Tally) -> anyhow::Result<()> {
-    in_workspace(context, command);
-    let of = if command.get_program() == "cargo" { Tally::of_libtest } else { Tally::of_nextest };
-    count(command, of, tally)
 }

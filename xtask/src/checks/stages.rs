@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::tally::Tally;
-use super::{Context, Verdict, attack, embed, engine, features, kubernetes, package, rootless};
+use super::{Context, Verdict, attack, embed, engine, features, kubernetes, package, postgres, rootless};
 use crate::workspace::Workspace;
 use crate::{chaos, codex, fuzz, guest, process, tidy, tools};
 
@@ -48,6 +48,7 @@ pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
     if embed::is_there(workspace) {
         stages.push(stage("embed", "crates outside the workspace embed the libraries", &["guest"], embed::check));
     }
+    stages.push(stage("postgres", "the store on a PostgreSQL server of our own", &["tests"], postgres::check));
     stages.push(stage("docker", "the same sandboxes on a Docker engine of our own", &["guest"], engine::check));
     // The first time on a machine its programs are built from source, which takes some minutes.
     stages.push(stage("k8s", "the same sandboxes on a Kubernetes of our own", &["guest"], kubernetes::check));
@@ -160,6 +161,30 @@ fn archives(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
 
 fn run_cargo(context: &Context<'_>, arguments: &[&str]) -> anyhow::Result<Verdict> {
     process::run(&mut context.workspace.cargo(arguments)).map(|()| Verdict::Passed)
+}
+
+/// Runs one test target that the `tests` stage leaves out, with the very features of that stage, so that nothing is
+/// compiled again.
+pub(super) fn target(
+    context: &Context<'_>,
+    name: &str,
+    tell: impl FnOnce(&mut Command),
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
+    let (mut command, read): (_, fn(&str) -> Tally) = match tools::NEXTEST.install(context.workspace) {
+        Ok(nextest) => {
+            let mut command = Command::new(nextest);
+            command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--test", name]);
+            (command, Tally::of_nextest)
+        }
+        Err(_) => {
+            let arguments = ["test", "--workspace", "--locked", "--no-fail-fast", "--test", name];
+            (context.workspace.cargo(arguments), Tally::of_libtest)
+        }
+    };
+    in_workspace(context, &mut command);
+    tell(&mut command);
+    count(&mut command, read, tally)
 }
 
 /// Lets a cargo subcommand that we start ourselves find the checkout and the shared target folder.

@@ -1,0 +1,81 @@
+//! Requests, runs, the run log, jobs and sandboxes in PostgreSQL, which any number of servers share.
+
+use async_trait::async_trait;
+use sqlx::{PgConnection, Pool, Postgres, pool::PoolConnection, postgres::PgRow};
+
+pub(crate) use self::error::trouble;
+pub use self::{
+    error::PostgresTrouble,
+    one_server::OneServer,
+    open::{OpenError, PostgresConfig},
+};
+use crate::{
+    secret_box::SecretKey,
+    sql::{Dialect, SqlStore, row::SqlResult, statement::speaks},
+};
+
+mod error;
+mod one_server;
+mod open;
+mod text;
+
+/// A store in a PostgreSQL database, version 14 or newer.
+///
+/// What was committed is on the server's disk, as far as its `synchronous_commit` and `fsync` promise. Access tokens,
+/// environments and sandboxes are sealed with the key: all servers of one database need the same.
+///
+/// # Cancel safety
+/// A call whose future is dropped happened wholly or not at all.
+///
+/// ```no_run
+/// use astraforge_adapters::{postgres::{PostgresConfig, PostgresStore}, secret_box::SecretKey};
+/// use astraforge_core::{id::TenantId, ports::store::Store};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let key = SecretKey::load_or_create("secret.key")?;
+/// let config = PostgresConfig::new("postgres://astraforge:secret@db.example:5432/astraforge")?;
+/// let store = PostgresStore::open(&config, key).await?;
+/// assert!(store.requests(&TenantId::new("acme")).await?.is_empty());
+/// # Ok(()) }
+/// ```
+pub type PostgresStore = SqlStore<Postgres>;
+
+impl PostgresStore {
+    /// Connects, and brings the schema up to date; servers that start at the same time take turns.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what is wrong with the address, the login, the database or the key.
+    pub async fn open(config: &PostgresConfig, key: SecretKey) -> Result<Self, OpenError> {
+        let pool = open::open(config, &key).await?;
+        Ok(Self { readers: pool.clone(), writer: pool, key })
+    }
+}
+
+speaks!(Postgres, PgConnection, PgRow, write: text::write, read: text::read);
+
+#[async_trait]
+impl Dialect for Postgres {
+    const BEGIN: &'static str = "BEGIN";
+    const LOCK_REQUEST: Option<&'static str> = Some("SELECT 1 AS found FROM requests WHERE id = $1 FOR NO KEY UPDATE");
+    const INSERT_EVENTS: &'static str = "INSERT INTO events (request, seq, run, kind, created_at) \
+        SELECT value ->> 0, (value ->> 1)::bigint, value ->> 2, value ->> 3, (value ->> 4)::bigint \
+        FROM json_array_elements($1::json)";
+    // Only the oldest of a request may be taken: while somebody else takes it, the next one is not its stand-in.
+    const CLAIM: &'static str = "UPDATE jobs SET state = 'running', attempts = attempts + 1, claimed_at = $1 \
+        WHERE position = (SELECT position FROM jobs AS oldest WHERE state = 'waiting' AND NOT EXISTS ( \
+        SELECT 1 FROM jobs AS other WHERE other.request = oldest.request AND (other.state = 'running' OR ( \
+        other.state = 'waiting' AND (other.created_at, other.position) < (oldest.created_at, oldest.position)))) \
+        ORDER BY created_at, position LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *";
+    const SANDBOXES_BESIDE_SNAPSHOT: &'static str = "SELECT * FROM sandboxes \
+        WHERE tenant = (SELECT tenant FROM snapshots WHERE id = $1) ORDER BY position FOR UPDATE";
+
+    async fn sound_connection(pool: &Pool<Self>) -> SqlResult<PoolConnection<Self>> {
+        pool.acquire().await
+    }
+
+    fn describe(pool: &Pool<Self>) -> String {
+        let options = pool.connect_options();
+        format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default())
+    }
+}

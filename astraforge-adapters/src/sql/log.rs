@@ -1,0 +1,73 @@
+//! The run log: events in order, without gaps.
+
+use std::collections::BTreeMap;
+
+use astraforge_core::{
+    event::{NewEvent, RunEvent},
+    id::{RequestId, RunId},
+};
+
+use super::{
+    Dialect,
+    row::{Cells, Columns as _, SqlResult, json, micros, number},
+    statement::{Statements as _, Value, values},
+};
+
+/// Writes events in one statement, and returns the last one's sequence number.
+///
+/// Nobody else counts at the same time: the transaction holds the write lock of the database, or of the requests, which
+/// are locked in order so that no two wait for each other.
+pub(super) async fn append<D: Dialect>(connection: &mut D::Connection, events: &[NewEvent]) -> SqlResult<u64> {
+    let mut last_of: BTreeMap<RequestId, u64> = events.iter().map(|event| (event.request, 0)).collect();
+    for (request, last) in &mut last_of {
+        if let Some(statement) = D::LOCK_REQUEST {
+            connection.rows(statement, values![request.to_string()]).await?;
+        }
+        *last = last_seq::<D>(connection, *request).await?;
+    }
+    let mut rows = Vec::with_capacity(events.len());
+    let mut last = 0;
+    for event in events {
+        let counted = last_of.entry(event.request).or_default();
+        *counted += 1;
+        last = *counted;
+        rows.push((event.request, number(last)?, event.run, json(&event.kind)?, micros(event.at)));
+    }
+    if !rows.is_empty() {
+        // One statement for any number of rows, so that a batch costs one round trip and one plan.
+        connection.execute(D::INSERT_EVENTS, values![json(&rows)?]).await?;
+    }
+    Ok(last)
+}
+
+pub(super) async fn last_seq<D: Dialect>(connection: &mut D::Connection, request: RequestId) -> SqlResult<u64> {
+    let statement = "SELECT coalesce(max(seq), 0) AS seq FROM events WHERE request = $1";
+    connection.row(statement, values![request.to_string()]).await?.map_or(Ok(0), |row| row.number("seq"))
+}
+
+pub(super) async fn after<D: Dialect>(
+    connection: &mut D::Connection,
+    request: RequestId,
+    after: u64,
+    limit: u32,
+) -> SqlResult<Vec<RunEvent>> {
+    let statement = "SELECT * FROM events WHERE request = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    // A number that a database cannot hold is after every event.
+    let after = Value::from(i64::try_from(after).unwrap_or(i64::MAX));
+    connection.rows(statement, [request.to_string().into(), after, limit.into()]).await?.iter().map(from_row).collect()
+}
+
+pub(super) async fn of_run<D: Dialect>(connection: &mut D::Connection, run: RunId) -> SqlResult<Vec<RunEvent>> {
+    let statement = "SELECT * FROM events WHERE run = $1 ORDER BY seq";
+    connection.rows(statement, values![run.to_string()]).await?.iter().map(from_row).collect()
+}
+
+fn from_row(row: &impl Cells) -> SqlResult<RunEvent> {
+    Ok(RunEvent {
+        seq: row.number("seq")?,
+        request_id: row.parsed("request")?,
+        run_id: row.maybe_parsed("run")?,
+        kind: row.json("kind")?,
+        created_at: row.time("created_at")?,
+    })
+}

@@ -1,0 +1,70 @@
+//! The PostgreSQL store keeps the rules of every store, and those of a server that many share.
+//!
+//! `cargo xtask test --only postgres` starts a server for these.
+
+#![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
+
+mod opening;
+mod schema;
+mod sharing;
+
+use astraforge_adapters::{
+    postgres::{PostgresConfig, PostgresStore},
+    secret_box::SecretKey,
+};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use uuid::Uuid;
+
+/// Names a database of the server, as one who may make others.
+const VARIABLE: &str = "ASTRAFORGE_TEST_POSTGRES";
+
+mod conformance {
+    astraforge_core::store_conformance!(crate::fresh());
+}
+mod sandboxes {
+    astraforge_core::sandbox_store_conformance!(crate::fresh());
+}
+
+/// A store in a database of its own.
+async fn fresh() -> ((), PostgresStore) {
+    ((), Database::new().await.open(&SecretKey::random().unwrap()).await)
+}
+
+/// A database of its own on the server.
+struct Database {
+    server: String,
+    name: String,
+}
+
+impl Database {
+    async fn new() -> Self {
+        let server = std::env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE} has to name a PostgreSQL server"));
+        let database = Self { server, name: format!("test_{}", Uuid::new_v4().simple()) };
+        database.on_server(format!("CREATE DATABASE {}", database.name)).await;
+        database
+    }
+
+    async fn on_server(&self, statement: String) {
+        let mut connection = PgConnection::connect(&self.server).await.unwrap();
+        connection.execute(AssertSqlSafe(statement)).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    fn url(&self) -> String {
+        let (address, _) = self.server.rsplit_once('/').unwrap();
+        format!("{address}/{}", self.name)
+    }
+
+    fn config(&self) -> PostgresConfig {
+        PostgresConfig::new(&self.url()).unwrap().with_max_connections(8)
+    }
+
+    async fn open(&self, key: &SecretKey) -> PostgresStore {
+        PostgresStore::open(&self.config(), key.clone()).await.unwrap()
+    }
+
+    /// A connection beside the store, as another program would have it.
+    async fn raw(&self) -> PgConnection {
+        PgConnection::connect(&self.url()).await.unwrap()
+    }
+}

@@ -1,0 +1,98 @@
+//! Several servers on one database get in nobody's way.
+
+use std::collections::BTreeSet;
+
+use astraforge_adapters::{
+    postgres::{OneServer, OpenError, PostgresStore},
+    secret_box::SecretKey,
+};
+use astraforge_core::{
+    ports::store::{Changes, EndedJob, Store as _},
+    testing::samples,
+};
+use chrono::Utc;
+use futures::future::join_all;
+
+use crate::Database;
+
+/// Four servers on one database.
+async fn servers() -> Vec<PostgresStore> {
+    let (database, key) = (Database::new().await, SecretKey::random().unwrap());
+    join_all((0..4).map(|_| database.open(&key))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_many_append_at_once_are_numbered_without_gaps() {
+    let servers = servers().await;
+    let request = samples::request();
+    servers[0].commit(samples::submitted(&request)).await.unwrap();
+    let append = |i: usize| {
+        let event = |j: usize| samples::log(request.id, format!("{i} {j}"));
+        servers[i % servers.len()].append(vec![event(0), event(1), event(2)])
+    };
+    let last = join_all((0..40).map(append)).await.into_iter().map(Result::unwrap).max();
+    assert_eq!(last, Some(120));
+    let events = servers[0].events(request.id, 0, 1000).await.unwrap();
+    assert!(events.iter().map(|event| event.seq).eq(1..=120));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_two_requests_in_either_order_lock_nobody_out() {
+    let servers = servers().await;
+    let (one, two) = (samples::request(), samples::request());
+    for request in [&one, &two] {
+        servers[0].commit(samples::submitted(request)).await.unwrap();
+    }
+    let append = |i: usize| {
+        let mut ids = [one.id, two.id];
+        ids.rotate_left(i % 2);
+        servers[i % servers.len()].append(ids.map(|id| samples::log(id, i.to_string())).into())
+    };
+    for result in join_all((0..60).map(append)).await {
+        result.unwrap();
+    }
+    assert_eq!(servers[1].events(two.id, 0, 1000).await.unwrap().len(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_taken_by_one_and_one_job_of_a_request_at_a_time() {
+    let servers = servers().await;
+    let mut waiting = BTreeSet::new();
+    for _ in 0..6 {
+        let request = samples::request();
+        servers[0].commit(samples::submitted(&request)).await.unwrap();
+        let jobs: Vec<_> = (0..3).map(|_| samples::execute(&samples::run(&request))).collect();
+        waiting.extend(jobs.iter().map(|job| job.id));
+        servers[0].commit(Changes { new_jobs: jobs, ..Changes::default() }).await.unwrap();
+    }
+    let waiting_before = waiting.len();
+    let mut taken = Vec::new();
+    // Each round takes at most one of each request.
+    while !waiting.is_empty() {
+        let claims = join_all((0..16).map(|i| servers[i % servers.len()].claim_job(Utc::now()))).await;
+        let claimed: Vec<_> = claims.into_iter().filter_map(|claim| claim.unwrap()).collect();
+        let requests: BTreeSet<_> = claimed.iter().map(|job| job.request).collect();
+        assert_eq!(requests.len(), claimed.len(), "two jobs of one request run at once");
+        assert!(!claimed.is_empty(), "{} jobs wait, and nobody gets one", waiting.len());
+        for job in &claimed {
+            assert!(waiting.remove(&job.id), "a job was taken twice");
+        }
+        let ended_jobs = claimed.iter().map(|job| EndedJob { id: job.id, error: None }).collect();
+        servers[1].commit(Changes { ended_jobs, ..Changes::default() }).await.unwrap();
+        taken.extend(claimed);
+    }
+    assert_eq!(taken.len(), waiting_before);
+}
+
+#[tokio::test]
+async fn a_second_server_is_refused_until_the_first_is_gone() {
+    let database = Database::new().await;
+    let first = OneServer::of(&database.config()).await.unwrap();
+    let refused = OneServer::of(&database.config()).await;
+    assert!(matches!(refused, Err(OpenError::InUse { .. })), "{refused:?}");
+    drop(first);
+    // The server learns of the closed connection a moment later.
+    while OneServer::of(&database.config()).await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

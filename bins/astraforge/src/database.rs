@@ -1,0 +1,89 @@
+//! Where requests, runs, jobs and sandboxes are kept: in a file of the data folder, or in a PostgreSQL database.
+
+use std::{path::Path, sync::Arc};
+
+use astraforge_adapters::{
+    postgres::{OneServer, PostgresConfig, PostgresStore},
+    secret_box::SecretKey,
+    sqlite::SqliteStore,
+};
+use astraforge_core::ports::{sandbox_store::SandboxStore, store::Store};
+use clap::Args;
+
+/// Which database is used.
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseArgs {
+    /// Database, such as `postgres://user:password@host/name`; set the variable instead, which other users of the
+    /// machine can't see [default: a SQLite file in DATA]
+    #[arg(long, global = true, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<String>,
+    /// How many connections to a PostgreSQL server this process opens at most
+    #[arg(
+        long,
+        global = true,
+        env = "DATABASE_MAX_CONNECTIONS",
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    database_max_connections: u32,
+}
+
+/// A database that is open.
+#[derive(Debug, Clone)]
+pub(crate) enum Database {
+    /// A file, which the processes of one machine share.
+    Sqlite(Arc<SqliteStore>),
+    /// A server.
+    Postgres(Arc<PostgresStore>),
+}
+
+impl DatabaseArgs {
+    /// Opens the database with the key of the data folder at `root`. Several processes may do so at once.
+    pub(crate) async fn open(&self, root: &Path) -> anyhow::Result<Database> {
+        let key = SecretKey::load_or_create(root.join("secret.key"))?;
+        Ok(match self.postgres()? {
+            Some(config) => Database::Postgres(Arc::new(PostgresStore::open(&config, key).await?)),
+            None => Database::Sqlite(Arc::new(SqliteStore::open(root.join("astraforge.db"), key).await?)),
+        })
+    }
+
+    /// Makes sure that no other server works through the queue of this database; a data folder has a lock of its own.
+    pub(crate) async fn as_one_server(&self) -> anyhow::Result<Option<OneServer>> {
+        Ok(match self.postgres()? {
+            Some(config) => Some(OneServer::of(&config).await?),
+            None => None,
+        })
+    }
+
+    fn postgres(&self) -> anyhow::Result<Option<PostgresConfig>> {
+        let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) else { return Ok(None) };
+        Ok(Some(PostgresConfig::new(url)?.with_max_connections(self.database_max_connections)))
+    }
+}
+
+impl Database {
+    /// Requests and all that belongs to them.
+    pub(crate) fn requests(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite(store) => store.clone(),
+            Self::Postgres(store) => store.clone(),
+        }
+    }
+
+    /// Durable sandboxes.
+    pub(crate) fn sandboxes(&self) -> Arc<dyn SandboxStore> {
+        match self {
+            Self::Sqlite(store) => store.clone(),
+            Self::Postgres(store) => store.clone(),
+        }
+    }
+
+    /// Waits until calls under way are done, and closes it.
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(store) => store.close().await,
+            Self::Postgres(store) => store.close().await,
+        }
+    }
+}
