@@ -137,9 +137,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_stranger_is_refused_with_the_reason() {
-        assert!(refusal(b"\x00AFguest\x00\x00\x00\x07").await.contains("speaks protocol 7, this host 3"));
+        let other = [&MAGIC[..], &7_u32.to_be_bytes()].concat();
+        assert!(refusal(&other).await.contains(&format!("speaks protocol 7, this host {PROTOCOL}")));
         assert!(refusal(b"SSH-2.0-OpenSSH_9.2\r\n").await.contains("not an AstraForge guest"));
-        assert!(refusal(b"\x00AFguest\x00\x00\x00\x02\xff\xff\xff\xff").await.contains("handshake"));
+        let cut_short = [&MAGIC[..], &PROTOCOL.to_be_bytes(), b"\xff\xff\xff\xff"].concat();
+        assert!(refusal(&cut_short).await.contains("handshake"));
         assert!(refusal(b"").await.contains("handshake"));
     }
 

@@ -7,10 +7,14 @@ use std::{
     mem::MaybeUninit,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    ptr,
+    ptr, thread,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{Access, access};
+
+/// How long a program may be open for writing that is to be started.
+const STILL_WRITTEN: Duration = Duration::from_millis(500);
 
 /// Starts `argv` as the leader of a session of its own, with no signal blocked, ignored or handled.
 /// Descriptors 0 to 2 are `tty`, its controlling terminal, or inherited; the working directory and all else are.
@@ -23,7 +27,16 @@ pub(super) fn start(argv: &[String], env: &BTreeMap<String, String>, tty: Option
     let env = env.iter().map(variable).collect::<Result<Vec<_>, _>>()?;
     let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| "its path contains a NUL byte".to_owned())?;
     let tty = tty.map(|tty| text(tty, "the terminal")).transpose()?;
-    posix_spawn(&path, &argv, &env, tty.as_deref()).map_err(|error| explain(&program, &error))
+    let began = Instant::now();
+    loop {
+        match posix_spawn(&path, &argv, &env, tty.as_deref()) {
+            // A program that was written a moment ago: a process that was forked meanwhile has not closed it yet.
+            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && began.elapsed() < STILL_WRITTEN => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            started => return started.map_err(|error| explain(&program, &error)),
+        }
+    }
 }
 
 /// Finds a program the way `execvp` does, in the command's own `PATH`.
@@ -56,6 +69,7 @@ fn explain(program: &Path, error: &io::Error) -> String {
         Some(libc::EACCES) if program.is_dir() => "it is a folder".to_owned(),
         Some(libc::EACCES) => "it is not executable".to_owned(),
         Some(libc::ENOEXEC) => "it is no program: neither a binary for this machine nor a script with #!".to_owned(),
+        Some(libc::ETXTBSY) => "somebody is still writing it".to_owned(),
         Some(libc::EAGAIN) => "the sandbox has too many processes".to_owned(),
         _ => error.to_string(),
     }
@@ -201,5 +215,22 @@ mod tests {
         check(&["/bin/true", "a\0b"], &[], "an argument contains a NUL byte");
         check(&["/bin/true"], &[("A=B", "c")], "`A=B` is no name");
         check(&["/bin/true"], &[("A", "\0")], "an environment variable contains a NUL byte");
+    }
+
+    #[test]
+    fn a_program_that_is_still_written_is_waited_for_and_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        std::fs::copy("/bin/true", &program).unwrap();
+        let argv = [program.display().to_string()];
+        let writer = std::fs::OpenOptions::new().append(true).open(&program).unwrap();
+        assert_eq!(start(&argv, &BTreeMap::new(), None).unwrap_err(), "somebody is still writing it");
+        let closing = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            drop(writer);
+        });
+        let pid = start(&argv, &BTreeMap::new(), None).unwrap();
+        closing.join().unwrap();
+        rustix::process::waitpid(rustix::process::Pid::from_raw(pid), rustix::process::WaitOptions::empty()).unwrap();
     }
 }
