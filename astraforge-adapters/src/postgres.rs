@@ -62,11 +62,16 @@ impl Dialect for Postgres {
         SELECT value ->> 0, (value ->> 1)::bigint, value ->> 2, value ->> 3, (value ->> 4)::bigint \
         FROM json_array_elements($1::json)";
     // Only the oldest of a request may be taken: while somebody else takes it, the next one is not its stand-in.
-    const CLAIM: &'static str = "UPDATE jobs SET state = 'running', attempts = attempts + 1, claimed_at = $1 \
+    const CLAIM: &'static str = "UPDATE jobs SET state = 'running', attempts = attempts + 1, claimed_at = $1, lease_until = $2 \
         WHERE position = (SELECT position FROM jobs AS oldest WHERE state = 'waiting' AND NOT EXISTS ( \
         SELECT 1 FROM jobs AS other WHERE other.request = oldest.request AND (other.state = 'running' OR ( \
         other.state = 'waiting' AND (other.created_at, other.position) < (oldest.created_at, oldest.position)))) \
         ORDER BY created_at, position LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *";
+    const TAKE_OVER: &'static str = "UPDATE jobs SET attempts = attempts + 1, claimed_at = $1, lease_until = $2 \
+        WHERE position = (SELECT position FROM jobs WHERE state = 'running' AND coalesce(lease_until, 0) < $1 \
+        ORDER BY lease_until, position LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *";
+    const CHECK_CLAIM: &'static str = "SELECT 1 AS found FROM jobs \
+        WHERE id = $1 AND attempts = $2 AND state = 'running' FOR UPDATE";
     const SANDBOXES_BESIDE_SNAPSHOT: &'static str = "SELECT * FROM sandboxes \
         WHERE tenant = (SELECT tenant FROM snapshots WHERE id = $1) ORDER BY position FOR UPDATE";
 

@@ -8,7 +8,7 @@ use astraforge_core::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
     id::{ApiKeyId, ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::Job,
+    job::{Claim, Job},
     merge_request::MergeRequest,
     ports::store::{Changes, Store, StoreError},
     repository::RepositoryLink,
@@ -49,8 +49,12 @@ pub trait Dialect: sqlx::Database<Row: Cells, Connection: Statements<Row = <Self
     const LOCK_REQUEST: Option<&'static str>;
     /// Writes events from a list of lists in JSON: request, sequence number, run, kind, time.
     const INSERT_EVENTS: &'static str;
-    /// Takes the oldest waiting job whose request has no running one; the placeholder is the time.
+    /// Takes the oldest waiting job whose request has no running one; the placeholders are the time and the lease's end.
     const CLAIM: &'static str;
+    /// Takes over the running job whose lease ended first; the same placeholders.
+    const TAKE_OVER: &'static str;
+    /// Finds a job that is held by a claim, and keeps it so until the transaction ends.
+    const CHECK_CLAIM: &'static str;
     /// Reads the sandboxes of the tenant of a snapshot, and keeps them as they are until the transaction ends.
     const SANDBOXES_BESIDE_SNAPSHOT: &'static str;
 
@@ -185,9 +189,19 @@ impl<D: Dialect> Store for SqlStore<D> {
         log::of_run::<D>(&mut connection, run).await.map_err(failed("read the events of a run"))
     }
 
-    async fn claim_job(&self, now: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
+    async fn claim_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
         let mut connection = self.writer("claim a job").await?;
-        jobs::claim::<D>(&mut connection, now).await.map_err(failed("claim a job"))
+        jobs::claim::<D>(&mut connection, now, until).await.map_err(failed("claim a job"))
+    }
+
+    async fn take_over_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
+        let mut connection = self.writer("take over a job").await?;
+        jobs::take_over::<D>(&mut connection, now, until).await.map_err(failed("take over a job"))
+    }
+
+    async fn renew_lease(&self, claim: Claim, until: DateTime<Utc>) -> Result<bool, StoreError> {
+        let mut connection = self.writer("renew a lease").await?;
+        jobs::renew(&mut *connection, claim, until).await.map_err(failed("renew a lease"))
     }
 
     async fn running_jobs(&self) -> Result<Vec<Job>, StoreError> {

@@ -58,10 +58,15 @@ impl Dialect for Sqlite {
     const LOCK_REQUEST: Option<&'static str> = None;
     const INSERT_EVENTS: &'static str = "INSERT INTO events (request, seq, run, kind, created_at) \
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)";
-    const CLAIM: &'static str = "UPDATE jobs SET state = 'running', attempts = attempts + 1, claimed_at = $1 \
+    const CLAIM: &'static str = "UPDATE jobs SET state = 'running', attempts = attempts + 1, claimed_at = $1, lease_until = $2 \
         WHERE position = (SELECT position FROM jobs AS oldest WHERE state = 'waiting' AND NOT EXISTS ( \
         SELECT 1 FROM jobs AS other WHERE other.request = oldest.request AND other.state = 'running') \
         ORDER BY created_at, position LIMIT 1) RETURNING *";
+    const TAKE_OVER: &'static str = "UPDATE jobs SET attempts = attempts + 1, claimed_at = $1, lease_until = $2 \
+        WHERE position = (SELECT position FROM jobs WHERE state = 'running' AND coalesce(lease_until, 0) < $1 \
+        ORDER BY lease_until, position LIMIT 1) RETURNING *";
+    const CHECK_CLAIM: &'static str =
+        "SELECT 1 AS found FROM jobs WHERE id = $1 AND attempts = $2 AND state = 'running'";
     const SANDBOXES_BESIDE_SNAPSHOT: &'static str =
         "SELECT * FROM sandboxes WHERE tenant = (SELECT tenant FROM snapshots WHERE id = $1)";
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::{
     access::Caller,
     id::{ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
+    job::Claim,
     merge_request::MergeRequest,
     request::{Plan, Prompt, Request, approval::Approval, change_set::Digest},
     review::Review,
@@ -117,6 +118,8 @@ commands! {
         request: RequestId,
         /// The change set that was approved.
         change_set: ChangeSetId,
+        /// The job that does it, if one does: without its claim nothing is written.
+        claim: Option<Claim>,
     }
 
     /// Reviews a merge request and posts what was found.
@@ -125,6 +128,8 @@ commands! {
         tenant: TenantId,
         /// The merge request.
         merge_request: MergeRequestId,
+        /// The job that does it, if one does: without its claim nothing is written.
+        claim: Option<Claim>,
     }
 }
 

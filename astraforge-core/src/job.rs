@@ -16,7 +16,7 @@ pub struct Job {
     pub request: RequestId,
     /// What is to be done.
     pub kind: JobKind,
-    /// How often it was begun.
+    /// How often it was begun. Whoever began it last holds it; see [`Claim`].
     pub attempts: u32,
     /// When it was queued.
     pub created_at: DateTime<Utc>,
@@ -28,6 +28,22 @@ impl Job {
     pub fn new(tenant: TenantId, request: RequestId, kind: JobKind, now: DateTime<Utc>) -> Self {
         Self { id: JobId::random(), tenant, request, kind, attempts: 0, created_at: now }
     }
+
+    /// The claim of whoever got the job like this from the queue.
+    #[must_use]
+    pub fn claim(&self) -> Claim {
+        Claim { job: self.id, attempt: self.attempts }
+    }
+}
+
+/// A worker's hold on a job, for as long as it renews its lease. Each attempt has a number of its own: what a worker
+/// writes that was taken for dead, and whose job another one has begun again, is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The job.
+    pub job: JobId,
+    /// Which attempt.
+    pub attempt: u32,
 }
 
 /// What a job does.

@@ -10,6 +10,7 @@ use futures::{
 use crate::{
     event::{EventKind, NewEvent, RunEvent},
     id::{RequestId, RunId},
+    job::Claim,
     ports::{
         clock::Clock,
         store::{Changes, Store, StoreError},
@@ -25,6 +26,7 @@ pub struct Journal {
     wakeups: Arc<dyn Wakeups>,
     clock: Arc<dyn Clock>,
     redactor: Redactor,
+    claim: Option<Claim>,
 }
 
 impl Journal {
@@ -36,7 +38,13 @@ impl Journal {
 
     /// A journal over a store.
     pub fn new(store: Arc<dyn Store>, wakeups: Arc<dyn Wakeups>, clock: Arc<dyn Clock>, redactor: Redactor) -> Self {
-        Self { store, wakeups, clock, redactor }
+        Self { store, wakeups, clock, redactor, claim: None }
+    }
+
+    /// A journal for whoever holds a job: once the claim is lost, it writes nothing more.
+    #[must_use]
+    pub fn under(&self, claim: Claim) -> Self {
+        Self { claim: Some(claim), ..self.clone() }
     }
 
     /// The store, for reading.
@@ -77,6 +85,7 @@ impl Journal {
             message.text = self.redactor.redact(&message.text);
         }
         let touched: Vec<RequestId> = changes.events.iter().map(|event| event.request).collect();
+        changes.claim = changes.claim.or(self.claim);
         let jobs_changed = !changes.new_jobs.is_empty() || !changes.ended_jobs.is_empty();
         self.store.commit(changes).await?;
         self.wake_logs(touched);
@@ -95,7 +104,10 @@ impl Journal {
             self.clean(&mut event.kind);
         }
         let touched = events.iter().map(|event| event.request).collect();
-        self.store.append(events).await?;
+        match self.claim {
+            None => self.store.append(events).await?,
+            claim => self.store.commit(Changes { claim, events, ..Changes::default() }).await?,
+        };
         self.wake_logs(touched);
         Ok(())
     }

@@ -27,7 +27,14 @@ type Factory<T> = Box<dyn Fn() -> Result<Arc<T>, BoxError> + Send + Sync>;
 /// ```
 pub struct Registry<T: ?Sized> {
     kind: &'static str,
-    entries: BTreeMap<String, Entry<T>>,
+    entries: BTreeMap<String, Arc<Entry<T>>>,
+}
+
+// Clones share what was made.
+impl<T: ?Sized> Clone for Registry<T> {
+    fn clone(&self) -> Self {
+        Self { kind: self.kind, entries: self.entries.clone() }
+    }
 }
 
 struct Entry<T: ?Sized> {
@@ -55,7 +62,7 @@ impl<T: ?Sized> Registry<T> {
         if self.entries.contains_key(&name) {
             return Err(RegistryError::AlreadyRegistered { kind: self.kind, name });
         }
-        self.entries.insert(name, Entry { factory: Box::new(factory), made: Mutex::new(None) });
+        self.entries.insert(name, Arc::new(Entry { factory: Box::new(factory), made: Mutex::new(None) }));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crate::{
     error::ForgeError,
     event::EventKind,
     id::{RequestId, TenantId},
-    job::{Job, JobKind},
+    job::{Claim, Job, JobKind},
     ports::store::{Changes, Expected, RequestChange, StoreError},
     request::Request,
     run::Run,
@@ -27,6 +27,11 @@ pub(crate) mod submit_request;
 pub(crate) async fn find_request(ports: &Ports, tenant: &TenantId, id: RequestId) -> Result<Request, ForgeError> {
     let request = ports.journal.store().request(tenant, id).await?;
     request.ok_or_else(|| ForgeError::not_found(format!("Request {id}")))
+}
+
+/// The ports as they are, or as those of whoever holds a job.
+fn under(ports: &Ports, claim: Option<Claim>) -> Ports {
+    claim.map_or_else(|| ports.clone(), |claim| ports.under(claim))
 }
 
 /// Decides on a request and writes the decision; decides anew when somebody else was faster.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    job::Claim,
     journal::Journal,
     ports::{
         artifacts::ArtifactStore,
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// What the request spine needs from outside.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Ports {
     /// Where everything is written.
     pub journal: Journal,
@@ -33,6 +34,13 @@ pub struct Ports {
     pub artifacts: Arc<dyn ArtifactStore>,
     /// What tenants may choose.
     pub settings: Settings,
+}
+
+impl Ports {
+    /// The same for whoever holds a job: once the claim is lost, nothing more is written.
+    pub(crate) fn under(&self, claim: Claim) -> Self {
+        Self { journal: self.journal.under(claim), ..self.clone() }
+    }
 }
 
 /// What tenants may choose.

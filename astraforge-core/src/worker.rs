@@ -1,7 +1,8 @@
 //! The worker: takes jobs from the queue, one at a time, and sees them through.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use futures::{
     FutureExt, StreamExt,
     future::{Either, select},
@@ -9,13 +10,13 @@ use futures::{
 use tracing::{error, info, warn};
 
 use crate::{
-    cancel::Cancellation,
+    cancel::{Cancellation, Canceller},
     command::{OpenMergeRequest, ReviewMergeRequest},
     error::{ForgeError, chain},
     event::EventKind,
     forge::Forge,
     id::RunId,
-    job::{Job, JobKind},
+    job::{Claim, Job, JobKind},
     ports::store::{Changes, EndedJob},
     run::{FailureCause, RunFailure, RunStatus},
 };
@@ -31,6 +32,13 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// How long a job is held without a sign of life. So long it takes until somebody else settles what a worker leaves
+    /// that was killed.
+    pub const LEASE: Duration = Duration::from_secs(15);
+    /// How often a lease is renewed.
+    const RENEWAL: Duration = Duration::from_secs(5);
+    /// How often a job is begun whose worker dies.
+    const MOST_ATTEMPTS: u32 = 5;
     /// How long a worker waits for work before it looks by itself.
     const LOOK_AGAIN: Duration = Duration::from_secs(1);
     /// How long a store that refuses the end of a job is asked again.
@@ -46,29 +54,54 @@ impl Worker {
         Self { forge }
     }
 
-    /// Settles what an earlier process left at work: runs that had begun have failed; runs that had not, publications
-    /// and reviews wait again.
+    /// Settles what an earlier process left at work, though its leases need not have ended: runs that had begun have
+    /// failed; runs that had not, publications and reviews wait again.
     ///
-    /// To be called once, before any worker runs, and after the sandboxes of that process were removed.
+    /// To be called before any worker runs, by a process that knows that there is no other, and after the sandboxes of
+    /// the earlier one were removed.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn recover(&self) -> Result<usize, ForgeError> {
-        let left = self.forge.store().running_jobs().await?;
-        for job in &left {
-            warn!(job.id = %job.id, request.id = %job.request, "an earlier process left this job at work");
-            match job.kind {
-                JobKind::Execute { run } if !self.has_begun(job, run).await? => self.queue_again(job).await?,
-                JobKind::Execute { run } => {
-                    let message = "The server stopped while this run was at work, so its workspace is gone. \
-                                   Nothing was published. Execute the request again to start over.";
-                    let failure = RunFailure::new(FailureCause::Interrupted, message);
-                    execution::settle(self.forge.ports(), job, run, Arc::new(Err(failure))).await?;
-                }
-                JobKind::OpenMergeRequest { .. } | JobKind::Review { .. } => self.queue_again(job).await?,
+        let mut n_settled = 0;
+        while self.settle_left(DateTime::<Utc>::MAX_UTC).await? {
+            n_settled += 1;
+        }
+        Ok(n_settled)
+    }
+
+    /// Settles one job whose lease ended before `now`, and tells whether there was one: a run that had begun has failed;
+    /// one that had not, a publication and a review wait again, until they were begun too often.
+    async fn settle_left(&self, now: DateTime<Utc>) -> Result<bool, ForgeError> {
+        let Some(job) = self.forge.store().take_over_job(now, self.lease_end()).await? else { return Ok(false) };
+        warn!(job.id = %job.id, request.id = %job.request, "whoever was at work on this job is gone");
+        // This attempt was for settling.
+        let n_begun = job.attempts.saturating_sub(1);
+        match job.kind {
+            JobKind::Execute { run } => {
+                let message = if self.has_begun(&job, run).await? {
+                    "The server stopped while this run was at work, so its workspace is gone. Nothing was published. \
+                     Execute the request again to start over."
+                } else if n_begun < Self::MOST_ATTEMPTS {
+                    self.queue_again(&job).await?;
+                    return Ok(true);
+                } else {
+                    "The server stopped again and again when it began this run. Look at its log, then execute the \
+                     request again."
+                };
+                let failure = RunFailure::new(FailureCause::Interrupted, message);
+                let ports = self.forge.ports().under(job.claim());
+                execution::settle(&ports, &job, run, Arc::new(Err(failure))).await?;
+            }
+            JobKind::OpenMergeRequest { .. } | JobKind::Review { .. } if n_begun < Self::MOST_ATTEMPTS => {
+                self.queue_again(&job).await?;
+            }
+            JobKind::OpenMergeRequest { .. } | JobKind::Review { .. } => {
+                let message = "the server stopped again and again while it did this; look at its log";
+                self.end(&job, Some(message.to_owned())).await?;
             }
         }
-        Ok(left.len())
+        Ok(true)
     }
 
     async fn has_begun(&self, job: &Job, run: RunId) -> Result<bool, ForgeError> {
@@ -79,12 +112,13 @@ impl Worker {
     /// Works until `stop` is called; a run at work is then ended, and settled as interrupted.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the job at work marked as running, for [`recover`](Self::recover).
+    /// Dropping the future leaves the job at work marked as running: whoever looks for work settles it once its lease has
+    /// ended, [`recover`](Self::recover) at once.
     pub async fn run(&self, stop: Cancellation) {
         let journal = self.forge.journal().clone();
         let mut queue = journal.watch_jobs();
         while !stop.is_cancelled() {
-            match self.forge.store().claim_job(journal.clock().now()).await {
+            match self.next_job().await {
                 Ok(Some(job)) => {
                     self.work(&job, &stop).await;
                     // The next job of the same request may have waited for this one.
@@ -104,17 +138,63 @@ impl Worker {
     /// # Errors
     /// Those of the store when a job cannot be taken. A job that fails is no error here: it has told why in the log.
     pub async fn drain(&self) -> Result<usize, ForgeError> {
-        let journal = self.forge.journal();
         let mut n_done = 0;
-        while let Some(job) = self.forge.store().claim_job(journal.clock().now()).await? {
+        while let Some(job) = self.next_job().await? {
             self.work(&job, &Cancellation::never()).await;
             n_done += 1;
         }
         Ok(n_done)
     }
 
-    /// Does one job, and writes how it ended.
+    /// Takes the next job, after it has settled what others left.
+    async fn next_job(&self) -> Result<Option<Job>, ForgeError> {
+        let now = self.forge.journal().clock().now();
+        while self.settle_left(now).await? {}
+        Ok(self.forge.store().claim_job(now, self.lease_end()).await?)
+    }
+
+    fn lease_end(&self) -> DateTime<Utc> {
+        self.forge.journal().clock().now() + Self::LEASE
+    }
+
+    /// Does one job, and holds it meanwhile.
     async fn work(&self, job: &Job, stop: &Cancellation) {
+        let (canceller, ends) = Cancellation::pair();
+        match either(self.see_through(job, &ends).boxed(), self.hold(job.claim(), stop, &canceller)).await {
+            Either::Left(()) => {}
+            Either::Right(never) => match never {},
+        }
+    }
+
+    /// Renews the lease of a job for ever. Has the job end when the worker is to stop, or no longer holds it.
+    async fn hold(&self, claim: Claim, stop: &Cancellation, canceller: &Canceller) -> Infallible {
+        let clock = self.forge.journal().clock();
+        let mut ends_at = self.lease_end();
+        loop {
+            if stop.is_cancelled() {
+                canceller.cancel();
+                clock.sleep(Self::RENEWAL).await;
+            } else {
+                either(clock.sleep(Self::RENEWAL), stop.cancelled()).await;
+            }
+            let until = self.lease_end();
+            match self.forge.store().renew_lease(claim, until).await {
+                Ok(true) => ends_at = until,
+                Ok(false) => canceller.cancel(),
+                Err(error) => {
+                    error!(job.id = %claim.job, error = %chain(&error), "cannot renew the lease of a job");
+                    if clock.now() >= ends_at {
+                        canceller.cancel();
+                    }
+                }
+            }
+            // Whoever works gets a turn, whatever the clock is like.
+            yield_now().await;
+        }
+    }
+
+    /// Does one job, and writes how it ended.
+    async fn see_through(&self, job: &Job, stop: &Cancellation) {
         let began = self.forge.journal().clock().now();
         let done = AssertUnwindSafe(self.carry_out(job, stop)).catch_unwind().await;
         let error = match done {
@@ -139,11 +219,13 @@ impl Worker {
             JobKind::Execute { run } => self.execute(job, run, stop).await,
             JobKind::OpenMergeRequest { change_set } => {
                 let tenant = job.tenant.clone();
-                let command = OpenMergeRequest { tenant, request: job.request, change_set };
+                let claim = Some(job.claim());
+                let command = OpenMergeRequest { tenant, request: job.request, change_set, claim };
                 self.forge.open_merge_request(command).await.map(drop)
             }
             JobKind::Review { merge_request } => {
-                let command = ReviewMergeRequest { tenant: job.tenant.clone(), merge_request };
+                let claim = Some(job.claim());
+                let command = ReviewMergeRequest { tenant: job.tenant.clone(), merge_request, claim };
                 self.forge.review(command).await.map(drop)
             }
         }
@@ -151,7 +233,7 @@ impl Worker {
 
     /// Does a run, and writes how it ended, which ends its job too.
     async fn execute(&self, job: &Job, run: RunId, stop: &Cancellation) -> Result<(), ForgeError> {
-        let ports = self.forge.ports();
+        let ports = &self.forge.ports().under(job.claim());
         // Known until the end is written: what failed may tell of them.
         let mut secrets = Vec::new();
         let result = AssertUnwindSafe(execution::execute(ports, job, run, stop, &mut secrets)).catch_unwind().await;
@@ -169,7 +251,7 @@ impl Worker {
     }
 
     /// Writes how a job ended, again and again while the store refuses: a job without an end blocks its request. Tells
-    /// whether it was written; if not, [`recover`](Self::recover) settles the job at the next start.
+    /// whether it was written; if not, the job is settled once its lease has ended.
     async fn insist<F>(&self, job: &Job, stop: &Cancellation, write: impl Fn() -> F) -> bool
     where
         F: Future<Output = Result<(), ForgeError>> + Send,
@@ -201,6 +283,7 @@ impl Worker {
             journal.event(job.request, None, kind)
         });
         let changes = Changes {
+            claim: Some(job.claim()),
             ended_jobs: vec![EndedJob { id: job.id, error }],
             events: events.into_iter().collect(),
             ..Changes::default()
@@ -212,9 +295,28 @@ impl Worker {
     async fn queue_again(&self, job: &Job) -> Result<(), ForgeError> {
         let journal = self.forge.journal();
         let again = Job::new(job.tenant.clone(), job.request, job.kind, job.created_at);
-        let ended = EndedJob { id: job.id, error: Some("the server stopped; queued again".to_owned()) };
-        Ok(journal.commit(Changes { new_jobs: vec![again], ended_jobs: vec![ended], ..Changes::default() }).await?)
+        let changes = Changes {
+            claim: Some(job.claim()),
+            // The attempt that settled the old one is not counted.
+            new_jobs: vec![Job { attempts: job.attempts.saturating_sub(1), ..again }],
+            ended_jobs: vec![EndedJob { id: job.id, error: Some("its worker is gone; queued again".to_owned()) }],
+            ..Changes::default()
+        };
+        Ok(journal.commit(changes).await?)
     }
+}
+
+/// Lets others have a turn.
+async fn yield_now() {
+    let mut has_yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
 }
 
 /// Waits for whichever comes first.

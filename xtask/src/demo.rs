@@ -206,7 +206,9 @@ impl Server {
         command.arg("--guest").arg(guest).arg("--codex").arg(codex);
         command.arg("--scenario").arg(workspace.root.join("xtask/demo/scenario.json"));
         // Settings of the person who looks on must not change what is shown.
-        for variable in ["OPENAI_API_KEY", "MODEL_UPSTREAM", "EXECUTOR", "ASTRAFORGE_SERVER", "ASTRAFORGE_POLICIES"] {
+        for variable in
+            ["DATABASE_URL", "OPENAI_API_KEY", "MODEL_UPSTREAM", "EXECUTOR", "ASTRAFORGE_SERVER", "ASTRAFORGE_POLICIES"]
+        {
             command.env_remove(variable);
         }
         backend.configure(&mut command);

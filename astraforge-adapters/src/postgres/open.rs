@@ -21,6 +21,7 @@ use crate::{
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_initial.sql"),
     include_str!("../../migrations/postgres/0002_sandboxes.sql"),
+    include_str!("../../migrations/postgres/0003_leases.sql"),
 ];
 
 /// Held by whoever changes the schema: "AsFo".

@@ -27,6 +27,11 @@ async fn transact<D: Dialect>(connection: &mut D::Connection, changes: &Changes)
 }
 
 async fn apply<D: Dialect>(connection: &mut D::Connection, changes: &Changes) -> Result<u64, StoreError> {
+    if let Some(claim) = changes.claim
+        && !jobs::holds::<D>(connection, claim).await.map_err(failed("look at a claim"))?
+    {
+        return Err(StoreError::ClaimLost { job: claim.job });
+    }
     // The request first: the rest refers to it.
     if let Some(change) = &changes.request {
         requests::write(connection, change).await?;

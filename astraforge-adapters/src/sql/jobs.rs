@@ -2,7 +2,7 @@
 
 use astraforge_core::{
     id::{RequestId, TenantId},
-    job::Job,
+    job::{Claim, Job},
     ports::store::EndedJob,
 };
 use chrono::{DateTime, Utc};
@@ -33,8 +33,30 @@ pub(super) async fn end(connection: &mut impl Statements, ended: &EndedJob) -> S
 }
 
 /// Finds and marks the job in one statement: no two workers get the same one.
-pub(super) async fn claim<D: Dialect>(connection: &mut D::Connection, now: DateTime<Utc>) -> SqlResult<Option<Job>> {
-    connection.row(D::CLAIM, values![micros(now)]).await?.as_ref().map(from_row).transpose()
+pub(super) async fn claim<D: Dialect>(
+    connection: &mut D::Connection,
+    now: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> SqlResult<Option<Job>> {
+    connection.row(D::CLAIM, values![micros(now), micros(until)]).await?.as_ref().map(from_row).transpose()
+}
+
+pub(super) async fn take_over<D: Dialect>(
+    connection: &mut D::Connection,
+    now: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> SqlResult<Option<Job>> {
+    connection.row(D::TAKE_OVER, values![micros(now), micros(until)]).await?.as_ref().map(from_row).transpose()
+}
+
+pub(super) async fn renew(connection: &mut impl Statements, claim: Claim, until: DateTime<Utc>) -> SqlResult<bool> {
+    let statement = "UPDATE jobs SET lease_until = $1 WHERE id = $2 AND attempts = $3 AND state = 'running'";
+    Ok(connection.execute(statement, values![micros(until), claim.job.to_string(), claim.attempt]).await? > 0)
+}
+
+/// Tells whether a claim holds, which it then does until the transaction ends.
+pub(super) async fn holds<D: Dialect>(connection: &mut D::Connection, claim: Claim) -> SqlResult<bool> {
+    Ok(connection.row(D::CHECK_CLAIM, values![claim.job.to_string(), claim.attempt]).await?.is_some())
 }
 
 pub(super) async fn running(connection: &mut impl Statements) -> SqlResult<Vec<Job>> {

@@ -10,7 +10,7 @@ use astraforge_core::{
     ports::store::{Changes, EndedJob, Store as _},
     testing::samples,
 };
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use futures::future::join_all;
 
 use crate::Database;
@@ -69,7 +69,10 @@ async fn a_job_is_taken_by_one_and_one_job_of_a_request_at_a_time() {
     let mut taken = Vec::new();
     // Each round takes at most one of each request.
     while !waiting.is_empty() {
-        let claims = join_all((0..16).map(|i| servers[i % servers.len()].claim_job(Utc::now()))).await;
+        let claims = join_all(
+            (0..16).map(|i| servers[i % servers.len()].claim_job(Utc::now(), Utc::now() + TimeDelta::minutes(1))),
+        )
+        .await;
         let claimed: Vec<_> = claims.into_iter().filter_map(|claim| claim.unwrap()).collect();
         let requests: BTreeSet<_> = claimed.iter().map(|job| job.request).collect();
         assert_eq!(requests.len(), claimed.len(), "two jobs of one request run at once");

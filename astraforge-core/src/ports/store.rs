@@ -10,7 +10,7 @@ use crate::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::Job,
+    job::{Claim, Job},
     merge_request::MergeRequest,
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
@@ -32,7 +32,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the request has another version than the one expected (load it again and decide
-    /// anew), [`StoreError::AlreadyExists`] for an id that is taken.
+    /// anew), [`StoreError::AlreadyExists`] for an id that is taken, [`StoreError::ClaimLost`] when the job is over or
+    /// another worker's.
     async fn commit(&self, changes: Changes) -> Result<u64, StoreError>;
 
     /// Finds a request.
@@ -74,9 +75,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Reads all events of one run, in order.
     async fn events_of_run(&self, run: RunId) -> Result<Vec<RunEvent>, StoreError>;
 
-    /// Takes the oldest waiting job whose request has no running one, and marks it running.
-    async fn claim_job(&self, now: DateTime<Utc>) -> Result<Option<Job>, StoreError>;
-    /// Lists jobs that are marked running: after a restart, those that the earlier process left.
+    /// Takes the oldest waiting job whose request has no running one, and marks it running on a lease until `until`.
+    async fn claim_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError>;
+    /// Takes over the running job whose lease ended first and before `now`, as one more attempt on a lease until `until`.
+    async fn take_over_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError>;
+    /// Renews a lease; tells whether the claim still holds.
+    async fn renew_lease(&self, claim: Claim, until: DateTime<Utc>) -> Result<bool, StoreError>;
+    /// Lists jobs that are marked running.
     async fn running_jobs(&self) -> Result<Vec<Job>, StoreError>;
     /// Lists the waiting jobs of a request, the oldest first.
     async fn waiting_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError>;
@@ -112,6 +117,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 /// What one commit changes.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
+    /// The claim that this is written under: if it does not hold any more, nothing is.
+    pub claim: Option<Claim>,
     /// The request, as it is to be.
     pub request: Option<RequestChange>,
     /// Messages to add.
@@ -171,6 +178,12 @@ pub enum StoreError {
     Conflict {
         /// The request.
         id: RequestId,
+    },
+    /// The worker's job is over, or another worker's by now.
+    #[error("job `{job}` is over or another worker's by now, so nothing was written")]
+    ClaimLost {
+        /// The job.
+        job: JobId,
     },
     /// The id or name is taken.
     #[error("{what} already exists")]

@@ -13,7 +13,7 @@ use crate::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
     id::{ApiKeyId, ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::Job,
+    job::{Claim, Job},
     merge_request::MergeRequest,
     ports::store::{Changes, Store, StoreError},
     repository::RepositoryLink,
@@ -181,8 +181,16 @@ impl Store for MemoryStore {
         Ok(tables.logs.values().flatten().filter(|event| event.run_id == Some(run)).cloned().collect())
     }
 
-    async fn claim_job(&self, _now: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
-        Ok(self.tables().claim_job())
+    async fn claim_job(&self, _now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
+        Ok(self.tables().claim_job(until))
+    }
+
+    async fn take_over_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
+        Ok(self.tables().take_over_job(now, until))
+    }
+
+    async fn renew_lease(&self, claim: Claim, until: DateTime<Utc>) -> Result<bool, StoreError> {
+        Ok(self.tables().renew_lease(claim, until))
     }
 
     async fn running_jobs(&self) -> Result<Vec<Job>, StoreError> {

@@ -101,7 +101,10 @@ macro_rules! store_conformance {
                 running_and_waiting_jobs_are_listed_the_oldest_first
                 claims_at_the_same_time_never_get_the_same_job
                 an_empty_queue_gives_nothing
-                a_job_cannot_be_queued_twice;
+                a_job_cannot_be_queued_twice
+                a_lease_is_renewed_by_whoever_holds_the_job
+                a_job_whose_lease_ended_is_taken_over_once
+                under_a_claim_that_is_lost_nothing_is_written;
             links:
                 a_link_is_found_by_its_tenant_alone
                 links_are_listed_the_oldest_first

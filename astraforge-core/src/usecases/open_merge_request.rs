@@ -17,7 +17,7 @@ use crate::{
         change_set::{ChangeSet, Digest},
     },
     run::{FailureCause, Run, RunFailure},
-    usecases::{decide, find_request},
+    usecases::{decide, find_request, under},
     wiring::Ports,
 };
 
@@ -25,6 +25,7 @@ use crate::{
 ///
 /// Publishing and opening are looked up before they are repeated, so a worker that dies in between does no harm.
 pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest) -> Result<MergeRequest, ForgeError> {
+    let ports = &under(ports, command.claim);
     let request = find_request(ports, &command.tenant, command.request).await?;
     let earlier = earlier_merge_request(ports, &command.tenant, command.request).await?;
     let done = earlier.as_ref().filter(|mr| mr.change_set == command.change_set);

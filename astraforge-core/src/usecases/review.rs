@@ -12,12 +12,13 @@ use crate::{
     ports::{review::ReviewError, store::Changes},
     request::{RequestState, change_set::ChangeSet},
     review::{Finding, Review, Severity},
-    usecases::decide,
+    usecases::{decide, under},
     wiring::Ports,
 };
 
 /// Carries out [`ReviewMergeRequest`].
 pub(crate) async fn review_merge_request(ports: &Ports, command: ReviewMergeRequest) -> Result<Review, ForgeError> {
+    let ports = &under(ports, command.claim);
     let store = ports.journal.store();
     let merge_request = store.merge_request(&command.tenant, command.merge_request).await?;
     let merge_request = merge_request.ok_or_else(|| ForgeError::not_found("Merge request"))?;

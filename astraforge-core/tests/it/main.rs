@@ -4,4 +4,5 @@
 
 mod corpus;
 mod faults;
+mod leases;
 mod spine;

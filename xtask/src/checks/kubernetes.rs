@@ -8,10 +8,12 @@ use crate::cluster::{self, Cluster};
 /// them.
 pub(crate) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
     if std::env::var_os(cluster::VARIABLE).is_some() {
-        stages::target(context, "k8s", |_| (), tally)?;
+        stages::some(context, &["--test", "k8s"], &|_| (), tally)?;
         return Ok(Verdict::PassedWith("on the cluster that KUBECONFIG names".into()));
     }
-    on_cluster(context, |cluster| stages::target(context, "k8s", |command| _ = cluster.tell(command), tally))
+    on_cluster(context, |cluster| {
+        stages::some(context, &["--test", "k8s"], &|command| _ = cluster.tell(command), tally)
+    })
 }
 
 /// Attacks pods of a cluster that is started for it.

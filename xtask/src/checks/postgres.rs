@@ -11,7 +11,10 @@ pub(super) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<
         return Ok(Verdict::Skipped(obstacle));
     }
     let postgres = Postgres::start()?;
-    let tell = |command: &mut Command| _ = command.env(services::postgres::VARIABLE, postgres.url());
-    stages::target(context, "postgres", tell, tally)?;
+    let tell = &|command: &mut Command| _ = command.env(services::postgres::VARIABLE, postgres.url());
+    stages::some(context, &["--test", "postgres"], tell, tally)?;
+    // Servers that are used and killed, as on SQLite.
+    let servers = "package(astraforge) & test(/^(restarts|follow_ups|agents|repositories)::/)";
+    stages::some(context, &["--test", "it", "-E", servers], tell, tally)?;
     Ok(Verdict::Passed)
 }

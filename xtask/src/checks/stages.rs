@@ -163,28 +163,18 @@ fn run_cargo(context: &Context<'_>, arguments: &[&str]) -> anyhow::Result<Verdic
     process::run(&mut context.workspace.cargo(arguments)).map(|()| Verdict::Passed)
 }
 
-/// Runs one test target that the `tests` stage leaves out, with the very features of that stage, so that nothing is
-/// compiled again.
-pub(super) fn target(
+/// Runs some tests with the very features of the `tests` stage, so that nothing is compiled again.
+pub(super) fn some(
     context: &Context<'_>,
-    name: &str,
-    tell: impl FnOnce(&mut Command),
+    which: &[&str],
+    tell: &dyn Fn(&mut Command),
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
-    let (mut command, read): (_, fn(&str) -> Tally) = match tools::NEXTEST.install(context.workspace) {
-        Ok(nextest) => {
-            let mut command = Command::new(nextest);
-            command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--test", name]);
-            (command, Tally::of_nextest)
-        }
-        Err(_) => {
-            let arguments = ["test", "--workspace", "--locked", "--no-fail-fast", "--test", name];
-            (context.workspace.cargo(arguments), Tally::of_libtest)
-        }
-    };
+    let mut command = Command::new(tools::NEXTEST.install(context.workspace)?);
+    command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]).args(which);
     in_workspace(context, &mut command);
     tell(&mut command);
-    count(&mut command, read, tally)
+    count(with_programs(context, &mut command)?, Tally::of_nextest, tally)
 }
 
 /// Lets a cargo subcommand that we start ourselves find the checkout and the shared target folder.

@@ -6,11 +6,13 @@ use std::{
     hash::Hash,
 };
 
+use chrono::{DateTime, Utc};
+
 use crate::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
     id::RequestId,
-    job::Job,
+    job::{Claim, Job},
     merge_request::MergeRequest,
     ports::store::{Changes, EndedJob, Expected, RequestChange, StoreError},
     repository::RepositoryLink,
@@ -38,6 +40,15 @@ pub(super) struct Tables {
 struct QueuedJob {
     job: Job,
     state: JobState,
+    lease_until: DateTime<Utc>,
+}
+
+impl QueuedJob {
+    fn begin(&mut self, until: DateTime<Utc>) -> Job {
+        self.job.attempts += 1;
+        self.lease_until = until;
+        self.job.clone()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +61,7 @@ enum JobState {
 impl Tables {
     /// Checks everything, then changes everything: nothing fails in between.
     pub(super) fn commit(&mut self, changes: Changes) -> Result<u64, StoreError> {
+        self.check_claim(changes.claim)?;
         self.check_request(changes.request.as_ref())?;
         self.check_ids(&changes)?;
         self.check_owners(&changes)?;
@@ -57,6 +69,12 @@ impl Tables {
         let log = log.or(changes.events.last().map(|event| event.request));
         self.apply(changes);
         Ok(log.and_then(|id| self.logs.get(&id)).map_or(0, |log| log.len() as u64))
+    }
+
+    fn check_claim(&self, claim: Option<Claim>) -> Result<(), StoreError> {
+        let Some(claim) = claim else { return Ok(()) };
+        let holds = self.jobs.iter().any(|q| q.state == JobState::Running && q.job.claim() == claim);
+        if holds { Ok(()) } else { Err(StoreError::ClaimLost { job: claim.job }) }
     }
 
     fn check_request(&self, change: Option<&RequestChange>) -> Result<(), StoreError> {
@@ -134,7 +152,8 @@ impl Tables {
         if let Some(merge_request) = changes.merge_request {
             upsert(&mut self.merge_requests, merge_request, |m| m.id);
         }
-        self.jobs.extend(changes.new_jobs.into_iter().map(|job| QueuedJob { job, state: JobState::Waiting }));
+        let waiting = |job| QueuedJob { job, state: JobState::Waiting, lease_until: DateTime::<Utc>::MIN_UTC };
+        self.jobs.extend(changes.new_jobs.into_iter().map(waiting));
         for EndedJob { id, .. } in changes.ended_jobs {
             self.jobs.iter_mut().filter(|q| q.job.id == id).for_each(|q| q.state = JobState::Ended);
         }
@@ -148,14 +167,23 @@ impl Tables {
         log.push(RunEvent { seq, request_id: request, run_id: run, kind, created_at: at });
     }
 
-    pub(super) fn claim_job(&mut self) -> Option<Job> {
+    pub(super) fn claim_job(&mut self, until: DateTime<Utc>) -> Option<Job> {
         let busy: HashSet<RequestId> = self.running_jobs().iter().map(|job| job.request).collect();
         let queued = (self.jobs.iter_mut())
             .filter(|q| q.state == JobState::Waiting && !busy.contains(&q.job.request))
             .min_by_key(|q| q.job.created_at)?;
         queued.state = JobState::Running;
-        queued.job.attempts += 1;
-        Some(queued.job.clone())
+        Some(queued.begin(until))
+    }
+
+    pub(super) fn take_over_job(&mut self, now: DateTime<Utc>, until: DateTime<Utc>) -> Option<Job> {
+        let left = self.jobs.iter_mut().filter(|q| q.state == JobState::Running && q.lease_until < now);
+        Some(left.min_by_key(|q| q.lease_until)?.begin(until))
+    }
+
+    pub(super) fn renew_lease(&mut self, claim: Claim, until: DateTime<Utc>) -> bool {
+        let held = self.jobs.iter_mut().find(|q| q.state == JobState::Running && q.job.claim() == claim);
+        held.map(|q| q.lease_until = until).is_some()
     }
 
     pub(super) fn running_jobs(&self) -> Vec<Job> {

@@ -73,7 +73,8 @@ impl World {
         let scenario = json!({ "name": "test", "steps": steps });
         fs::write(scratch.path().join("scenario.json"), scenario.to_string()).unwrap();
         fs::create_dir(scratch.path().join("repositories")).unwrap();
-        Self { scratch, options: Vec::new(), server: None, url: String::new(), api_key: String::new() }
+        let options = database().map_or_else(Vec::new, |url| vec![format!("--database-url={url}")]);
+        Self { scratch, options, server: None, url: String::new(), api_key: String::new() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -303,4 +304,14 @@ fn processes() -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
     lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
+}
+
+/// A database of its own where the tests have a PostgreSQL server; elsewhere each world has a file in its data folder.
+fn database() -> Option<String> {
+    let server = std::env::var("ASTRAFORGE_TEST_POSTGRES").ok()?;
+    let name = format!("world_{}", uuid::Uuid::new_v4().simple());
+    let create = Command::new("psql").arg(&server).args(["-q", "-c", &format!("CREATE DATABASE {name}")]).status();
+    assert!(create.unwrap().success());
+    let (address, _) = server.rsplit_once('/').unwrap();
+    Some(format!("{address}/{name}"))
 }
