@@ -306,9 +306,13 @@ mod tests {
         let mut parent = parent.spawn().unwrap();
         io::Read::read(parent.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         let root = i32::try_from(parent.id()).unwrap();
-        let table = process_table().unwrap();
-        let child = *table.iter().find(|(_, it)| it.parent == root).unwrap().0;
-        (parent, child)
+        // The shell has forked; a moment later what it forked is the program.
+        loop {
+            let table = process_table().unwrap();
+            if let Some((child, _)) = table.iter().find(|(_, it)| it.parent == root && it.name == "sleep") {
+                return (parent, *child);
+            }
+        }
     }
 
     #[test]
