@@ -307,12 +307,14 @@ mod tests {
         io::Read::read(parent.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         let root = i32::try_from(parent.id()).unwrap();
         // The shell has forked; a moment later what it forked is the program.
-        loop {
+        let child = loop {
             let table = process_table().unwrap();
-            if let Some((child, _)) = table.iter().find(|(_, it)| it.parent == root && it.name == "sleep") {
-                return (parent, *child);
+            let found = table.iter().find(|(_, it)| it.parent == root && it.name == "sleep");
+            if let Some((child, _)) = found {
+                break *child;
             }
-        }
+        };
+        (parent, child)
     }
 
     #[test]
