@@ -104,7 +104,7 @@ impl Cluster {
         })?;
         let images = cluster.place.folder().join("images");
         fs::create_dir_all(&images)?;
-        for image in [Image::pause()?, Image::busybox(TEST_IMAGE)?, Image::guest(guest)?] {
+        for image in [Image::pause()?, Image::busybox(TEST_IMAGE)?.with_python()?, Image::guest(guest)?] {
             cluster.load(&image)?;
         }
         cluster.wait_for("the node", |cluster| cluster.place.folder().join("ready").exists())?;

@@ -12,6 +12,7 @@ mod elf;
 mod fuzz;
 mod guest;
 mod process;
+mod python;
 mod services;
 mod tidy;
 mod tools;

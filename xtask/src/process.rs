@@ -1,7 +1,7 @@
 //! Runs a command so that its output is seen live and can still be read afterwards.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -102,4 +102,14 @@ fn show(pipe: impl Read, mut terminal: impl Write) -> String {
         bytes.clear();
     }
     text
+}
+
+/// The libraries that a program or library of this machine is linked with, and its loader; of a static program or a
+/// script there are none.
+pub(crate) fn libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    // `ldd` calls those that have none a failure.
+    let output = Command::new("ldd").arg(program).stdin(Stdio::null()).output().context("cannot start ldd")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let paths = text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    Ok(paths.filter(|path| path.is_file()).collect())
 }

@@ -185,6 +185,10 @@ pub(super) fn in_workspace(context: &Context<'_>, command: &mut Command) {
 /// Tells tests where the programs are that they run.
 pub(super) fn with_programs<'a>(context: &Context<'_>, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
     let codex = codex::install(context.workspace)?;
+    if context.all {
+        // Then no test may pass by that a package cannot be had.
+        command.env("ASTRAFORGE_TEST_PACKAGES", "required");
+    }
     Ok(command.env(guest::VARIABLE, context.workspace.guest()).env(codex::VARIABLE, codex))
 }
 

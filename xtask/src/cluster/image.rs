@@ -13,7 +13,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use crate::process;
+use crate::{process, python::Python};
 
 /// What `/etc/passwd` and `/etc/group` say in images with a system.
 const USERS: &str = "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000::/home/agent:/bin/sh\n";
@@ -59,13 +59,22 @@ impl Image {
         Ok(image.with_file("bin/busybox", busybox).with_file("bin/bash", Path::new("/usr/bin/bash-static")))
     }
 
+    /// Adds a Python with its pip.
+    pub(super) fn with_python(mut self) -> anyhow::Result<Self> {
+        let python = Python::find()?;
+        for file in &python.files {
+            self = self.with_file(file.strip_prefix("/")?, file);
+        }
+        Ok(self.with_link("bin/python3", python.program))
+    }
+
     /// Some programs of this machine with the libraries they need, above the small system; and Codex where workspaces
     /// look for it.
     pub(crate) fn of_this_machine(name: &str, programs: &[&str], codex: &Path) -> anyhow::Result<Self> {
         let mut files = BTreeSet::new();
         for program in programs {
             let path = process::find(program).with_context(|| format!("{program} is not installed"))?;
-            files.extend(libraries(&path)?);
+            files.extend(process::libraries(&path)?);
             files.insert(path);
         }
         let mut image = Self::busybox(name)?;
@@ -105,7 +114,7 @@ impl Image {
     /// Adds the folders of a system, and its users.
     pub(crate) fn with_system(mut self) -> Self {
         let folders = [("bin", 0o755), ("dev", 0o755), ("etc", 0o755), ("home", 0o755), ("home/agent", 0o755)];
-        let more = [("proc", 0o755), ("root", 0o700), ("sys", 0o755), ("tmp", 0o1777), ("workspace", 0o1777)];
+        let more = [("proc", 0o755), ("root", 0o755), ("sys", 0o755), ("tmp", 0o1777), ("workspace", 0o1777)];
         self.members.extend(folders.into_iter().chain(more).map(|(path, mode)| (path.into(), Member::Folder { mode })));
         self.members.push(("etc/passwd".into(), Member::Text(USERS)));
         self.members.push(("etc/group".into(), Member::Text(GROUPS)));
@@ -177,13 +186,6 @@ impl Image {
         tar.into_inner()?.flush()?;
         Ok(())
     }
-}
-
-/// The libraries that a program of this machine is linked with, and its loader.
-fn libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let listed = process::read(Command::new("ldd").arg(program))?;
-    let words = listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
-    Ok(words.map(PathBuf::from).collect())
 }
 
 fn append(

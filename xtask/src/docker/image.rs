@@ -1,7 +1,6 @@
 //! Images made from this machine's own programs, so that no registry is asked.
 
 use std::{
-    collections::BTreeSet,
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -11,9 +10,9 @@ use std::{
 use anyhow::{Context as _, ensure};
 
 use super::Engine;
-use crate::process;
+use crate::{process, python::Python};
 
-/// The image of the driver's tests: a shell, its tools, and bash.
+/// The image of the driver's tests: a shell, its tools, bash, and a Python with pip.
 pub(crate) const TEST: &str = "astraforge-test:1";
 
 /// The image of the demonstration: those of this machine's programs that a run of Codex needs.
@@ -32,6 +31,9 @@ pub(crate) fn obstacle() -> Option<String> {
 pub(crate) fn load_test(engine: &Engine, scratch: &Path) -> anyhow::Result<()> {
     let root = shell_root(scratch)?;
     add_program(&root, "bash")?;
+    let python = Python::find()?;
+    python.files.iter().try_for_each(|file| copy(&root, file))?;
+    symlink(&python.program, root.join("bin/python3"))?;
     import(engine, &root, TEST)
 }
 
@@ -87,15 +89,9 @@ fn add_program(root: &Path, name: &str) -> anyhow::Result<()> {
     add_libraries(root, &program)
 }
 
+/// Copies the libraries of a program, and its loader.
 fn add_libraries(root: &Path, program: &Path) -> anyhow::Result<()> {
-    // A script or a static program has none, which `ldd` calls a failure.
-    let output = Command::new("ldd").arg(program).stdin(Stdio::null()).output().context("cannot start ldd")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let paths: BTreeSet<&str> = text.split_whitespace().filter(|word| word.starts_with('/')).collect();
-    for library in paths.into_iter().filter(|path| Path::new(path).is_file()) {
-        copy(root, Path::new(library))?;
-    }
-    Ok(())
+    process::libraries(program)?.iter().try_for_each(|library| copy(root, library))
 }
 
 /// Copies what a path leads to.
