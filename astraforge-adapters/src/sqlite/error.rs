@@ -2,7 +2,8 @@
 
 use sqlx::{error::DatabaseError as _, sqlite::SqliteError};
 
-/// Troubles of the database file that a person can end. Found as the source of a [`StoreError::Backend`].
+/// Troubles of the database file that a person can end. Found as the source of a
+/// [`StoreError::Backend`](astraforge_core::ports::store::StoreError::Backend).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqliteTrouble {
