@@ -80,7 +80,6 @@ impl Dialect for Postgres {
     }
 
     fn describe(pool: &Pool<Self>) -> String {
-        let options = pool.connect_options();
-        format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default())
+        open::name(&pool.connect_options())
     }
 }

@@ -174,19 +174,21 @@ impl Worker {
             if stop.is_cancelled() {
                 canceller.cancel();
                 clock.sleep(Self::RENEWAL).await;
-            } else {
-                either(clock.sleep(Self::RENEWAL), stop.cancelled()).await;
+            } else if let Either::Right(()) = either(clock.sleep(Self::RENEWAL), stop.cancelled()).await {
+                continue;
             }
             let until = self.lease_end();
-            match self.forge.store().renew_lease(claim, until).await {
-                Ok(true) => ends_at = until,
-                Ok(false) => canceller.cancel(),
-                Err(error) => {
+            // A store that does not answer is one that refuses.
+            match either(self.forge.store().renew_lease(claim, until), clock.sleep(Self::RENEWAL)).await {
+                Either::Left(Ok(true)) => ends_at = until,
+                Either::Left(Ok(false)) => canceller.cancel(),
+                Either::Left(Err(error)) => {
                     error!(job.id = %claim.job, error = %chain(&error), "cannot renew the lease of a job");
-                    if clock.now() >= ends_at {
-                        canceller.cancel();
-                    }
                 }
+                Either::Right(()) => error!(job.id = %claim.job, "the store does not answer to renew a lease"),
+            }
+            if clock.now() >= ends_at {
+                canceller.cancel();
             }
             // Whoever works gets a turn, whatever the clock is like.
             yield_now().await;

@@ -77,7 +77,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Cluster(arguments) => cluster::run(&workspace, &arguments),
         Task::Engine(arguments) => docker::run(&workspace, &arguments),
-        Task::Services(arguments) => services::run(&workspace, &arguments),
+        Task::Services(arguments) => services::run(&arguments),
         Task::Chaos(arguments) => chaos::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Tidy => {

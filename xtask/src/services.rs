@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 
-use crate::{demo::Interruption, process, workspace::Workspace};
+use crate::{demo::Interruption, process};
 
 pub(crate) mod postgres;
 
@@ -23,7 +23,7 @@ pub(crate) struct ServicesArguments {
 }
 
 /// Starts the services for a command, or for a person.
-pub(crate) fn run(_: &Workspace, arguments: &ServicesArguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &ServicesArguments) -> anyhow::Result<ExitCode> {
     if let Some(obstacle) = postgres::obstacle(true)? {
         bail!("no services can be started here: {obstacle}");
     }

@@ -27,7 +27,7 @@ pub enum PostgresTrouble {
     /// The login has not the right that a statement needs.
     #[error("the database login lacks a right: let it own the schema")]
     PermissionDenied(#[source] sqlx::Error),
-    /// The statement took too long.
+    /// The statement took too long, or waited too long for another's.
     #[error("the database took too long for a statement, and was stopped")]
     TooSlow(#[source] sqlx::Error),
     /// The connection is gone, or the server shuts down.
@@ -47,7 +47,7 @@ pub(crate) fn trouble(error: sqlx::Error) -> Result<PostgresTrouble, sqlx::Error
         (_, Some("53300")) => Ok(PostgresTrouble::TooManyConnections(error)),
         (_, Some("25006")) => Ok(PostgresTrouble::ReadOnly(error)),
         (_, Some("42501")) => Ok(PostgresTrouble::PermissionDenied(error)),
-        (_, Some("57014")) => Ok(PostgresTrouble::TooSlow(error)),
+        (_, Some("57014" | "55P03")) => Ok(PostgresTrouble::TooSlow(error)),
         (_, Some("57P01" | "57P02" | "57P03")) | (sqlx::Error::Io(_), _) => Ok(PostgresTrouble::Gone(error)),
         (sqlx::Error::PoolTimedOut, _) => Ok(PostgresTrouble::Busy(error)),
         _ => Err(error),

@@ -1,9 +1,9 @@
 //! Connects to the database, and says clearly why it cannot.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool,
+    ConnectOptions as _, Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -45,7 +45,7 @@ const TIMEOUTS: [(&str, &str); 3] =
 /// let config = config.with_max_connections(5);
 /// # Ok::<(), astraforge_adapters::postgres::OpenError>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PostgresConfig {
     options: PgConnectOptions,
     max_connections: u32,
@@ -73,8 +73,7 @@ impl PostgresConfig {
 
     /// Host, port and name.
     pub(super) fn name(&self) -> String {
-        let options = &self.options;
-        format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default())
+        name(&self.options)
     }
 
     /// What the server stops by itself holds for each connection.
@@ -94,6 +93,22 @@ impl PostgresConfig {
             (_, source) => OpenError::Other { database, source },
         }
     }
+}
+
+// Without the password.
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { options, max_connections } = self;
+        f.debug_struct("PostgresConfig")
+            .field("database", &name(options))
+            .field("max_connections", max_connections)
+            .finish()
+    }
+}
+
+/// Which database it is, for people: host, port and name.
+pub(super) fn name(options: &PgConnectOptions) -> String {
+    format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default())
 }
 
 /// Why a database could not be opened. None of the texts holds a password.
@@ -239,6 +254,10 @@ impl From<sqlx::Error> for Trouble {
 /// Migrates in one transaction, alone.
 async fn prepare(connection: &mut PgConnection, key: &SecretKey) -> Result<(), Trouble> {
     let mut transaction = connection.begin().await?;
+    // A table may be large, and another server may be at it.
+    for limit in ["SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0"] {
+        transaction.execute(limit, []).await?;
+    }
     transaction.rows("SELECT pg_advisory_xact_lock($1)::text", [MIGRATION_LOCK.into()]).await?;
     let found = version(&mut transaction).await?;
     let known = MIGRATIONS.len() as i64;
@@ -246,7 +265,7 @@ async fn prepare(connection: &mut PgConnection, key: &SecretKey) -> Result<(), T
         return Err(Trouble::Newer(found));
     }
     for (version, migration) in (1i64..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
-        sqlx::raw_sql(AssertSqlSafe(*migration)).execute(&mut *transaction).await?;
+        sqlx::raw_sql(*migration).execute(&mut *transaction).await?;
         transaction.execute("UPDATE astraforge_schema SET version = $1", [version.into()]).await?;
         tracing::info!(version, "database schema updated");
     }

@@ -27,14 +27,16 @@ async fn transact<D: Dialect>(connection: &mut D::Connection, changes: &Changes)
 }
 
 async fn apply<D: Dialect>(connection: &mut D::Connection, changes: &Changes) -> Result<u64, StoreError> {
+    // The request first: the rest refers to it. And requests before jobs, always: who locks them in another order waits
+    // for one that waits for it.
+    if let Some(change) = &changes.request {
+        requests::write(connection, change).await?;
+    }
+    log::lock::<D>(connection, &changes.events).await.map_err(failed("write events"))?;
     if let Some(claim) = changes.claim
         && !jobs::holds::<D>(connection, claim).await.map_err(failed("look at a claim"))?
     {
         return Err(StoreError::ClaimLost { job: claim.job });
-    }
-    // The request first: the rest refers to it.
-    if let Some(change) = &changes.request {
-        requests::write(connection, change).await?;
     }
     apply_conversation::<D>(connection, changes).await?;
     for run in &changes.runs {

@@ -1,6 +1,6 @@
 //! The run log: events in order, without gaps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use astraforge_core::{
     event::{NewEvent, RunEvent},
@@ -13,16 +13,21 @@ use super::{
     statement::{Statements as _, Value, values},
 };
 
-/// Writes events in one statement, and returns the last one's sequence number.
-///
-/// Nobody else counts at the same time: the transaction holds the write lock of the database, or of the requests, which
-/// are locked in order so that no two wait for each other.
+/// Has nobody else count the events of these requests until the transaction ends. They are locked in order, so that no two
+/// transactions wait for each other.
+pub(super) async fn lock<D: Dialect>(connection: &mut D::Connection, events: &[NewEvent]) -> SqlResult<()> {
+    let Some(statement) = D::LOCK_REQUEST else { return Ok(()) };
+    let requests: BTreeSet<RequestId> = events.iter().map(|event| event.request).collect();
+    for request in requests {
+        connection.rows(statement, values![request.to_string()]).await?;
+    }
+    Ok(())
+}
+
+/// Writes events in one statement, and returns the last one's sequence number. Their requests are locked.
 pub(super) async fn append<D: Dialect>(connection: &mut D::Connection, events: &[NewEvent]) -> SqlResult<u64> {
     let mut last_of: BTreeMap<RequestId, u64> = events.iter().map(|event| (event.request, 0)).collect();
     for (request, last) in &mut last_of {
-        if let Some(statement) = D::LOCK_REQUEST {
-            connection.rows(statement, values![request.to_string()]).await?;
-        }
         *last = last_seq::<D>(connection, *request).await?;
     }
     let mut rows = Vec::with_capacity(events.len());

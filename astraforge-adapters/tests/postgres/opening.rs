@@ -52,6 +52,12 @@ async fn a_server_that_is_not_there_is_told_so() {
     assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
 }
 
+#[test]
+fn a_configuration_does_not_tell_its_password() {
+    let config = PostgresConfig::new("postgres://someone:hush@db.example:5432/x").unwrap();
+    assert_eq!(format!("{config:?}"), r#"PostgresConfig { database: "db.example:5432/x", max_connections: 10 }"#);
+}
+
 #[tokio::test]
 async fn a_database_that_is_not_there_is_told_so() {
     let database = Database::new().await;

@@ -7,7 +7,7 @@ use astraforge_adapters::{
     secret_box::SecretKey,
 };
 use astraforge_core::{
-    ports::store::{Changes, EndedJob, Store as _},
+    ports::store::{Changes, EndedJob, Expected, RequestChange, Store as _, StoreError},
     testing::samples,
 };
 use chrono::{TimeDelta, Utc};
@@ -85,6 +85,35 @@ async fn a_job_is_taken_by_one_and_one_job_of_a_request_at_a_time() {
         taken.extend(claimed);
     }
     assert_eq!(taken.len(), waiting_before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_and_a_caller_on_one_request_lock_nobody_out() {
+    let servers = servers().await;
+    let until = Utc::now() + TimeDelta::minutes(1);
+    for _ in 0..30 {
+        let request = samples::request();
+        servers[0].commit(samples::submitted(&request)).await.unwrap();
+        let job = samples::execute(&samples::run(&request));
+        servers[0].commit(Changes { new_jobs: vec![job.clone()], ..Changes::default() }).await.unwrap();
+        let held = servers[0].claim_job(Utc::now(), until).await.unwrap().unwrap();
+        // A worker tells of its run while somebody ends the job that still waited when they looked.
+        let told = (0..6).map(|i| {
+            let events = vec![samples::log(request.id, i.to_string())];
+            servers[i % 3].commit(Changes { claim: Some(held.claim()), events, ..Changes::default() })
+        });
+        let ended = Changes {
+            request: Some(RequestChange { request: request.clone(), expected: Expected::Version(1) }),
+            ended_jobs: vec![EndedJob { id: job.id, error: None }],
+            events: vec![samples::log(request.id, "ended")],
+            ..Changes::default()
+        };
+        let (told, ended) = futures::join!(join_all(told), servers[3].commit(ended));
+        ended.unwrap();
+        for result in told {
+            assert!(matches!(result, Ok(_) | Err(StoreError::ClaimLost { .. })), "{result:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -44,6 +47,7 @@ mod tables;
 pub struct MemoryStore {
     tables: Mutex<Tables>,
     refusal: Mutex<Option<Refusal>>,
+    keeps_renewals: AtomicBool,
 }
 
 /// Commits that fail, as those of a store whose disk is full do.
@@ -68,13 +72,18 @@ impl MemoryStore {
         for request in requests {
             tables.commit(super::samples::submitted(request)).unwrap();
         }
-        Self { tables: Mutex::new(tables), refusal: Mutex::default() }
+        Self { tables: Mutex::new(tables), ..Self::default() }
     }
 
     /// Lets the next `times` commits that `which` picks fail; nothing of them is written.
     pub fn refuse(&self, times: usize, which: impl Fn(&Changes) -> bool + Send + 'static) {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Refusal { left: times, which: Box::new(which) });
+    }
+
+    /// Has no renewal of a lease be answered from now on, as when a database is cut off.
+    pub fn keep_renewals_waiting(&self) {
+        self.keeps_renewals.store(true, Ordering::SeqCst);
     }
 
     fn check_refusal(&self, changes: &Changes) -> Result<(), StoreError> {
@@ -190,6 +199,9 @@ impl Store for MemoryStore {
     }
 
     async fn renew_lease(&self, claim: Claim, until: DateTime<Utc>) -> Result<bool, StoreError> {
+        if self.keeps_renewals.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         Ok(self.tables().renew_lease(claim, until))
     }
 

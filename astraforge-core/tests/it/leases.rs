@@ -136,3 +136,25 @@ async fn a_lease_is_renewed_as_long_as_the_agent_works() {
     fixture.work().await;
     assert_eq!(statuses(&fixture, request).await, [RunStatus::Completed]);
 }
+
+#[tokio::test]
+async fn a_worker_whose_store_is_cut_off_stops_the_agent_when_its_lease_ends() {
+    let spine = Spine { clock: TestClock::hurried(), ..Spine::new().await };
+    let forge = Forge::new(spine.ports(Settings::default()));
+    let fixture = Fixture { spine, forge };
+    fixture.submit().await;
+    let (store, clock) = (fixture.spine.store.clone(), fixture.spine.clock.clone());
+    let began = clock.now();
+    fixture.spine.agent.play(move |_, _, cancel| {
+        let (store, clock) = (store.clone(), clock.clone());
+        async move {
+            store.keep_renewals_waiting();
+            cancel.cancelled().await;
+            assert!(clock.now() >= began + Worker::LEASE, "it was stopped before its lease had ended");
+            Err(RunFailure::new(FailureCause::Cancelled, "Run cancelled"))
+        }
+        .boxed()
+    });
+    tokio::time::timeout(Duration::from_secs(30), fixture.work()).await.unwrap();
+    assert_eq!(fixture.spine.agent.assignments().len(), 1);
+}
