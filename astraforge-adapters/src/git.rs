@@ -35,7 +35,7 @@ const OLDEST_GIT: (u32, u32) = (2, 39);
 pub struct QuarantineConfig {
     /// The absolute folder of the quarantines. It is made if it is missing, readable by this user only.
     pub dir: PathBuf,
-    /// Where bundles of work branches are kept, so that a quarantine can be made anew elsewhere.
+    /// Where changes are kept as bundles, so that another server can go on from them. All servers share it.
     pub artifacts: Arc<dyn ArtifactStore>,
     /// The git program; `git` is looked for in `/usr/local/bin`, `/usr/bin` and `/bin`.
     pub git: PathBuf,
@@ -190,8 +190,14 @@ impl Quarantine {
 
 #[async_trait]
 impl GitBroker for Quarantine {
-    async fn mirror(&self, request: RequestId, remote: &Remote, branch: Option<&str>) -> Result<Base, GitError> {
-        self.mirror_into(&self.bare(request), remote, branch).await
+    async fn mirror(
+        &self,
+        request: RequestId,
+        remote: &Remote,
+        branch: Option<&str>,
+        standing: Option<&Change>,
+    ) -> Result<Base, GitError> {
+        self.mirror_into(&self.bare(request), remote, branch, standing).await
     }
 
     fn service(&self, request: RequestId, work_branch: &str) -> Arc<dyn GuestService> {
@@ -199,13 +205,11 @@ impl GitBroker for Quarantine {
     }
 
     async fn change(&self, request: RequestId, base: &Base, work_branch: &str) -> Result<Option<Change>, GitError> {
-        let bare = self.bare(request);
-        let change = self.change_in(&bare, base, work_branch).await?;
-        match &change {
-            Some(change) => self.keep_bundle(&bare, change).await?,
-            None => self.drop_bundle(&bare).await?,
-        }
-        Ok(change)
+        self.change_in(&self.bare(request), base, work_branch).await
+    }
+
+    async fn keep(&self, request: RequestId, change: &Change) -> Result<(), GitError> {
+        self.keep_bundle(&self.bare(request), change).await
     }
 
     async fn publish(&self, request: RequestId, remote: &Remote, commit: &str, branch: &str) -> Result<(), GitError> {
@@ -213,8 +217,6 @@ impl GitBroker for Quarantine {
     }
 
     async fn discard(&self, request: RequestId) -> Result<(), GitError> {
-        let bare = self.bare(request);
-        self.drop_bundle(&bare).await?;
-        bare.remove().await
+        self.bare(request).remove().await
     }
 }

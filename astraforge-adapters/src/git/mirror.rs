@@ -1,6 +1,9 @@
 //! Brings the base branch of a real repository into a quarantine.
 
-use astraforge_core::ports::git::{Base, GitError, Remote};
+use astraforge_core::{
+    ports::git::{Base, GitError, Remote},
+    request::change_set::Change,
+};
 
 use super::{
     Quarantine,
@@ -22,11 +25,12 @@ impl Quarantine {
         bare: &Bare,
         remote: &Remote,
         branch: Option<&str>,
+        standing: Option<&Change>,
     ) -> Result<Base, GitError> {
         let transport = Transport::of(remote).map_err(|reason| no_repository(&remote.url, reason))?;
         check_folder(&remote.url, &transport)?;
         let made = bare.ensure(&self.git).await?;
-        let mirrored = self.mirror_through(bare, &remote.url, &transport, branch).await;
+        let mirrored = self.mirror_through(bare, &remote.url, &transport, branch, standing).await;
         if mirrored.is_err() && made {
             // Nothing is in it yet.
             bare.remove().await?;
@@ -40,21 +44,30 @@ impl Quarantine {
         repository: &str,
         transport: &Transport,
         branch: Option<&str>,
+        standing: Option<&Change>,
     ) -> Result<Base, GitError> {
         let offered = self.offered(bare, repository, transport).await?;
         let branch = choose(repository, offered, branch)?;
-        if bare.work_branch(&self.git).await?.as_deref() == Some(branch.as_str()) {
+        let work_branch = match standing {
+            Some(change) => Some(change.branch.clone()),
+            None => bare.work_branch(&self.git).await?,
+        };
+        if work_branch.as_deref() == Some(branch.as_str()) {
             return Err(refused(format!("`{branch}` holds the work of this request and cannot be its base as well")));
         }
         self.drop_other_bases(bare, &branch).await?;
         self.fetch_base(bare, repository, transport, &branch).await?;
         let fetched = bare.commit(&self.git, &format!("refs/base/{branch}")).await?;
         let commit = fetched.ok_or_else(|| refused(format!("branch `{branch}` does not point at a commit")))?;
-        bare.remember_size().await?;
-        if bare.work_head(&self.git).await?.is_none() {
-            self.restore_bundle(bare, repository, transport).await?;
+        match standing {
+            Some(change) => {
+                self.bring_commit(bare, repository, transport, &change.head_commit).await?;
+                bare.set_work(&self.git, &change.branch, &change.head_commit).await?;
+            }
+            None => bare.drop_work(&self.git).await?,
         }
-        let work_head = match bare.work_head(&self.git).await? {
+        bare.remember_size().await?;
+        let work_head = match standing.map(|change| change.head_commit.clone()) {
             // A branch that has nothing beyond the base is not work.
             Some(head) if bare.is_ancestor(&self.git, &head, &commit).await? => None,
             head => head,

@@ -25,7 +25,9 @@ impl Quarantine {
         check_branch(branch).map_err(refused)?;
         let address = remote.publish_url.as_deref().unwrap_or(&remote.url);
         let target = Transport::of_published(remote).map_err(|reason| no_repository(address, reason))?;
-        self.bring_commit(bare, remote, commit).await?;
+        bare.ensure(&self.git).await?;
+        let source = Transport::of(remote).map_err(|reason| no_repository(&remote.url, reason))?;
+        self.bring_commit(bare, &remote.url, &source, commit).await?;
         match self.published(bare, address, &target, branch).await? {
             Some(there) if there == commit => return Ok(()),
             Some(there) if !self.follows(bare, &there, commit).await? => return Err(diverged(branch)),
@@ -37,19 +39,6 @@ impl Quarantine {
             Some(there) if there == commit => Ok(()),
             Some(there) if !self.follows(bare, &there, commit).await? => Err(diverged(branch)),
             _ => pushed.and(Err(refused(format!("branch `{branch}` is not there after it was pushed")))),
-        }
-    }
-
-    /// Makes sure that the quarantine has the commit, from its bundle if it must.
-    async fn bring_commit(&self, bare: &Bare, remote: &Remote, commit: &str) -> Result<(), GitError> {
-        bare.ensure(&self.git).await?;
-        if bare.commit(&self.git, commit).await?.is_none() {
-            let source = Transport::of(remote).map_err(|reason| no_repository(&remote.url, reason))?;
-            self.restore_bundle(bare, &remote.url, &source).await?;
-        }
-        match bare.commit(&self.git, commit).await? {
-            Some(_) => Ok(()),
-            None => Err(refused(format!("commit {commit} is not in the quarantine of this request; run it again"))),
         }
     }
 

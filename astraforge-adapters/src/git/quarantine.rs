@@ -53,9 +53,9 @@ impl Bare {
         self.folder.join(format!("tmp-{what}-{}", Uuid::new_v4()))
     }
 
-    /// The key of its bundle in the artifact store.
-    pub(crate) fn bundle_key(&self) -> String {
-        format!("quarantine/{}.bundle", self.request)
+    /// The key of a commit's bundle in the artifact store.
+    pub(crate) fn bundle_key(&self, commit: &str) -> String {
+        format!("quarantine/{}/{commit}.bundle", self.request)
     }
 
     /// Whether it is there. A folder is only ever moved here complete.
@@ -142,6 +142,23 @@ impl Bare {
     /// The head of the work branch, where one is named and there.
     pub(crate) async fn work_head(&self, git: &Git) -> Result<Option<String>, GitError> {
         self.commit(git, WORK_REF).await
+    }
+
+    /// Puts the work branch at a commit that is here.
+    pub(crate) async fn set_work(&self, git: &Git, work_branch: &str, commit: &str) -> Result<(), GitError> {
+        const SET: &str = "put the work branch where it stood";
+        check_branch(work_branch).map_err(refused)?;
+        let call = self.call(git, ["update-ref", &format!("refs/heads/{work_branch}"), commit]);
+        git.ask(call, SET).await?.printed(SET)?;
+        self.name_work_branch(git, work_branch).await
+    }
+
+    /// Removes the work branch, if there is one.
+    pub(crate) async fn drop_work(&self, git: &Git) -> Result<(), GitError> {
+        const DROP: &str = "remove the work branch of a run that failed";
+        let Some(branch) = self.work_branch(git).await? else { return Ok(()) };
+        let call = self.call(git, ["update-ref", "-d", &format!("refs/heads/{branch}")]);
+        git.ask(call, DROP).await?.printed(DROP).map(drop)
     }
 
     /// Remembers how large it is now, so that pushes are measured from here.

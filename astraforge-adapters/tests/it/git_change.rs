@@ -112,12 +112,11 @@ async fn no_change_of_the_tree_is_no_change() {
     world.push().await; // an empty commit
     assert_eq!(world.change(&base).await.unwrap(), None);
     world.write("work/x", "x");
-    world.pushed_change(&base).await;
-    assert!(world.bundle().exists());
+    let change = world.pushed_change(&base).await;
+    assert!(world.bundle(&change).exists());
     std::fs::remove_file(world.path("work/x")).unwrap();
     world.push().await;
     assert_eq!(world.change(&base).await.unwrap(), None, "done and undone");
-    assert!(!world.bundle().exists(), "no bundle tells of work that is not there");
 }
 
 #[tokio::test]
@@ -137,12 +136,12 @@ async fn a_base_that_moved_on_is_not_part_of_the_change() {
     let world = World::new().await;
     let (base, server) = world.workspace().await;
     world.write("work/mine", "mine\n");
-    world.push().await;
+    let mine = world.pushed_change(&base).await;
     world.write("source/theirs", "theirs\n");
     let moved = world.commit("source", "theirs").await;
-    let again = world.mirror().await;
+    let again = world.mirror_after(&mine).await;
     assert_eq!(again.commit, moved);
-    assert_eq!(again.work_head, Some(world.git("work", &["rev-parse", "HEAD"]).await));
+    assert_eq!(again.work_head, Some(mine.head_commit));
     let change = world.change(&again).await.unwrap().unwrap();
     assert_eq!(change.base_commit, base.commit, "the merge base");
     assert_eq!(change.files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["mine"]);
@@ -178,7 +177,7 @@ async fn a_diff_beyond_the_limit_is_refused_in_words() {
         Err(GitError::Refused { reason }) => assert!(reason.contains("larger than 10000 bytes"), "{reason}"),
         other => panic!("{other:?}"),
     }
-    assert!(!world.bundle().exists());
+    assert!(!world.path("artifacts").exists());
 }
 
 #[tokio::test]

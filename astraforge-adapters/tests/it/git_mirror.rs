@@ -10,7 +10,7 @@ use crate::git_world::World;
 
 /// Mirrors a repository of the world and checks what the error tells.
 async fn check_refused(world: &World, name: &str, branch: Option<&str>, told: &[&str]) -> GitError {
-    let error = world.broker.mirror(world.request, &world.remote_at(name), branch).await.unwrap_err();
+    let error = world.broker.mirror(world.request, &world.remote_at(name), branch, None).await.unwrap_err();
     let mut text = error.to_string();
     if let Some(source) = std::error::Error::source(&error) {
         text = format!("{text}: {source}");
@@ -58,7 +58,7 @@ async fn a_missing_branch_lists_those_that_are_there() {
 
 /// Like `check_refused`, for a request that has a quarantine already.
 async fn check_refused_keeping(world: &World, told: &str) {
-    let error = world.broker.mirror(world.request, &world.remote(), None).await.unwrap_err();
+    let error = world.broker.mirror(world.request, &world.remote(), None, None).await.unwrap_err();
     assert!(error.to_string().contains(told), "{error}");
     assert!(world.quarantine().exists(), "an earlier quarantine stays");
 }
@@ -127,7 +127,7 @@ async fn addresses_of_other_kinds_are_refused_before_git_sees_them() {
         "git@example.test:team/demo".to_owned(),
     ] {
         let remote = Remote { url: url.clone(), publish_url: None, token: None };
-        let error = world.broker.mirror(world.request, &remote, None).await.unwrap_err();
+        let error = world.broker.mirror(world.request, &remote, None, None).await.unwrap_err();
         assert!(matches!(error, GitError::NoRepository { .. }), "{url}: {error}");
     }
     assert!(!canary.exists());
@@ -228,7 +228,7 @@ async fn a_source_that_lacks_objects_fetches_them_from_nowhere() {
 async fn a_clone_that_shares_objects_can_be_mirrored() {
     let world = World::new().await;
     world.git(".", &["clone", "-q", "--shared", "source", "sharing"]).await;
-    let base = world.broker.mirror(world.request, &world.remote_at("sharing"), None).await.unwrap();
+    let base = world.broker.mirror(world.request, &world.remote_at("sharing"), None, None).await.unwrap();
     assert_eq!(base.commit, world.git("source", &["rev-parse", "main"]).await);
     assert!(!world.quarantine().join("objects/info/alternates").exists(), "the quarantine stands alone");
 }
@@ -250,7 +250,7 @@ async fn another_base_takes_the_place_of_the_first() {
     let world = World::new().await;
     world.mirror().await;
     world.git("source", &["branch", "release"]).await;
-    let base = world.broker.mirror(world.request, &world.remote(), Some("release")).await.unwrap();
+    let base = world.broker.mirror(world.request, &world.remote(), Some("release"), None).await.unwrap();
     assert_eq!(base.branch, "release");
     let server = world.serve().await;
     world.git(".", &["clone", "-q", &server.url(), "work"]).await;
@@ -271,7 +271,7 @@ async fn a_missing_git_says_how_to_get_it() {
 async fn quarantines_are_readable_by_this_user_only() {
     let world = World::new().await;
     symlink(world.path("source"), world.path("linked")).unwrap();
-    world.broker.mirror(world.request, &world.remote_at("linked"), None).await.unwrap();
+    world.broker.mirror(world.request, &world.remote_at("linked"), None, None).await.unwrap();
     assert_eq!(std::fs::metadata(world.path("quarantine")).unwrap().permissions().mode() & 0o777, 0o700);
     let left: Vec<_> = std::fs::read_dir(world.path("quarantine")).unwrap().collect();
     assert_eq!(left.len(), 1, "no temporary folder stays: {left:?}");
@@ -281,7 +281,7 @@ async fn quarantines_are_readable_by_this_user_only() {
 async fn a_second_working_tree_can_be_mirrored() {
     let world = World::new().await;
     world.git("source", &["worktree", "add", "-q", "-b", "side", "../tree"]).await;
-    let base = world.broker.mirror(world.request, &world.remote_at("tree"), Some("side")).await.unwrap();
+    let base = world.broker.mirror(world.request, &world.remote_at("tree"), Some("side"), None).await.unwrap();
     assert_eq!(base.branch, "side");
 }
 
@@ -309,7 +309,7 @@ async fn http_server(responses: Vec<String>) -> (u16, tokio::task::JoinHandle<Ve
 async fn mirror_over_http(world: &World, port: u16) -> GitError {
     let token = Some(astraforge_core::repository::Secret::new("hunter2"));
     let remote = Remote { url: format!("http://127.0.0.1:{port}/team/demo.git"), publish_url: None, token };
-    world.broker.mirror(world.request, &remote, None).await.unwrap_err()
+    world.broker.mirror(world.request, &remote, None, None).await.unwrap_err()
 }
 
 #[tokio::test]

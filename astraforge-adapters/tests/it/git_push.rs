@@ -106,7 +106,8 @@ async fn a_push_that_is_too_large_is_refused_and_a_request_cannot_fill_the_disk(
     }
     assert!(said.contains("maximum allowed size") || said.contains("nothing more is taken"), "{said}");
     // A new run of the request starts to count anew, from what is there.
-    world.mirror().await;
+    let standing = world.change(&base).await.unwrap().unwrap();
+    world.mirror_after(&standing).await;
     world.git("work", &["push", "-q", "origin", WORK]).await;
 }
 

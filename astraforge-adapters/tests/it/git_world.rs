@@ -63,8 +63,8 @@ impl World {
         self.path("quarantine").join(format!("{}.git", self.request))
     }
 
-    pub(crate) fn bundle(&self) -> PathBuf {
-        self.path("artifacts/quarantine").join(format!("{}.bundle", self.request))
+    pub(crate) fn bundle(&self, change: &Change) -> PathBuf {
+        self.path("artifacts/quarantine").join(format!("{}/{}.bundle", self.request, change.head_commit))
     }
 
     pub(crate) fn remote(&self) -> Remote {
@@ -124,7 +124,12 @@ impl World {
     }
 
     pub(crate) async fn mirror(&self) -> Base {
-        self.broker.mirror(self.request, &self.remote(), None).await.unwrap()
+        self.broker.mirror(self.request, &self.remote(), None, None).await.unwrap()
+    }
+
+    /// Mirrors for a run that goes on from an earlier one's change.
+    pub(crate) async fn mirror_after(&self, standing: &Change) -> Base {
+        self.broker.mirror(self.request, &self.remote(), None, Some(standing)).await.unwrap()
     }
 
     /// Serves the quarantine on a free port.
@@ -152,10 +157,12 @@ impl World {
         self.broker.change(self.request, base, WORK).await
     }
 
-    /// Commits, pushes, and returns the change.
+    /// Commits, pushes, and returns the change, which is kept.
     pub(crate) async fn pushed_change(&self, base: &Base) -> Change {
         self.push().await;
-        self.change(base).await.unwrap().expect("there is a change")
+        let change = self.change(base).await.unwrap().expect("there is a change");
+        self.broker.keep(self.request, &change).await.unwrap();
+        change
     }
 
     pub(crate) async fn publish(&self, commit: &str) -> Result<(), GitError> {

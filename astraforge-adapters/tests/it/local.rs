@@ -108,7 +108,7 @@ async fn a_registered_clone_is_read_and_never_written() {
     assert_eq!(remote.publish_url.as_deref(), published.to_str());
     let before = world.git("source", &["for-each-ref"]).await;
 
-    let base = world.broker.mirror(world.request, &remote, None).await.unwrap();
+    let base = world.broker.mirror(world.request, &remote, None, None).await.unwrap();
     let _server = world.serve().await;
     world.git(".", &["clone", "-q", &_server.url(), "work"]).await;
     world.git("work", &["checkout", "-q", "-b", WORK]).await;

@@ -18,15 +18,26 @@ use crate::{
 ///
 /// # Contract
 /// - Runs git only over bare repositories that it made itself, with hooks off; never over a tree that an agent wrote.
-/// - A quarantine survives a restart of the server, and is gone after [`discard`](Self::discard).
+/// - A quarantine survives a restart of the server, and is gone after [`discard`](Self::discard). What was
+///   [kept](Self::keep) is not: another server, with a quarantine of its own, goes on from there.
 #[async_trait]
 pub trait GitBroker: fmt::Debug + Send + Sync + 'static {
     /// Fetches `branch` (the repository's default branch if `None`) of the real repository into the request's
     /// quarantine and tells what it found.
     ///
+    /// The work branch then stands at `standing`, the change of the newest run that came to its end, and is gone
+    /// without one, whatever a run that failed has pushed since.
+    ///
     /// # Errors
-    /// [`GitError::NoRepository`], [`GitError::NoBranch`], [`GitError::Empty`], [`GitError::Refused`].
-    async fn mirror(&self, request: RequestId, remote: &Remote, branch: Option<&str>) -> Result<Base, GitError>;
+    /// [`GitError::NoRepository`], [`GitError::NoBranch`], [`GitError::Empty`]; [`GitError::Refused`] also when
+    /// `standing` is neither here nor kept.
+    async fn mirror(
+        &self,
+        request: RequestId,
+        remote: &Remote,
+        branch: Option<&str>,
+        standing: Option<&Change>,
+    ) -> Result<Base, GitError>;
 
     /// Returns a git server over the quarantine that takes pushes to `work_branch` only.
     fn service(&self, request: RequestId, work_branch: &str) -> Arc<dyn GuestService>;
@@ -34,13 +45,18 @@ pub trait GitBroker: fmt::Debug + Send + Sync + 'static {
     /// Describes what `work_branch` of the quarantine changes against its merge base with `base`; `None` when nothing.
     async fn change(&self, request: RequestId, base: &Base, work_branch: &str) -> Result<Option<Change>, GitError>;
 
-    /// Makes `branch` of the real repository point at `commit` of the quarantine. Doing it twice is the same as once.
+    /// Keeps a change where every server finds it, under its commit: what another run of the request keeps, even one
+    /// that should have ended long ago, is kept beside it.
+    async fn keep(&self, request: RequestId, change: &Change) -> Result<(), GitError>;
+
+    /// Makes `branch` of the real repository point at `commit`, which is in the quarantine or kept. Doing it twice is
+    /// the same as once.
     ///
     /// # Errors
     /// [`GitError::Diverged`] when the branch is there and holds something else.
     async fn publish(&self, request: RequestId, remote: &Remote, commit: &str, branch: &str) -> Result<(), GitError>;
 
-    /// Removes the request's quarantine; one that does not exist is `Ok(())`.
+    /// Removes the request's quarantine of this server; one that does not exist is `Ok(())`.
     async fn discard(&self, request: RequestId) -> Result<(), GitError>;
 }
 
@@ -51,7 +67,7 @@ pub struct Base {
     pub branch: String,
     /// Its commit, in full.
     pub commit: String,
-    /// The head of the request's work branch, when an earlier run left one in the quarantine.
+    /// The head of the request's work branch, when an earlier run's change stands.
     pub work_head: Option<String>,
 }
 

@@ -191,6 +191,7 @@ pub struct PlayedBroker {
     change: Mutex<Option<Change>>,
     mirror_error: Mutex<Option<GitError>>,
     stalls: AtomicBool,
+    kept: Mutex<Vec<String>>,
     published: Mutex<Vec<(String, String)>>,
     discarded: AtomicBool,
 }
@@ -201,6 +202,7 @@ impl Default for PlayedBroker {
             change: Mutex::new(Some(samples::change_set(&samples::run(&samples::request())).change)),
             mirror_error: Mutex::default(),
             stalls: AtomicBool::new(false),
+            kept: Mutex::default(),
             published: Mutex::default(),
             discarded: AtomicBool::new(false),
         }
@@ -223,6 +225,12 @@ impl PlayedBroker {
         self.stalls.store(true, Ordering::SeqCst);
     }
 
+    /// The commits whose changes were kept.
+    #[must_use]
+    pub fn kept(&self) -> Vec<String> {
+        lock(&self.kept).clone()
+    }
+
     /// What was published: commit and branch.
     #[must_use]
     pub fn published(&self) -> Vec<(String, String)> {
@@ -238,14 +246,24 @@ impl PlayedBroker {
 
 #[async_trait]
 impl GitBroker for PlayedBroker {
-    async fn mirror(&self, _request: RequestId, _remote: &Remote, branch: Option<&str>) -> Result<Base, GitError> {
+    async fn mirror(
+        &self,
+        _request: RequestId,
+        _remote: &Remote,
+        branch: Option<&str>,
+        standing: Option<&Change>,
+    ) -> Result<Base, GitError> {
         if let Some(error) = lock(&self.mirror_error).take() {
             return Err(error);
         }
         if self.stalls.load(Ordering::SeqCst) {
             futures::future::pending::<()>().await;
         }
-        Ok(Base { branch: branch.unwrap_or("main").to_owned(), commit: "a".repeat(40), work_head: None })
+        Ok(Base {
+            branch: branch.unwrap_or("main").to_owned(),
+            commit: "a".repeat(40),
+            work_head: standing.map(|change| change.head_commit.clone()),
+        })
     }
 
     fn service(&self, _request: RequestId, _work_branch: &str) -> Arc<dyn GuestService> {
@@ -254,6 +272,11 @@ impl GitBroker for PlayedBroker {
 
     async fn change(&self, _request: RequestId, _base: &Base, _branch: &str) -> Result<Option<Change>, GitError> {
         Ok(lock(&self.change).clone())
+    }
+
+    async fn keep(&self, _request: RequestId, change: &Change) -> Result<(), GitError> {
+        lock(&self.kept).push(change.head_commit.clone());
+        Ok(())
     }
 
     async fn publish(&self, _request: RequestId, _remote: &Remote, commit: &str, branch: &str) -> Result<(), GitError> {

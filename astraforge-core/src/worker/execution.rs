@@ -19,7 +19,10 @@ use crate::{
     },
     redact::KnownSecret,
     repository::RepositoryLink,
-    request::{Attachment, Message, MessageRole, Request, RequestState, change_set::ChangeSet},
+    request::{
+        Attachment, Message, MessageRole, Request, RequestState,
+        change_set::{Change, ChangeSet},
+    },
     run::{Attempt, FailureCause, Run, RunFailure, RunStatus},
     usecases::decide,
     wiring::Ports,
@@ -165,7 +168,17 @@ async fn open_repository(ports: &Ports, request: &Request, link: &RepositoryLink
     let provider = ports.providers.resolve(&link.provider).map_err(|error| failure_of(error.into()))?;
     let remote = provider.remote(link).await.map_err(git_failure)?;
     let branch = link.environment.base_branch.as_deref();
-    ports.broker.mirror(request.id, &remote, branch).await.map_err(git_failure)
+    let standing = standing_change(ports, request).await?;
+    ports.broker.mirror(request.id, &remote, branch, standing.as_ref()).await.map_err(git_failure)
+}
+
+/// The change of the newest run that came to its end.
+async fn standing_change(ports: &Ports, request: &Request) -> Result<Option<Change>, RunFailure> {
+    let runs = ports.journal.store().runs_of(request.id).await.map_err(store_failure)?;
+    let newest = runs.into_iter().rev().find(|run| run.status == RunStatus::Completed);
+    let Some(id) = newest.and_then(|run| run.change_set) else { return Ok(None) };
+    let found = ports.journal.store().change_set(id).await.map_err(store_failure)?;
+    Ok(found.map(|set| set.change))
 }
 
 async fn assign(
@@ -256,6 +269,7 @@ async fn change_of(
              agent should not have seen it, and execute again.",
         ));
     }
+    ports.broker.keep(request.id, &change).await.map_err(git_failure)?;
     let verdict = ports.policy.evaluate(&change).await.map_err(|error| failure_of(error.into()))?;
     let found = ChangeSet::new(request.id, run.id, change, verdict, ports.journal.clock().now());
     // The same change again is the one that may be approved already.

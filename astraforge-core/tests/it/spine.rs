@@ -388,6 +388,22 @@ async fn a_change_with_a_known_secret_is_thrown_away() {
     assert_eq!(fixture.state(request).await, RequestState::Failed);
     assert_eq!(fixture.forge.store().latest_change_set(request).await.unwrap(), None);
     assert!(fixture.spine.broker.discarded());
+    assert_eq!(fixture.spine.broker.kept(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_run_goes_on_from_the_newest_change_that_stands() {
+    let fixture = Fixture::new().await;
+    let request = fixture.patch_ready().await.id;
+    let kept = fixture.spine.broker.kept();
+    assert_eq!(kept.len(), 1);
+    fixture.spine.agent.play(|_, _, _| async { Err(RunFailure::new(FailureCause::Agent, "no idea")) }.boxed());
+    for _ in 0..2 {
+        fixture.execute(request).await.unwrap();
+        fixture.work().await;
+    }
+    let starts = fixture.spine.agent.assignments().into_iter().map(|assignment| assignment.start_commit);
+    assert_eq!(starts.collect::<Vec<_>>(), ["a".repeat(40), kept[0].clone(), kept[0].clone()]);
 }
 
 #[tokio::test]
