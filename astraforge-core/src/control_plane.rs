@@ -10,7 +10,7 @@ use crate::{
     egress::Egress,
     error::ForgeError,
     facade::facade,
-    id::{ArtifactId, SandboxId, SnapshotId},
+    id::{ArtifactId, NodeId, SandboxId, SnapshotId},
     ports::{
         artifacts::{ArtifactStore, ArtifactStream},
         clock::Clock,
@@ -147,11 +147,13 @@ pub struct ControlSettings {
     pub kept_automatic: usize,
     /// What signs links to exported files; without it there are none.
     pub link_key: Option<LinkKey>,
+    /// The node whose machines the drivers reach, where several nodes share a store; `None` unless set.
+    pub node: Option<NodeId>,
 }
 
 impl Default for ControlSettings {
     fn default() -> Self {
-        Self { kept_automatic: 3, link_key: None }
+        Self { kept_automatic: 3, link_key: None, node: None }
     }
 }
 
@@ -160,6 +162,13 @@ impl ControlSettings {
     #[must_use]
     pub fn with_kept_automatic(mut self, n: usize) -> Self {
         self.kept_automatic = n;
+        self
+    }
+
+    /// Sets the node whose machines the drivers reach: sandboxes of other nodes in the same store are left alone.
+    #[must_use]
+    pub fn with_node(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
         self
     }
 

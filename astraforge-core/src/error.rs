@@ -3,6 +3,7 @@
 use crate::{
     BoxError,
     access::Forbidden,
+    id::{NodeId, SandboxId},
     ports::{artifacts::ArtifactError, git::GitError, policy::PolicyError, sessions::SessionError, store::StoreError},
     registry::RegistryError,
     request::ForbiddenTransition,
@@ -35,6 +36,14 @@ pub enum ForgeError {
     Conflict {
         /// What stands against it, and what to do.
         message: String,
+    },
+    /// It is with another node.
+    #[error("sandbox {sandbox} is on node {node}; use it through the server there")]
+    Elsewhere {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The node that has its machine or its files.
+        node: NodeId,
     },
     /// The agent could not do it.
     #[error(transparent)]

@@ -91,6 +91,8 @@ uuid_id! {
     SandboxId "sandbox";
     /// Names one snapshot of a sandbox's files.
     SnapshotId "snapshot";
+    /// Names one node: a data folder, and what is on its machine. It stays the same when its server restarts.
+    NodeId "node";
     /// Names one file that was taken out of a sandbox.
     ArtifactId "artifact";
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{ArtifactId, SandboxId, SnapshotId, TenantId, UserId},
+    id::{ArtifactId, NodeId, SandboxId, SnapshotId, TenantId, UserId},
     session::SandboxSpec,
 };
 
@@ -21,6 +21,9 @@ pub struct Sandbox {
     pub owner: UserId,
     /// The driver it runs on, by name.
     pub mode: String,
+    /// The node whose drivers its machine is on, or was last; `None` in rows of before there were several.
+    #[serde(default)]
+    pub node: Option<NodeId>,
     /// What it was asked to be.
     pub spec: SandboxSpec,
     /// How it stands.
@@ -58,6 +61,24 @@ impl Sandbox {
     #[must_use]
     pub fn reference(&self) -> String {
         format!("{}://sandbox-{}", self.mode, self.id)
+    }
+
+    /// The node other than `here` that has its machine, or the only copy of its files. One that was stopped is nowhere:
+    /// its files are in a snapshot.
+    #[must_use]
+    pub fn elsewhere(&self, here: Option<NodeId>) -> Option<NodeId> {
+        let is_kept = matches!(
+            self.termination,
+            Some(
+                Termination::Stopped | Termination::IdleTimeout | Termination::MaxLifetime | Termination::RestoreFailed
+            )
+        );
+        let is_free = match self.status {
+            SandboxStatus::Ready => false,
+            SandboxStatus::Terminated => is_kept || self.is_deleted() || !self.was_ready,
+            SandboxStatus::Starting | SandboxStatus::Failed => is_kept || !self.was_ready,
+        };
+        self.node.filter(|node| !is_free && here.is_some_and(|here| here != *node))
     }
 
     /// Tells whether it was deleted, which is for good.

@@ -18,7 +18,7 @@ use crate::{
     egress::Egress,
     error::ForgeError,
     files::{FileReply, FileRequest, FileVerb, Roots},
-    id::SandboxId,
+    id::{NodeId, SandboxId},
     ports::{
         artifacts::ArtifactStore,
         clock::Clock,
@@ -86,6 +86,7 @@ impl Engine {
             tenant: caller.tenant.clone(),
             owner: caller.user.clone(),
             mode,
+            node: self.settings.node,
             spec: new.spec,
             status: SandboxStatus::Starting,
             lifetime: new.lifetime,
@@ -166,7 +167,7 @@ impl Engine {
     /// Gives the machine the egress of its row. The caller has the turn.
     pub(super) async fn tell_egress(&self, sandbox: &Sandbox) -> Result<(), ForgeError> {
         let egress = sandbox.spec.egress.clone();
-        match self.driver(&sandbox.mode)?.find(sandbox.id, egress.clone()).await {
+        match self.driver_of(sandbox)?.find(sandbox.id, egress.clone()).await {
             Ok(machine) => Ok(machine.set_egress(egress).await?),
             Err(SessionError::Lost) => Ok(()),
             Err(error) => Err(error.into()),
@@ -189,8 +190,11 @@ impl Engine {
         let _turn = turn.lock().await;
         let sandbox = self.store.sandbox(id).await?.filter(|sandbox| sandbox.tenant == caller.tenant);
         let Some(sandbox) = sandbox else { return Err(unknown(id)) };
+        let is_elsewhere = sandbox.elsewhere(self.settings.node).is_some();
         let sandbox = self.change(sandbox, &|row| row.terminate(Termination::Deleted)).await?;
-        self.driver(&sandbox.mode)?.remove(id).await?;
+        if !is_elsewhere {
+            self.driver_of(&sandbox)?.remove(id).await?;
+        } // else its own node finds a machine that no row wants any more
         Ok(())
     }
 
@@ -199,6 +203,21 @@ impl Engine {
         let found = self.store.sandbox(id).await?;
         let own = found.filter(|sandbox| sandbox.tenant == caller.tenant && !sandbox.is_deleted());
         own.ok_or_else(|| unknown(id))
+    }
+
+    /// The driver that has the sandbox's machine, unless that is with another node.
+    pub(super) fn driver_of(&self, sandbox: &Sandbox) -> Result<&Arc<dyn Machines>, ForgeError> {
+        match sandbox.elsewhere(self.settings.node) {
+            Some(node) => Err(ForgeError::Elsewhere { sandbox: sandbox.id, node }),
+            None => self.driver(&sandbox.mode),
+        }
+    }
+
+    /// The sandboxes of this node that are starting or ready.
+    pub(super) async fn live_here(&self) -> Result<Vec<Sandbox>, ForgeError> {
+        let mut sandboxes = self.store.live_sandboxes().await?;
+        sandboxes.retain(|sandbox| sandbox.elsewhere(self.settings.node).is_none());
+        Ok(sandboxes)
     }
 
     pub(super) fn driver(&self, mode: &str) -> Result<&Arc<dyn Machines>, ForgeError> {
@@ -219,7 +238,7 @@ impl Engine {
             let sandbox = self.find(caller, id).await?;
             match sandbox.status {
                 SandboxStatus::Ready => {
-                    match self.driver(&sandbox.mode)?.find(id, sandbox.spec.egress.clone()).await {
+                    match self.driver_of(&sandbox)?.find(id, sandbox.spec.egress.clone()).await {
                         Ok(machine) => {
                             // Another process may have changed it.
                             machine.set_egress(sandbox.spec.egress.clone()).await?;
@@ -236,8 +255,9 @@ impl Engine {
                 // Another process starts it.
                 SandboxStatus::Starting if !sandbox.is_abandoned(self.clock.now()) => self.clock.sleep(LOOK).await,
                 SandboxStatus::Starting | SandboxStatus::Failed | SandboxStatus::Terminated => {
+                    self.driver_of(&sandbox)?;
                     let now = self.clock.now();
-                    if let Some(sandbox) = self.update(sandbox, |it| it.start(now)).await? {
+                    if let Some(sandbox) = self.update(sandbox, |it| it.start(now, self.settings.node)).await? {
                         return self.bring_up(sandbox).await;
                     }
                 }
@@ -264,7 +284,7 @@ impl Engine {
     }
 
     async fn start(&self, sandbox: Sandbox) -> Result<(Sandbox, Arc<dyn Machine>), ForgeError> {
-        let driver = Arc::clone(self.driver(&sandbox.mode)?);
+        let driver = Arc::clone(self.driver_of(&sandbox)?);
         let (machine, workspace) = match self.make(driver.as_ref(), &sandbox).await {
             Ok(made) => made,
             Err(error) => {
@@ -341,7 +361,7 @@ impl Engine {
 
     /// Keeps the files of a sandbox and ends its machine. The caller has the turn.
     pub(super) async fn end(&self, sandbox: Sandbox, why: Termination) -> Result<(), ForgeError> {
-        let driver = Arc::clone(self.driver(&sandbox.mode)?);
+        let driver = Arc::clone(self.driver_of(&sandbox)?);
         let mut sandbox = sandbox;
         if sandbox.status == SandboxStatus::Ready {
             match driver.find(sandbox.id, sandbox.spec.egress.clone()).await {
@@ -404,8 +424,9 @@ impl Sandbox {
         self.status == SandboxStatus::Starting && now - self.started_at.max(self.last_activity_at) >= ABANDONED
     }
 
-    pub(super) fn start(&mut self, now: chrono::DateTime<chrono::Utc>) {
+    pub(super) fn start(&mut self, now: chrono::DateTime<chrono::Utc>, node: Option<NodeId>) {
         self.status = SandboxStatus::Starting;
+        self.node = node.or(self.node);
         (self.started_at, self.last_activity_at) = (now, now);
     }
 

@@ -31,7 +31,7 @@ impl Engine {
     /// died are brought up. One that fails holds up no other. Those that this process is connected to are told anew what
     /// they may reach, which another may have changed.
     pub(super) async fn reap(&self) -> Result<Reaped, ForgeError> {
-        let sandboxes = self.store.live_sandboxes().await?;
+        let sandboxes = self.live_here().await?;
         let mut reaped = Reaped { n_checked: sandboxes.len(), ..Reaped::default() };
         for sandbox in &sandboxes {
             let known = self.driver(&sandbox.mode).ok().and_then(|driver| driver.known_egress(sandbox.id));
@@ -63,7 +63,7 @@ impl Engine {
         let Some(sandbox) = self.store.sandbox(id).await? else { return Ok(None) };
         let now = self.clock.now();
         if sandbox.is_abandoned(now) {
-            if let Some(sandbox) = self.update(sandbox, |it| it.start(now)).await? {
+            if let Some(sandbox) = self.update(sandbox, |it| it.start(now, self.settings.node)).await? {
                 self.bring_up(sandbox).await?;
             }
             return Ok(None);
@@ -87,12 +87,15 @@ impl Engine {
     /// sandbox that will not come back. Those that `is_foreign` names stay: they belong to somebody else who uses the
     /// same drivers.
     pub(super) async fn adopt(&self, is_foreign: &(dyn Fn(SandboxId) -> bool + Sync)) -> Result<(), ForgeError> {
-        let lives = |row: &Sandbox| matches!(row.status, SandboxStatus::Starting | SandboxStatus::Ready);
+        let is_here = |row: &Sandbox| row.elsewhere(self.settings.node).is_none();
+        let lives =
+            |row: &Sandbox| matches!(row.status, SandboxStatus::Starting | SandboxStatus::Ready) && is_here(row);
         for driver in self.machines.values() {
             self.remove_unless(driver, driver.ids().await?, is_foreign, lives).await?;
-            self.remove_unless(driver, driver.left().await?, is_foreign, |row| !row.is_deleted()).await?;
+            self.remove_unless(driver, driver.left().await?, is_foreign, |row| !row.is_deleted() && is_here(row))
+                .await?;
         }
-        for sandbox in self.store.live_sandboxes().await? {
+        for sandbox in self.live_here().await? {
             let Ok(driver) = self.driver(&sandbox.mode) else { continue };
             let found = driver.find(sandbox.id, sandbox.spec.egress.clone()).await;
             if sandbox.status == SandboxStatus::Ready && matches!(found, Err(SessionError::Lost)) {

@@ -197,7 +197,7 @@ impl Engine {
 
     /// Restores onto a machine that works, and remembers it.
     pub(super) async fn put_back(&self, sandbox: &Sandbox, snapshot: SnapshotId) -> Result<(), ForgeError> {
-        let machine = self.driver(&sandbox.mode)?.find(sandbox.id, sandbox.spec.egress.clone()).await?;
+        let machine = self.driver_of(sandbox)?.find(sandbox.id, sandbox.spec.egress.clone()).await?;
         self.restore_into(sandbox, machine.as_ref(), snapshot).await?;
         self.change(sandbox.clone(), &|row| row.latest_snapshot = Some(snapshot)).await?;
         Ok(())

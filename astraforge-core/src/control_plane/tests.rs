@@ -307,7 +307,7 @@ async fn a_server_that_died_while_starting_holds_up_nobody_for_ever() {
     let row = world.row(id).await;
     // As a server leaves it that was killed between the row and the machine.
     let mut left = row.clone();
-    left.start(world.clock.now());
+    left.start(world.clock.now(), None);
     assert!(world.store.update_sandbox(&left).await.unwrap());
     world.plane.machine(&world.caller, id).await.unwrap();
     assert_eq!(world.file(id).as_deref(), Some("precious"));
@@ -339,7 +339,7 @@ async fn what_nobody_goes_on_starting_is_brought_up_by_the_reaper() {
     let id = world.sandbox().await;
     world.plane.stop(&world.caller, id).await.unwrap();
     let mut left = world.row(id).await;
-    left.start(world.clock.now());
+    left.start(world.clock.now(), None);
     assert!(world.store.update_sandbox(&left).await.unwrap());
     world.plane.reap().await.unwrap();
     assert_eq!(world.row(id).await.status, SandboxStatus::Starting, "it may be at work yet");
@@ -373,13 +373,13 @@ async fn a_machine_that_somebody_else_made_keeps_the_files_it_has() {
     world.machines.write(id, FILE, "newer");
     // As a server leaves it that was killed between the machine and the row.
     let mut left = world.row(id).await;
-    left.start(world.clock.now() - TimeDelta::hours(1));
+    left.start(world.clock.now() - TimeDelta::hours(1), None);
     assert!(world.store.update_sandbox(&left).await.unwrap());
     world.plane.machine(&world.caller, id).await.unwrap();
     assert_eq!(world.file(id).as_deref(), Some("newer"), "nothing older is put over it");
     // And one that never got its files gets them.
     let mut left = world.row(id).await;
-    left.start(world.clock.now() - TimeDelta::hours(1));
+    left.start(world.clock.now() - TimeDelta::hours(1), None);
     assert!(world.store.update_sandbox(&left).await.unwrap());
     world.machines.kill(id, false);
     world.machines.make(id, SandboxSpec::default()).await.unwrap();
@@ -539,4 +539,59 @@ async fn what_sandboxes_use_is_measured_and_told_to_their_tenant() {
     world.plane.stop(&world.caller, id).await.unwrap();
     assert_eq!(world.plane.usage(&world.caller, id).await.unwrap(), None, "it is not woken to be measured");
     assert_eq!(world.row(id).await.status, SandboxStatus::Terminated);
+}
+
+/// Two nodes with machines of their own, on one store and one place for snapshots.
+fn two_nodes() -> (World, World) {
+    let (mut one, mut other) = (World::new(), World::new());
+    (other.store, other.artifacts, other.clock) = (one.store.clone(), one.artifacts.clone(), one.clock.clone());
+    for world in [&mut one, &mut other] {
+        let settings = ControlSettings::default().with_node(NodeId::random());
+        let clock = Arc::new(world.clock.clone());
+        let machines: Vec<Arc<dyn Machines>> = vec![world.machines.clone()];
+        world.plane =
+            ControlPlane::builder(world.store.clone(), world.artifacts.clone(), clock, machines, settings).build();
+    }
+    (one, other)
+}
+
+#[tokio::test]
+async fn a_node_leaves_the_sandboxes_of_others_alone_and_says_where_they_are() {
+    let (one, other) = two_nodes();
+    let id = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    let node = one.row(id).await.node.unwrap();
+    other.plane.adopt(&|_| false).await.unwrap();
+    one.clock.advance(std::time::Duration::from_secs(1_000_000));
+    assert_eq!(other.plane.reap().await.unwrap().n_checked, 0);
+    assert_eq!(one.row(id).await.status, SandboxStatus::Ready);
+    for refused in [other.plane.machine(&other.caller, id).await.err(), other.plane.stop(&other.caller, id).await.err()]
+    {
+        assert!(matches!(refused, Some(ForgeError::Elsewhere { sandbox, node: n }) if (sandbox, n) == (id, node)));
+    }
+    assert_eq!(other.plane.list(&other.caller).await.unwrap().len(), 1, "what only looks at rows is answered anywhere");
+}
+
+#[tokio::test]
+async fn a_stopped_sandbox_comes_back_on_whichever_node_is_asked() {
+    let (one, other) = two_nodes();
+    let id = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    one.plane.stop(&one.caller, id).await.unwrap();
+    assert_eq!(other.plane.machine(&other.caller, id).await.unwrap().id(), id);
+    assert_ne!(other.row(id).await.node, None);
+    assert!(matches!(one.plane.machine(&one.caller, id).await, Err(ForgeError::Elsewhere { .. })));
+    // Lost with its workspace kept there: its files are on that node and nowhere else.
+    other.machines.kill(id, true);
+    other.plane.adopt(&|_| false).await.unwrap();
+    assert_eq!(one.row(id).await.status, SandboxStatus::Terminated);
+    assert!(matches!(one.plane.machine(&one.caller, id).await, Err(ForgeError::Elsewhere { .. })));
+    other.plane.machine(&other.caller, id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sandbox_that_is_deleted_elsewhere_leaves_no_machine() {
+    let (one, other) = two_nodes();
+    let id = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    other.plane.delete(&other.caller, id).await.unwrap();
+    one.plane.adopt(&|_| false).await.unwrap();
+    assert_eq!(one.machines.ids().await.unwrap(), []);
 }

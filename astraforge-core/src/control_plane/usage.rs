@@ -33,7 +33,7 @@ impl Engine {
         if sandbox.status != SandboxStatus::Ready {
             return Ok(None);
         }
-        match self.driver(&sandbox.mode)?.find(id, sandbox.spec.egress).await {
+        match self.driver_of(&sandbox)?.find(id, sandbox.spec.egress).await {
             Ok(machine) => Ok(Some(machine.usage().await?)),
             Err(SessionError::Lost) => Ok(None),
             Err(error) => Err(error.into()),
@@ -42,7 +42,7 @@ impl Engine {
 
     pub(super) async fn sample_usage(&self) -> Result<(), ForgeError> {
         let mut samples = Vec::new();
-        for sandbox in self.store.live_sandboxes().await? {
+        for sandbox in self.live_here().await? {
             let Ok(driver) = self.driver(&sandbox.mode) else { continue };
             if sandbox.status == SandboxStatus::Ready
                 && let Ok(machine) = driver.find(sandbox.id, sandbox.spec.egress).await

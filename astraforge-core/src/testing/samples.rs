@@ -231,6 +231,7 @@ pub fn snapshot() -> Snapshot {
 /// A sandbox that is ready.
 pub fn sandbox() -> Sandbox {
     Sandbox {
+        node: None,
         id: SandboxId::random(),
         tenant: tenant(),
         owner: UserId::new("ada"),

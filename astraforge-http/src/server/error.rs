@@ -85,6 +85,7 @@ fn status_of(error: &ForgeError) -> StatusCode {
         ForgeError::NotFound { .. } => StatusCode::NOT_FOUND,
         ForgeError::Invalid { .. } => StatusCode::BAD_REQUEST,
         ForgeError::Forbidden(_) => StatusCode::FORBIDDEN,
+        ForgeError::Elsewhere { .. } => StatusCode::MISDIRECTED_REQUEST,
         ForgeError::Conflict { .. }
         | ForgeError::Registry(RegistryError::Unknown { .. })
         | ForgeError::Store(StoreError::Conflict { .. } | StoreError::AlreadyExists { .. })
