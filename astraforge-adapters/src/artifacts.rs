@@ -10,7 +10,7 @@ use std::{
 
 use astraforge_core::{
     BoxError,
-    ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream, check_key},
+    ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream, check_key, check_prefix},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -108,6 +108,14 @@ impl ArtifactStore for FolderArtifacts {
         let remove = |path: &Path| found(fs::remove_file(path));
         self.on_file("remove", key, remove).await.map(drop)
     }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, ArtifactError> {
+        let failed = |source: BoxError| ArtifactError { operation: "list", key: prefix.to_owned(), source };
+        check_prefix(prefix).map_err(failed)?;
+        let (dir, begin) = (self.dir.clone(), prefix.to_owned());
+        let listed = tokio::task::spawn_blocking(move || list(&dir, &begin)).await;
+        listed.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+    }
 }
 
 /// Nothing there is an answer, not a failure.
@@ -141,6 +149,41 @@ fn sweep_draft(path: &Path) -> io::Result<()> {
         Ok(()) => found(fs::remove_file(path)).map(drop),
         Err(fs::TryLockError::WouldBlock) => Ok(()),
         Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The keys of `dir` that begin with `prefix`, in order.
+fn list(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
+    let mut keys = Vec::new();
+    // Only the folder that all of them are in is read.
+    let mut folders = vec![prefix.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in listed(fs::read_dir(dir.join(&folder)))?.into_iter().flatten() {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+            // Drafts are no keys, nor is what somebody else put there.
+            if check_key(&key).is_err() {
+                continue;
+            }
+            let kind = entry.file_type()?;
+            if kind.is_file() && key.starts_with(prefix) {
+                keys.push(key);
+            } else if kind.is_dir() && (key.starts_with(prefix) || prefix.starts_with(&format!("{key}/"))) {
+                folders.push(key);
+            }
+        }
+    }
+    keys.sort_unstable();
+    Ok(keys)
+}
+
+/// Nothing there is an answer, and so is a file where a folder is asked for.
+fn listed(entries: io::Result<fs::ReadDir>) -> io::Result<Option<fs::ReadDir>> {
+    match entries {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+        entries => found(entries),
     }
 }
 
@@ -242,6 +285,18 @@ mod tests {
         store.sweep().await.unwrap();
         assert_eq!(store.get("q/r/1.bundle").await.unwrap().as_deref(), Some(&b"kept"[..]));
         assert!(!dir.path().join("a/q/.tmp-1").exists() && !dir.path().join("a/q/r/.tmp-2").exists());
+    }
+
+    #[tokio::test]
+    async fn only_artifacts_are_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FolderArtifacts::new(dir.path());
+        store.put("q/1", "kept".into()).await.unwrap();
+        fs::write(dir.path().join("q/.tmp-1"), "half").unwrap();
+        fs::write(dir.path().join("q/a person's note"), "text").unwrap();
+        fs::create_dir(dir.path().join("q/empty")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("etc")).unwrap();
+        assert_eq!(store.list("").await.unwrap(), ["q/1"]);
     }
 
     #[tokio::test]

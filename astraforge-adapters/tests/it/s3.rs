@@ -90,3 +90,20 @@ async fn many_writers_of_one_key_leave_one_of_their_texts() {
     let bytes = artifacts.get("k").await.unwrap().unwrap();
     assert!(bytes.len() == 100_000 && bytes.iter().all(|byte| *byte == bytes[0]));
 }
+
+#[tokio::test]
+async fn keys_are_listed_whatever_the_number_of_pages() {
+    let (server, artifacts) = fresh().await;
+    let keys: Vec<String> = (0..7).map(|n| format!("snapshots/s/{n}")).collect();
+    for key in &keys {
+        artifacts.put(key, "x".into()).await.unwrap();
+    }
+    let theirs = S3Config::new("bucket").with_endpoint(&server.url).with_prefix("team-b/");
+    let theirs = S3Artifacts::new(theirs.with_credentials(ACCESS_KEY, Secret::new(SECRET))).await;
+    theirs.put("snapshots/s/8", "x".into()).await.unwrap();
+    for page in [1, 2, 7, 8] {
+        let artifacts = artifacts.clone().with_page_size(page);
+        assert_eq!(artifacts.list("snapshots/").await.unwrap(), keys, "{page} keys a page");
+    }
+    assert_eq!(theirs.list("").await.unwrap(), ["snapshots/s/8"]);
+}

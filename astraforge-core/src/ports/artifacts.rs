@@ -29,6 +29,13 @@ pub trait ArtifactStore: fmt::Debug + Send + Sync + 'static {
     async fn get_stream(&self, key: &str) -> Result<Option<ArtifactStream>, ArtifactError>;
     /// Removes bytes; a key that holds none is `Ok(())`.
     async fn delete(&self, key: &str) -> Result<(), ArtifactError>;
+    /// The keys that hold bytes and whose text begins with `prefix`, in the order of their bytes; all of them for `""`.
+    /// A prefix may end within a part: `a/b` finds `a/b`, `a/b/c` and `a/bc`. What is still being written is not told,
+    /// and what is stored or removed meanwhile may be told or not.
+    ///
+    /// # Errors
+    /// Also when no key can begin with `prefix`; see [`check_prefix`].
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, ArtifactError>;
 }
 
 /// The artifact store failed.
@@ -58,4 +65,12 @@ pub fn check_key(key: &str) -> Result<(), BoxError> {
              with `.`"
             .into())
     }
+}
+
+/// Checks what keys are asked to begin with, for stores: nothing, a key, or what a key can begin with.
+///
+/// # Errors
+/// A text that says what a key is made of.
+pub fn check_prefix(prefix: &str) -> Result<(), BoxError> {
+    if prefix.is_empty() || check_key(&format!("{prefix}x")).is_ok() { Ok(()) } else { check_key(prefix) }
 }

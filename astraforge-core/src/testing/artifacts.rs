@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream, check_key};
+use crate::ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream, check_key, check_prefix};
 
 /// Keeps artifacts in memory.
 ///
@@ -20,6 +20,7 @@ use crate::ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream, chec
 /// let artifacts = MemoryArtifacts::default();
 /// artifacts.put("rollouts/a.jsonl", "{}".into()).await?;
 /// assert_eq!(artifacts.get("rollouts/a.jsonl").await?.as_deref(), Some(&b"{}"[..]));
+/// assert_eq!(artifacts.list("rollouts/").await?, ["rollouts/a.jsonl"]);
 /// # Ok::<(), astraforge_core::ports::artifacts::ArtifactError>(()) }).unwrap();
 /// ```
 #[derive(Debug, Default)]
@@ -69,6 +70,12 @@ impl ArtifactStore for MemoryArtifacts {
         check(key, "delete")?;
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         Ok(())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, ArtifactError> {
+        let failed = |source| ArtifactError { operation: "list", key: prefix.to_owned(), source };
+        check_prefix(prefix).map_err(failed)?;
+        Ok(self.keys().into_iter().filter(|key| key.starts_with(prefix)).collect())
     }
 }
 

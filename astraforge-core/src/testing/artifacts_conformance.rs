@@ -3,7 +3,7 @@
 #![expect(missing_docs, reason = "the name of a rule says what it is")]
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, future::join, stream};
+use futures::{SinkExt, StreamExt, TryStreamExt, future::join, stream};
 
 use crate::BoxError;
 use crate::ports::artifacts::ArtifactStore;
@@ -29,6 +29,11 @@ macro_rules! artifacts_conformance {
             a_key_that_could_leave_its_place_is_refused
             what_is_streamed_in_is_streamed_out
             a_stream_that_breaks_off_stores_nothing
+            keys_are_listed_in_order
+            keys_are_listed_by_the_text_they_begin_with
+            nothing_is_listed_that_is_not_there
+            a_prefix_that_no_key_has_is_refused
+            what_is_half_written_is_not_listed
         );
     };
     (@ $fresh:expr; $($rule:ident)*) => { $(
@@ -138,4 +143,64 @@ pub async fn a_stream_that_breaks_off_stores_nothing(store: &impl ArtifactStore)
     store.put(KEY, "whole".into()).await.unwrap();
     assert!(store.put_stream(KEY, broken()).await.is_err());
     assert_eq!(store.get(KEY).await.unwrap().as_deref(), Some(&b"whole"[..]));
+}
+
+/// In the order of their bytes: `-` comes before `.`, that before `/`, and capitals before small letters.
+const KEYS: [&str; 7] = ["B/a", "a.b", "a/a", "a/b-c/d", "a/b.c", "a/b/c/d", "ab/a"];
+
+async fn keep(store: &impl ArtifactStore, keys: &[&str]) {
+    for key in keys {
+        store.put(key, (*key).to_owned().into()).await.unwrap();
+    }
+}
+
+pub async fn keys_are_listed_in_order(store: &impl ArtifactStore) {
+    keep(store, &KEYS.into_iter().rev().collect::<Vec<_>>()).await;
+    assert_eq!(store.list("").await.unwrap(), KEYS);
+}
+
+pub async fn keys_are_listed_by_the_text_they_begin_with(store: &impl ArtifactStore) {
+    keep(store, &KEYS).await;
+    for prefix in ["a", "a/", "a/b", "a/b/", "a/b/c", "a/b/c/d", "a/b-", "a.", "B", "ab/a"] {
+        let expected: Vec<&str> = KEYS.into_iter().filter(|key| key.starts_with(prefix)).collect();
+        assert!(!expected.is_empty());
+        assert_eq!(store.list(prefix).await.unwrap(), expected, "{prefix}");
+    }
+}
+
+pub async fn nothing_is_listed_that_is_not_there(store: &impl ArtifactStore) {
+    assert!(store.list("").await.unwrap().is_empty());
+    keep(store, &["a/b/c", "a/d"]).await;
+    for prefix in ["b", "A", "a/b/c/", "a/b/c/d", "a/d/", "a/b/d", "a/c", "a/dd", "x/y/z/"] {
+        assert!(store.list(prefix).await.unwrap().is_empty(), "{prefix}");
+    }
+    store.delete("a/b/c").await.unwrap();
+    assert_eq!(store.list("a/").await.unwrap(), ["a/d"]);
+    store.delete("a/d").await.unwrap();
+    assert!(store.list("a/").await.unwrap().is_empty());
+}
+
+pub async fn a_prefix_that_no_key_has_is_refused(store: &impl ArtifactStore) {
+    for prefix in ["/", "/etc/", "..", "../", "a/../", "a/..", "./", ".", "a//", "a/.", "a b", "*"] {
+        assert!(store.list(prefix).await.is_err(), "{prefix:?}");
+    }
+}
+
+pub async fn what_is_half_written_is_not_listed(store: &impl ArtifactStore) {
+    keep(store, &["a/before"]).await;
+    let (mut more, pieces) = futures::channel::mpsc::channel(0);
+    let writes = store.put_stream("a/half", pieces.boxed());
+    let reads = async {
+        // More than stores keep back before they write; each piece is taken before the keys are asked for.
+        let piece = Bytes::from(vec![7; 4 << 20]);
+        for _ in 0..4 {
+            more.send(Ok::<_, BoxError>(piece.clone())).await.unwrap();
+            assert_eq!(store.list("").await.unwrap(), ["a/before"]);
+            assert_eq!(store.list("a/").await.unwrap(), ["a/before"]);
+        }
+        drop(more);
+    };
+    let (written, ()) = join(writes, reads).await;
+    assert_eq!(written.unwrap(), 16 << 20);
+    assert_eq!(store.list("").await.unwrap(), ["a/before", "a/half"]);
 }

@@ -1,6 +1,7 @@
 //! Where the snapshots and exported files of sandboxes are kept: a folder, another one, or S3.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -166,6 +167,14 @@ impl Place {
     fn key<'a>(&self, key: &'a str) -> &'a str {
         key.strip_prefix(self.cut).unwrap_or(key)
     }
+
+    /// Keys with what is cut off here, which begin with `prefix` or are all there are.
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, ArtifactError> {
+        let rest = prefix.strip_prefix(self.cut).unwrap_or_default();
+        let rest = if self.cut.is_empty() { prefix } else { rest };
+        let keys = self.store.list(rest).await?.into_iter();
+        Ok(keys.map(|key| format!("{}{key}", self.cut)).collect())
+    }
 }
 
 #[async_trait]
@@ -200,6 +209,17 @@ impl ArtifactStore for SandboxFiles {
         let place = self.place(key);
         place.store.delete(place.key(key)).await?;
         self.before.delete(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, ArtifactError> {
+        let mut keys = BTreeSet::from_iter(self.before.list(prefix).await?);
+        if prefix.starts_with(SNAPSHOTS) || SNAPSHOTS.starts_with(prefix) {
+            keys.extend(self.snapshots.list(prefix).await?);
+        }
+        if !prefix.starts_with(SNAPSHOTS) {
+            keys.extend(self.exports.list(prefix).await?);
+        }
+        Ok(keys.into_iter().collect())
     }
 }
 
@@ -252,6 +272,12 @@ mod tests {
         let told = |name: &str| place_of(&args, root.path(), &format!("snapshots/s/{name}.tar.zst")).unwrap().0;
         assert_eq!(told("new"), other.path().join("s/new.tar.zst"));
         assert_eq!(told("old"), root.path().join("sandbox-files/snapshots/s/old.tar.zst"));
+        for prefix in ["", "s", "snap", "snapshots/", "snapshots/s/"] {
+            let mut keys = vec!["snapshots/s/new.tar.zst", "snapshots/s/old.tar.zst"];
+            keys.splice(..0, prefix.is_empty().then_some("artifacts/s/a"));
+            assert_eq!(moved.list(prefix).await.unwrap(), keys, "{prefix}");
+        }
+        assert_eq!(moved.list("a").await.unwrap(), ["artifacts/s/a"]);
         moved.delete("snapshots/s/old.tar.zst").await.unwrap();
         assert_eq!(usual.get("snapshots/s/old.tar.zst").await.unwrap(), None);
     }

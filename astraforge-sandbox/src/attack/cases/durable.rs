@@ -323,4 +323,8 @@ impl ArtifactStore for Disk {
     async fn delete(&self, key: &str) -> Result<(), ArtifactError> {
         self.artifacts.delete(key).await
     }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, ArtifactError> {
+        self.artifacts.list(prefix).await
+    }
 }
