@@ -6,7 +6,6 @@ use sqlx::{PgConnection, Pool, Postgres, pool::PoolConnection, postgres::PgRow};
 pub(crate) use self::error::trouble;
 pub use self::{
     error::PostgresTrouble,
-    one_server::OneServer,
     open::{OpenError, PostgresConfig},
 };
 use crate::{
@@ -15,7 +14,6 @@ use crate::{
 };
 
 mod error;
-mod one_server;
 mod open;
 mod text;
 

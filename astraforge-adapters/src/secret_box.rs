@@ -39,12 +39,18 @@ impl SecretKey {
     /// The first byte of what is sealed, so that another form can follow.
     const FORM: u8 = 1;
 
+    /// A key of 32 random bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8; 32]) -> Self {
+        Self(XChaCha20Poly1305::new(bytes.into()))
+    }
+
     /// A fresh key that is kept nowhere.
     ///
     /// # Errors
     /// [`SecretKeyError::Randomness`] when the system gives no random bytes.
     pub fn random() -> Result<Self, SecretKeyError> {
-        Ok(Self::from_bytes(&random::<{ KEY_BYTES }>()?))
+        Ok(Self::new(&random::<{ KEY_BYTES }>()?))
     }
 
     /// Reads the key from a file, which is made (mode 0600) if it is not there.
@@ -55,7 +61,7 @@ impl SecretKey {
     /// [`SecretKeyError::Malformed`] for a file that holds no key, [`SecretKeyError::Io`] for one that cannot be read or
     /// made.
     pub fn load_or_create(path: impl AsRef<Path>) -> Result<Self, SecretKeyError> {
-        Ok(Self::from_bytes(&key_bytes(path)?))
+        Ok(Self::new(&key_bytes(path)?))
     }
 
     /// Seals a text so that it opens only with this key and the same `associated` name of its place.
@@ -87,10 +93,6 @@ impl SecretKey {
         let payload = Payload { msg: body, aad: associated.as_bytes() };
         self.0.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| SecretKeyError::WrongKey)
     }
-
-    fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
-        Self(XChaCha20Poly1305::new(bytes.into()))
-    }
 }
 
 impl fmt::Debug for SecretKey {
@@ -112,6 +114,9 @@ pub enum SecretKeyError {
         /// The file.
         path: PathBuf,
     },
+    /// A text is no key.
+    #[error("expected base64 of 32 bytes, as the command `openssl rand -base64 32` prints it")]
+    NotAKey,
     /// The file could not be read or made.
     #[error("cannot {operation} the key file `{}`", path.display())]
     Io {
@@ -131,6 +136,15 @@ pub enum SecretKeyError {
     /// The system gave no random bytes.
     #[error("the system gave no random bytes")]
     Randomness(#[source] io::Error),
+}
+
+/// Reads the 32 bytes of a key from base64.
+///
+/// # Errors
+/// [`SecretKeyError::NotAKey`].
+pub fn parse_key(text: &str) -> Result<[u8; 32], SecretKeyError> {
+    let bytes = BASE64.decode(text.trim()).map_err(|_| SecretKeyError::NotAKey)?;
+    bytes.try_into().map_err(|_| SecretKeyError::NotAKey)
 }
 
 /// Reads 32 secret bytes from a file, which is made (mode 0600) if it is not there: for keys of another kind.
@@ -155,8 +169,7 @@ fn load(path: &Path) -> Result<Option<[u8; KEY_BYTES]>, SecretKeyError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("read", path, error)),
     };
-    let bytes = BASE64.decode(text.trim()).ok().and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok());
-    let key = bytes.ok_or_else(|| SecretKeyError::Malformed { path: path.to_owned() })?;
+    let key = parse_key(&text).map_err(|_| SecretKeyError::Malformed { path: path.to_owned() })?;
     warn_if_others_can_read(path);
     Ok(Some(key))
 }

@@ -12,6 +12,7 @@ use astraforge_core::{
     BoxError,
     id::RunId,
     ports::{guest_service::GuestService, model::ModelUpstream, usage::UsageLog},
+    repository::Secret,
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -29,6 +30,7 @@ pub mod run_token;
 mod sse;
 mod upstream;
 pub mod usage;
+pub mod worker_token;
 
 pub use run_token::{Authorized, Caller, RunToken, RunTokens};
 pub use upstream::Upstream;
@@ -80,7 +82,8 @@ impl LlmProxy {
         }
     }
 
-    /// Wraps a stack of your own. It must check `tokens` itself, as [`run_token::RunTokenLayer`] does.
+    /// Wraps a stack of your own. It must check itself who calls: by `tokens`, as [`run_token::RunTokenLayer`] does, or in
+    /// another way.
     #[must_use]
     pub fn from_service(service: HttpService, tokens: RunTokens) -> Self {
         Self { service, tokens }
@@ -161,6 +164,20 @@ pub fn default_stack(
         .layer(in_flight::InFlightLayer::new(config.max_in_flight)) // sheds before anything is read
         .layer(run_token::RunTokenLayer::new(tokens)) // nobody without a run gets further
         .layer(usage::UsageLayer::new(usage)) // sees what the caller sees
+        .layer(route::RouteLayer::new(config.max_body)) // HTTP in, model calls out
+        .layer(ending::EndingLayer::new(config.first_byte_timeout, config.idle_timeout)) // every stream ends well
+        .service(Upstream::new(upstream)); // its own key inside: no other layer sees it
+    BoxCloneSyncService::new(stack)
+}
+
+/// The stack of a proxy that is a server of its own, for workers: each has the proxy of its runs before this one, and
+/// proves with `token` that it is one. The provider's key then is with nobody else.
+#[must_use]
+pub fn stack_for_workers(config: &ProxyConfig, token: &Secret, upstream: Arc<dyn ModelUpstream>) -> HttpService {
+    let stack = ServiceBuilder::new()
+        .layer(health::HealthLayer) // outermost: a full proxy is still a healthy one
+        .layer(in_flight::InFlightLayer::new(config.max_in_flight)) // sheds before anything is read
+        .layer(worker_token::WorkerTokenLayer::new(token)) // nobody else gets further
         .layer(route::RouteLayer::new(config.max_body)) // HTTP in, model calls out
         .layer(ending::EndingLayer::new(config.first_byte_timeout, config.idle_timeout)) // every stream ends well
         .service(Upstream::new(upstream)); // its own key inside: no other layer sees it

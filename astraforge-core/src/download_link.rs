@@ -55,6 +55,14 @@ pub enum LinkError {
 }
 
 impl LinkKey {
+    /// A key made from one that has another purpose too; nothing that it signs tells of that one.
+    #[must_use]
+    pub fn derived_from(secret: &[u8; 32]) -> Self {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| unreachable!("HMAC takes any key"));
+        mac.update(b"astraforge key of artifact links");
+        Self(mac.finalize().into_bytes().into())
+    }
+
     /// A key of 32 random bytes.
     #[must_use]
     pub const fn new(bytes: [u8; 32]) -> Self {

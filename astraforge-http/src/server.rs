@@ -140,6 +140,11 @@ impl AppStateBuilder {
     }
 }
 
+/// What tells whether a process works that takes no other calls: `/healthz`, `/readyz` and `/metrics`.
+pub fn health_router(state: AppState) -> Router {
+    health::routes().with_state(state)
+}
+
 /// The server: everything under `/api`, `/healthz` and `/readyz`.
 ///
 /// Paths outside those are left to the caller: the router can be merged with others, or be given a fallback.

@@ -187,12 +187,6 @@ pub enum OpenError {
         /// The newest version that this program knows.
         known: i64,
     },
-    /// Another server works on it.
-    #[error("another server works on the database {database}: stop it first, or give this one a database of its own")]
-    InUse {
-        /// Host, port and name.
-        database: String,
-    },
     /// The database was made with another key.
     #[error("the secrets in the database {database} were sealed with another key; use the key that it was made with")]
     WrongKey {

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use astraforge_adapters::{
-    postgres::{OneServer, OpenError, PostgresStore},
-    secret_box::SecretKey,
-};
+use astraforge_adapters::{postgres::PostgresStore, secret_box::SecretKey};
 use astraforge_core::{
     ports::store::{Changes, EndedJob, Expected, RequestChange, Store as _, StoreError},
     testing::samples,
@@ -113,18 +110,5 @@ async fn a_worker_and_a_caller_on_one_request_lock_nobody_out() {
         for result in told {
             assert!(matches!(result, Ok(_) | Err(StoreError::ClaimLost { .. })), "{result:?}");
         }
-    }
-}
-
-#[tokio::test]
-async fn a_second_server_is_refused_until_the_first_is_gone() {
-    let database = Database::new().await;
-    let first = OneServer::of(&database.config()).await.unwrap();
-    let refused = OneServer::of(&database.config()).await;
-    assert!(matches!(refused, Err(OpenError::InUse { .. })), "{refused:?}");
-    drop(first);
-    // The server learns of the closed connection a moment later.
-    while OneServer::of(&database.config()).await.is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }

@@ -20,7 +20,6 @@ use tower::{Layer, Service};
 use super::{
     ProxyBody,
     refusal::{Refusal, whole},
-    run_token::Authorized,
 };
 
 /// How long a caller may take to send its request: the caller is an agent, and holds a place meanwhile.
@@ -59,7 +58,7 @@ pub struct Route<S> {
     max_body: usize,
 }
 
-impl<S, B> Service<Authorized<Request<B>>> for Route<S>
+impl<S, B> Service<Request<B>> for Route<S>
 where
     S: Service<ModelCall, Response = ModelAnswer, Error = UpstreamError> + Clone + Send + 'static,
     S::Future: Send,
@@ -75,7 +74,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, Authorized { request, .. }: Authorized<Request<B>>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let (inner, max_body) = (self.inner.clone(), self.max_body);
         async move {
             let answer = match model_call(request, max_body).await {

@@ -61,7 +61,7 @@ pub struct Metered<S> {
 
 impl<S, B> Service<Authorized<Request<B>>> for Metered<S>
 where
-    S: Service<Authorized<Request<B>>, Response = Response<ProxyBody>, Error = Infallible>,
+    S: Service<Request<B>, Response = Response<ProxyBody>, Error = Infallible>,
     S::Future: Send + 'static,
 {
     type Response = Response<ProxyBody>;
@@ -72,9 +72,9 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Authorized<Request<B>>) -> Self::Future {
-        let (caller, log) = (request.caller.clone(), self.log.clone());
-        let counts = request.request.uri().path().ends_with("/responses");
+    fn call(&mut self, Authorized { caller, request }: Authorized<Request<B>>) -> Self::Future {
+        let log = self.log.clone();
+        let counts = request.uri().path().ends_with("/responses");
         let answer = self.inner.call(request);
         async move {
             let answer = answer.await?;

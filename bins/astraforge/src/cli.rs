@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::ServerArgs;
+use crate::{config::ServerArgs, programs::ListenArgs};
 
 mod sandbox;
 
@@ -72,9 +72,8 @@ pub(crate) enum Command {
 /// Arguments of `up`.
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, env = "ASTRAFORGE_LISTEN", default_value = "127.0.0.1:8001", value_name = "ADDRESS")]
-    pub(crate) listen: std::net::SocketAddr,
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
 }
 
 /// Arguments of `run`.

@@ -56,11 +56,11 @@ impl Connection {
             }
         }
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("cannot listen on 127.0.0.1")?;
-        let node = Node::start(&args.node, listener, queue).await?;
+        let (node, door) = Node::serve(&args.node, listener, queue).await?;
         if queue == Queue::Work {
             node.notes.iter().for_each(|note| tracing::warn!("{note}"));
         }
-        let client = Client::new(&node.url, node.owner_key.reveal())?;
+        let client = Client::new(&door.url, door.owner_key.reveal())?;
         Ok(Self { client, own: Some(node) })
     }
 

@@ -2,8 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
+use anyhow::bail;
 use astraforge_adapters::{
-    postgres::{OneServer, PostgresConfig, PostgresStore},
+    postgres::{PostgresConfig, PostgresStore},
     secret_box::SecretKey,
     sqlite::SqliteStore,
 };
@@ -39,21 +40,24 @@ pub(crate) enum Database {
 }
 
 impl DatabaseArgs {
-    /// Opens the database with the key of the data folder at `root`. Several processes may do so at once.
-    pub(crate) async fn open(&self, root: &Path) -> anyhow::Result<Database> {
-        let key = SecretKey::load_or_create(root.join("secret.key"))?;
+    /// Opens the database of the node whose data folder is `root`, where `key` seals secrets. Several processes may do so
+    /// at once.
+    pub(crate) async fn open(&self, root: &Path, key: SecretKey) -> anyhow::Result<Database> {
         Ok(match self.postgres()? {
             Some(config) => Database::Postgres(Arc::new(PostgresStore::open(&config, key).await?)),
             None => Database::Sqlite(Arc::new(SqliteStore::open(root.join("astraforge.db"), key).await?)),
         })
     }
 
-    /// Makes sure that no other server works through the queue of this database; a data folder has a lock of its own.
-    pub(crate) async fn as_one_server(&self) -> anyhow::Result<Option<OneServer>> {
-        Ok(match self.postgres()? {
-            Some(config) => Some(OneServer::of(&config).await?),
-            None => None,
-        })
+    /// Makes sure that the processes of an installation can meet: a file is one machine's.
+    pub(crate) fn require_server(&self, program: &str) -> anyhow::Result<()> {
+        if self.postgres()?.is_none() {
+            bail!(
+                "{program} shares a database with the other programs of its installation: set DATABASE_URL to a \
+                 PostgreSQL server, or use `astraforge up`, which needs none"
+            );
+        }
+        Ok(())
     }
 
     fn postgres(&self) -> anyhow::Result<Option<PostgresConfig>> {
@@ -77,6 +81,11 @@ impl Database {
             Self::Sqlite(store) => store.clone(),
             Self::Postgres(store) => store.clone(),
         }
+    }
+
+    /// Whether other nodes may use it at the same time.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
     }
 
     /// Waits until calls under way are done, and closes it.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use astraforge_core::{
-    id::SandboxId,
+    id::{NodeId, SandboxId},
     ports::{egress_audit::EgressAudit, machines::Machines},
 };
 use astraforge_sandbox::{
@@ -127,6 +127,11 @@ pub(crate) fn docker(args: &ServerArgs, root: &Path, purpose: Purpose) -> anyhow
     let guest = GuestBinary::find(args.guest.as_deref(), &root.join(purpose.folder()))?;
     let owner = format!("{}-{}", owner(root)?, purpose.as_str());
     args.docker.config(owner, guest.path(), args.image.image()?)
+}
+
+/// The node whose data folder is `root`.
+pub(crate) fn node(root: &Path) -> anyhow::Result<NodeId> {
+    Ok(owner(root)?.parse()?)
 }
 
 /// The name under which this data folder's sandboxes are known where those of others are too; made once, and kept.

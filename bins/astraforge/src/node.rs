@@ -1,4 +1,4 @@
-//! A node: everything of AstraForge in one process, put together here and nowhere else.
+//! A node: what a server process is made of, put together here and nowhere else.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,8 +8,7 @@ use astraforge_adapters::{
     clock::SystemClock,
     git::{Quarantine, QuarantineConfig},
     local::{LocalConfig, LocalProvider},
-    models::{ModelReviewer, OpenAiConfig, OpenAiUpstream, ScriptedUpstream},
-    postgres::OneServer,
+    models::ModelReviewer,
     rego::RegoPolicy,
     wakeup::InProcessWakeups,
 };
@@ -20,41 +19,52 @@ use astraforge_core::{
     forge::{Forge, Ports, Settings},
     id::{ApiKeyId, TenantId, UserId},
     journal::Journal,
-    ports::{clock::Clock, git::VcsProvider, model::ModelUpstream, review::Reviewer, sessions::Sessions},
+    ports::{
+        artifacts::ArtifactStore, clock::Clock, git::VcsProvider, model::ModelUpstream, review::Reviewer,
+        sessions::Sessions,
+    },
     redact::{KnownSecret, Redactor},
     registry::Registry,
     repository::Secret,
     review::rules::RuleReviewer,
     worker::Worker,
 };
-use astraforge_http::{AppState, mint_api_key, router, server::AppStateBuilder};
+use astraforge_http::{
+    AppState, mint_api_key, router,
+    server::{AppStateBuilder, health_router},
+};
 use astraforge_sandbox::sandboxes::Sandboxes;
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     agent::Agent,
-    config::{Executor, ModelConfig, ServerArgs, TENANT},
+    config::{Executor, ServerArgs, TENANT},
     data_folder::{DataFolder, ServerFile},
     database::Database,
-    sandbox_files, sandbox_plane,
+    model::ModelConfig,
+    sandbox_files::{self, SandboxFiles},
+    sandbox_plane,
 };
 
-/// A running node: it accepts calls and works through the queue until it is stopped.
+/// A running node: it accepts calls, works through the queue, or both, until it is stopped.
 pub(crate) struct Node {
-    /// Where it listens, as a client takes it.
-    pub(crate) url: String,
-    /// The key of whoever owns the data folder.
-    pub(crate) owner_key: Secret,
-    /// Whether that key was made just now.
-    pub(crate) is_first_start: bool,
-    /// What else a person should know at the start.
+    /// What a person should know at the start.
     pub(crate) notes: Vec<String>,
     stop: Arc<Canceller>,
     tasks: JoinSet<()>,
     folder: DataFolder,
     database: Database,
-    _one_server: Option<OneServer>,
     _known: Option<KnownSecret>,
+}
+
+/// Where a node takes calls.
+pub(crate) struct Door {
+    /// Its address, as a client takes it.
+    pub(crate) url: String,
+    /// The key of whoever owns the data folder.
+    pub(crate) owner_key: Secret,
+    /// Whether that key was made just now, and is the first of all.
+    pub(crate) is_first_start: bool,
 }
 
 /// What a node does about what waits in its queue.
@@ -62,54 +72,41 @@ pub(crate) struct Node {
 pub(crate) enum Queue {
     /// Works through it.
     Work,
-    /// Leaves it as it is: a command that only reads must not begin a run that ends with it.
+    /// Leaves it as it is: a command that only reads must not begin a run that ends with it, and an API has workers.
     Leave,
 }
 
 impl Node {
-    /// Starts a node on `listener`.
-    pub(crate) async fn start(args: &ServerArgs, listener: TcpListener, queue: Queue) -> anyhow::Result<Self> {
-        let folder = DataFolder::open(&args.data_folder()?)?;
-        let redactor = Redactor::default();
-        let (model, known) = model(args, &redactor)?;
-        let one_server = args.database.as_one_server().await?;
-        let database = args.database.open(folder.root()).await?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal = Journal::new(database.requests(), Arc::new(InProcessWakeups::default()), clock, redactor);
-        let agent = Agent::new(args, &folder, model.clone(), database.requests()).await;
-        let notes = agent.trouble.clone().into_iter().chain(notes(args)?).collect();
-        let quarantine = quarantine(&folder);
-        let forge = Forge::new(ports(args, &folder, journal, &agent, &quarantine, &model)?);
-
+    /// Starts a node that takes calls on `listener`.
+    pub(crate) async fn serve(args: &ServerArgs, listener: TcpListener, queue: Queue) -> anyhow::Result<(Self, Door)> {
+        let parts = Parts::assemble(args).await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let (owner_key, is_first_start) = owner_key(&forge, &folder).await?;
+        let (owner_key, is_first_start) = owner_key(&parts.forge, &parts.folder).await?;
+        let plane = sandbox_plane::build(args, parts.folder.root(), parts.database.sandboxes(), args.native.pool).await;
         let (stop, stopped) = Cancellation::pair();
-        if let Some(sandboxes) = &agent.sandboxes {
-            remove_left(sandboxes).await?;
-        }
-        clear(&folder, &quarantine).await?;
-        let plane = sandbox_plane::build(args, folder.root(), database.sandboxes(), args.native.pool).await;
         let n_workers = if queue == Queue::Work { args.workers } else { 0 };
-        let mut tasks =
-            start_tasks(n_workers, forge, plane.as_ref().ok(), quarantine, listener, stopped.clone()).await?;
-        let folders = sandbox_files::folders(&args.sandbox_files, folder.root())?;
+        let mut tasks = parts.start(n_workers, &stopped).await?;
+        let state = AppState::builder(parts.forge.clone()).with_shutdown(stopped.clone());
+        let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
+        tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
         match plane {
-            Ok(plane) => drop(tasks.spawn(reap(plane, folders, stopped))),
+            Ok(plane) => drop(tasks.spawn(reap(plane, parts.file_folders.clone(), stopped))),
             Err(error) => tracing::warn!("durable sandboxes cannot be used: {error:#}"),
         }
-        folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
-        Ok(Self {
-            url,
-            owner_key,
-            is_first_start,
-            notes,
-            stop,
-            tasks,
-            folder,
-            database,
-            _one_server: one_server,
-            _known: known,
-        })
+        parts.folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
+        Ok((parts.into_node(stop, tasks), Door { url, owner_key, is_first_start }))
+    }
+
+    /// Starts a node that works through the queue only; on `listener` it tells how it is.
+    pub(crate) async fn work(args: &ServerArgs, listener: Option<TcpListener>) -> anyhow::Result<Self> {
+        let parts = Parts::assemble(args).await?;
+        let (stop, stopped) = Cancellation::pair();
+        let mut tasks = parts.start(args.workers, &stopped).await?;
+        if let Some(listener) = listener {
+            let state = AppState::builder(parts.forge.clone()).with_shutdown(stopped.clone()).build();
+            tasks.spawn(serve(listener, health_router(state), stopped));
+        }
+        Ok(parts.into_node(stop, tasks))
     }
 
     /// Stops: calls are no longer accepted, runs at work are settled as interrupted, sandboxes are gone.
@@ -121,25 +118,63 @@ impl Node {
     }
 }
 
-/// The model upstream; the redactor learns its key.
-fn model(args: &ServerArgs, redactor: &Redactor) -> anyhow::Result<(Arc<dyn ModelUpstream>, Option<KnownSecret>)> {
-    let mut config = OpenAiConfig::default();
-    let mut known = None;
-    match args.model()? {
-        ModelConfig::Scripted { scenario } => {
-            let upstream = ScriptedUpstream::from_path(&scenario)
-                .with_context(|| format!("cannot play scenario {}", scenario.display()))?;
-            return Ok((Arc::new(upstream), None));
+/// What every node is made of.
+struct Parts {
+    forge: Forge,
+    folder: DataFolder,
+    database: Database,
+    quarantine: Quarantine,
+    /// Where a killed process may have left a file half written.
+    file_folders: Vec<FolderArtifacts>,
+    notes: Vec<String>,
+    known: Option<KnownSecret>,
+}
+
+impl Parts {
+    async fn assemble(args: &ServerArgs) -> anyhow::Result<Self> {
+        let folder = DataFolder::open(&args.data_folder()?)?;
+        let redactor = Redactor::default();
+        let (model, known) = args.model.config()?.open(&redactor)?;
+        let database = args.database.open(folder.root(), args.keys.secrets(folder.root())?).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let journal = Journal::new(database.requests(), Arc::new(InProcessWakeups::default()), clock, redactor);
+        let agent = Agent::new(args, &folder, model.clone(), database.requests()).await;
+        let notes = agent.trouble.clone().into_iter().chain(notes(args)?).collect();
+        let artifacts = Arc::new(SandboxFiles::for_requests(&args.sandbox_files, folder.root()).await?);
+        let quarantine = Quarantine::new(QuarantineConfig::new(folder.path("quarantine"), artifacts.clone()));
+        let file_folders = sandbox_files::folders(&args.sandbox_files, folder.root())?;
+        let forge = Forge::new(ports(args, &folder, journal, &agent, &quarantine, artifacts, &model)?);
+        if let Some(sandboxes) = &agent.sandboxes {
+            remove_left(sandboxes).await?;
         }
-        ModelConfig::OpenAi { base_url, api_key } => {
-            known = Some(redactor.learn(api_key.clone()));
-            config.base_url = base_url;
-            config.api_key = Some(api_key);
+        for folder in &file_folders {
+            folder.sweep().await.context("cannot clear the files that were left half written")?;
         }
-        // Every call says what is missing.
-        ModelConfig::Missing => {}
+        // The quarantines are this process's alone, so nothing of them is in use.
+        quarantine.sweep_older_than(Duration::ZERO).await?;
+        Ok(Self { forge, folder, database, quarantine, file_folders, notes, known })
     }
-    Ok((Arc::new(OpenAiUpstream::new(config)?), known))
+
+    /// Settles what an earlier process left, and begins to work.
+    async fn start(&self, n_workers: u16, stopped: &Cancellation) -> anyhow::Result<JoinSet<()>> {
+        let worker = Worker::new(self.forge.clone());
+        if !self.database.is_shared() {
+            // Nobody else can be at work. Elsewhere leases tell.
+            worker.recover().await?;
+        }
+        let mut tasks = JoinSet::new();
+        for _ in 0..n_workers {
+            let (worker, stopped) = (worker.clone(), stopped.clone());
+            tasks.spawn(async move { worker.run(stopped).await });
+        }
+        tasks.spawn(sweep(self.quarantine.clone(), stopped.clone()));
+        Ok(tasks)
+    }
+
+    fn into_node(self, stop: Arc<Canceller>, tasks: JoinSet<()>) -> Node {
+        let Self { notes, folder, database, known, .. } = self;
+        Node { notes, stop, tasks, folder, database, _known: known }
+    }
 }
 
 fn ports(
@@ -148,6 +183,7 @@ fn ports(
     journal: Journal,
     agent: &Agent,
     quarantine: &Quarantine,
+    artifacts: Arc<dyn ArtifactStore>,
     model: &Arc<dyn ModelUpstream>,
 ) -> anyhow::Result<Ports> {
     let mut providers: Registry<dyn VcsProvider> = Registry::new("VCS provider");
@@ -158,7 +194,7 @@ fn ports(
         None => RegoPolicy::shipped()?,
     };
     let mut reviewers: Vec<Arc<dyn Reviewer>> = vec![Arc::new(RuleReviewer::default())];
-    if let ModelConfig::OpenAi { .. } = args.model()? {
+    if let ModelConfig::OpenAi { .. } | ModelConfig::Proxy { .. } = args.model.config()? {
         reviewers.push(Arc::new(ModelReviewer::new(model.clone(), args.codex_model.clone())));
     }
     let settings = Settings { approver_must_differ: args.approver_must_differ };
@@ -169,17 +205,9 @@ fn ports(
         providers,
         policy: Arc::new(policy),
         reviewers,
-        artifacts: artifacts(folder),
+        artifacts,
         settings,
     })
-}
-
-fn artifacts(folder: &DataFolder) -> Arc<FolderArtifacts> {
-    Arc::new(FolderArtifacts::new(folder.path("artifacts")))
-}
-
-fn quarantine(folder: &DataFolder) -> Quarantine {
-    Quarantine::new(QuarantineConfig::new(folder.path("quarantine"), artifacts(folder)))
 }
 
 /// The provider of repositories on this machine; clones that `run` registered are read from the data folder each time.
@@ -189,15 +217,15 @@ pub(crate) fn local_provider(args: &ServerArgs, folder: &DataFolder) -> anyhow::
         None => folder.path("repositories"),
     };
     std::fs::create_dir_all(&repositories).with_context(|| format!("cannot make {}", repositories.display()))?;
-    let config =
-        LocalConfig::new(repositories, folder.path("published")).with_registry(folder.path(DataFolder::REGISTERED));
+    let config = LocalConfig::new(repositories, args.published.clone().unwrap_or_else(|| folder.path("published")))
+        .with_registry(folder.path(DataFolder::REGISTERED));
     Ok(LocalProvider::new(config))
 }
 
 /// What a person should know at the start.
 fn notes(args: &ServerArgs) -> anyhow::Result<Vec<String>> {
     let mut notes = Vec::new();
-    match (args.executor, args.model()?) {
+    match (args.executor, args.model.config()?) {
         (Executor::Stub, _) => notes.push("EXECUTOR=stub: no agent works, no model is asked".to_owned()),
         (_, ModelConfig::Missing) => {
             notes.push("no model is configured, so runs will fail: set OPENAI_API_KEY and start again".to_owned());
@@ -205,7 +233,7 @@ fn notes(args: &ServerArgs) -> anyhow::Result<Vec<String>> {
         (_, ModelConfig::Scripted { scenario }) => {
             notes.push(format!("the model is a script, not a model: {}", scenario.display()));
         }
-        (_, ModelConfig::OpenAi { .. }) => {}
+        (_, ModelConfig::OpenAi { .. } | ModelConfig::Proxy { .. }) => {}
     }
     Ok(notes)
 }
@@ -241,36 +269,6 @@ async fn remove_left(sandboxes: &Sandboxes) -> anyhow::Result<()> {
         sandboxes.destroy(left).await?;
     }
     Ok(())
-}
-
-/// Removes what an earlier process left half written. The folder is ours alone, so nothing of it is in use.
-async fn clear(folder: &DataFolder, quarantine: &Quarantine) -> anyhow::Result<()> {
-    artifacts(folder).sweep().await.context("cannot clear the artifacts of half written files")?;
-    Ok(quarantine.sweep_older_than(Duration::ZERO).await?)
-}
-
-/// Settles what an earlier process left, then serves and works.
-async fn start_tasks(
-    n_workers: u16,
-    forge: Forge,
-    plane: Option<&ControlPlane>,
-    quarantine: Quarantine,
-    listener: TcpListener,
-    stopped: Cancellation,
-) -> anyhow::Result<JoinSet<()>> {
-    let worker = Worker::new(forge.clone());
-    worker.recover().await?;
-
-    let mut tasks = JoinSet::new();
-    for _ in 0..n_workers {
-        let (worker, stopped) = (worker.clone(), stopped.clone());
-        tasks.spawn(async move { worker.run(stopped).await });
-    }
-    tasks.spawn(sweep(quarantine, stopped.clone()));
-    let state = AppState::builder(forge).with_shutdown(stopped.clone());
-    let state = plane.into_iter().cloned().fold(state, AppStateBuilder::with_sandboxes);
-    tasks.spawn(serve(listener, router(state.build()), stopped));
-    Ok(tasks)
 }
 
 /// Clears the quarantine of what broken transfers left, at the start and every hour.

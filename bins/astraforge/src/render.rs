@@ -49,6 +49,13 @@ impl Terminal {
     }
 }
 
+/// Says on standard error why a command failed; it is all that is left to tell it on. A server's words, or a typed id,
+/// may hold anything.
+pub(crate) fn report(error: &anyhow::Error) {
+    let text = format!("error: {error:#}");
+    text.lines().for_each(|line| _ = writeln!(std::io::stderr(), "{}", harmless(line)));
+}
+
 /// Faint, for what is beside the point.
 pub(crate) fn faint() -> Style {
     Style::new().dimmed()

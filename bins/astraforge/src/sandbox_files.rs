@@ -1,4 +1,4 @@
-//! Where the snapshots and exported files of sandboxes are kept: a folder, another one, or S3.
+//! Where files are kept, those of requests and of sandboxes: a folder, another one, or S3.
 
 use std::{
     collections::BTreeSet,
@@ -15,21 +15,27 @@ use clap::Args;
 
 /// Where they are unless something else is asked for, in the data folder.
 const FOLDER: &str = "sandbox-files";
+/// Where the files of requests are unless something else is asked for, in the data folder.
+const REQUESTS: &str = "artifacts";
 /// How the keys of snapshots begin.
 const SNAPSHOTS: &str = "snapshots/";
 
-/// Settings of what is kept of sandboxes.
+/// Settings of what is kept as files.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Files of sandboxes")]
+#[command(next_help_heading = "Files")]
 pub(crate) struct SandboxFilesArgs {
     /// Folder for snapshots [default: in the data folder]
     #[arg(long, global = true, env = "SANDBOX_SNAPSHOT_DIR", value_name = "FOLDER")]
     snapshot_dir: Option<PathBuf>,
+    /// Folder for what is kept of requests: attachments, changes, conversations of agents; the same for all nodes of a
+    /// database [default: in the data folder]
+    #[arg(long, global = true, env = "ASTRAFORGE_FILES", value_name = "FOLDER")]
+    request_dir: Option<PathBuf>,
     /// How many snapshots are kept of a sandbox that were taken by itself, before it was stopped
     #[arg(long, global = true, env = "SANDBOX_KEPT_SNAPSHOTS", value_name = "N", default_value_t = 3,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) kept_snapshots: u16,
-    /// Bucket of S3 for snapshots and exported files, instead of folders
+    /// Bucket of S3 for all of these, instead of folders
     #[arg(long, global = true, env = "SANDBOX_S3_BUCKET", value_name = "NAME")]
     s3_bucket: Option<String>,
     /// Address of a server that speaks S3 [default: AWS_ENDPOINT_URL, or AWS]
@@ -69,6 +75,10 @@ impl SandboxFilesArgs {
         set(self.artifact_base_url.as_ref()).map(|url| url.trim_end_matches('/'))
     }
 
+    fn request_dir(&self) -> Option<&Path> {
+        self.request_dir.as_deref().filter(|folder| !folder.as_os_str().is_empty())
+    }
+
     fn snapshot_dir(&self) -> Option<&Path> {
         self.snapshot_dir.as_deref().filter(|folder| !folder.as_os_str().is_empty())
     }
@@ -91,7 +101,7 @@ impl SandboxFilesArgs {
     }
 }
 
-/// What is kept of sandboxes. What an earlier configuration kept in the data folder can still be read.
+/// What is kept of sandboxes, or of requests. What an earlier configuration kept in the data folder can still be read.
 #[derive(Debug)]
 pub(crate) struct SandboxFiles {
     snapshots: Place,
@@ -125,6 +135,18 @@ impl SandboxFiles {
         Ok(Self { snapshots, exports, before })
     }
 
+    /// Opens what is configured for requests.
+    pub(crate) async fn for_requests(args: &SandboxFilesArgs, root: &Path) -> anyhow::Result<Self> {
+        let before = FolderArtifacts::new(root.join(REQUESTS));
+        let store: Arc<dyn ArtifactStore> = match (args.bucket()?, args.request_dir()) {
+            (Some(bucket), _) => s3(bucket).await?,
+            (None, Some(folder)) => Arc::new(FolderArtifacts::new(std::path::absolute(folder)?)),
+            (None, None) => Arc::new(before.clone()),
+        };
+        let place = Place { store, cut: "" };
+        Ok(Self { snapshots: place.clone(), exports: place, before })
+    }
+
     fn place(&self, key: &str) -> &Place {
         if key.starts_with(SNAPSHOTS) { &self.snapshots } else { &self.exports }
     }
@@ -132,8 +154,9 @@ impl SandboxFiles {
 
 /// The folders in which a server that was killed may have left something half written.
 pub(crate) fn folders(args: &SandboxFilesArgs, root: &Path) -> anyhow::Result<Vec<FolderArtifacts>> {
-    let named = args.snapshot_dir().map(std::path::absolute).transpose()?;
-    Ok([root.join(FOLDER)].into_iter().chain(named).map(FolderArtifacts::new).collect())
+    let named = [args.snapshot_dir(), args.request_dir()].into_iter().flatten().map(std::path::absolute);
+    let named = named.collect::<Result<Vec<_>, _>>()?;
+    Ok([root.join(FOLDER), root.join(REQUESTS)].into_iter().chain(named).map(FolderArtifacts::new).collect())
 }
 
 /// Where the bytes of a snapshot lie, for people: a path on this machine, or a key of the bucket.

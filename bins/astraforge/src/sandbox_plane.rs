@@ -2,11 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use astraforge_adapters::{clock::SystemClock, secret_box::key_bytes};
+use astraforge_adapters::clock::SystemClock;
 use astraforge_core::{
     access::{Caller, Role},
     control_plane::{ControlPlane, ControlSettings},
-    download_link::LinkKey,
     id::{TenantId, UserId},
     ports::sandbox_store::SandboxStore,
 };
@@ -19,7 +18,7 @@ use crate::{
 
 /// Opens the control plane of the data folder at `root`. Several processes may do so at once.
 pub(crate) async fn open(args: &ServerArgs, root: &Path) -> anyhow::Result<ControlPlane> {
-    build(args, root, args.database.open(root).await?.sandboxes(), 0).await
+    build(args, root, args.database.open(root, args.keys.secrets(root)?).await?.sandboxes(), 0).await
 }
 
 /// Puts the control plane together over a store that is open; `n_ready` native sandboxes are kept ready.
@@ -33,7 +32,8 @@ pub(crate) async fn build(
     let machines = drivers::machines(args, root, n_ready).await?;
     let settings = ControlSettings::default()
         .with_kept_automatic(usize::from(args.sandbox_files.kept_snapshots))
-        .with_link_key(LinkKey::new(key_bytes(root.join("link.key"))?));
+        .with_node(drivers::node(root)?)
+        .with_link_key(args.keys.links(root)?);
     Ok(ControlPlane::builder(store, Arc::new(files), Arc::new(SystemClock), machines, settings).build())
 }
 

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use crate::{
     cli::ConnectionArgs,
-    config::{ModelConfig, Provisioner},
+    config::Provisioner,
     drivers::{self, Purpose},
+    model::ModelConfig,
     render::{Terminal, attention, bad, good, strong},
 };
 
@@ -118,8 +119,11 @@ fn codex_check(args: &ConnectionArgs) -> Check {
 fn model_check(args: &ConnectionArgs) -> Check {
     let missing =
         |detail: String| Check::new("model", Status::Warn, detail, Some("export OPENAI_API_KEY=…".to_owned()));
-    match args.node.model() {
+    match args.node.model.config() {
         Ok(ModelConfig::OpenAi { base_url, .. }) => Check::new("model", Status::Ok, base_url, None),
+        Ok(ModelConfig::Proxy { base_url, .. }) => {
+            Check::new("model", Status::Ok, format!("whatever the proxy at {base_url} uses"), None)
+        }
         Ok(ModelConfig::Scripted { scenario }) => {
             Check::new("model", Status::Ok, format!("scripted: {}", scenario.display()), None)
         }

@@ -54,7 +54,7 @@ pub(super) async fn feed(control: Arc<dyn ExecControl>) {
 /// Ends this process at once: a thread may still wait for standard input, which nobody can take from it.
 pub(super) fn leave(ended: anyhow::Result<i32>) -> ! {
     let code = ended.unwrap_or_else(|error| {
-        crate::report(&error);
+        crate::render::report(&error);
         1
     });
     std::process::exit(code)

@@ -1,0 +1,82 @@
+//! The layer that lets workers of an installation through, who tell runs apart themselves.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    task::{Context, Poll},
+};
+
+use astraforge_core::repository::Secret;
+use futures::future::Either;
+use http::{HeaderMap, Request, Response, header};
+use sha2::{Digest, Sha256};
+use std::future::{Ready, ready};
+use tower::{Layer, Service};
+
+use super::{ProxyBody, refusal::Refusal};
+
+/// Lets calls through that send `Authorization: Bearer TOKEN`; the header goes no further.
+#[derive(Clone)]
+pub struct WorkerTokenLayer {
+    // Comparing hashes takes the same time however much of a guess is right.
+    fingerprint: [u8; 32],
+}
+
+impl WorkerTokenLayer {
+    /// A layer that takes this token, which all workers of an installation share.
+    #[must_use]
+    pub fn new(token: &Secret) -> Self {
+        Self { fingerprint: Sha256::digest(token.reveal().as_bytes()).into() }
+    }
+
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        sent.is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token.trim_ascii())) == self.fingerprint)
+    }
+}
+
+impl fmt::Debug for WorkerTokenLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerTokenLayer").finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for WorkerTokenLayer {
+    type Service = WorkerTokenAuth<S>;
+
+    fn layer(&self, inner: S) -> WorkerTokenAuth<S> {
+        WorkerTokenAuth { inner, layer: self.clone() }
+    }
+}
+
+/// The service of [`WorkerTokenLayer`].
+#[derive(Debug, Clone)]
+pub struct WorkerTokenAuth<S> {
+    inner: S,
+    layer: WorkerTokenLayer,
+}
+
+impl<S, B> Service<Request<B>> for WorkerTokenAuth<S>
+where
+    S: Service<Request<B>, Response = Response<ProxyBody>, Error = Infallible>,
+{
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = Either<Ready<Result<Response<ProxyBody>, Infallible>>, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if !self.layer.admits(request.headers()) {
+            let refusal = Refusal::last_word(
+                "wrong_worker_token",
+                "This proxy takes calls of its installation's workers only: set LLM_PROXY_TOKEN there as it is here.",
+            );
+            return Either::Left(ready(Ok(refusal.into_response())));
+        }
+        request.headers_mut().remove(header::AUTHORIZATION);
+        Either::Right(self.inner.call(request))
+    }
+}

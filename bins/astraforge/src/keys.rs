@@ -1,0 +1,40 @@
+//! The keys of a node: what seals secrets in its database, and what signs links to files.
+
+use std::path::Path;
+
+use anyhow::Context;
+use astraforge_adapters::secret_box::{SecretKey, key_bytes, parse_key};
+use astraforge_core::download_link::LinkKey;
+use clap::Args;
+
+/// Where keys come from.
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    /// Key that seals secrets in the database, 32 bytes in base64, the same for all nodes of a database; set the variable
+    /// instead [default: in DATA/secret.key, made at the first start]
+    #[arg(long, global = true, env = "ASTRAFORGE_SECRET_KEY", value_name = "BASE64", hide_env_values = true)]
+    secret_key: Option<String>,
+}
+
+impl KeyArgs {
+    /// What seals secrets in the database of the node whose data folder is `root`.
+    pub(crate) fn secrets(&self, root: &Path) -> anyhow::Result<SecretKey> {
+        Ok(match self.given()? {
+            Some(bytes) => SecretKey::new(&bytes),
+            None => SecretKey::load_or_create(root.join("secret.key"))?,
+        })
+    }
+
+    /// What signs links to files. Nodes that share a key take each other's links.
+    pub(crate) fn links(&self, root: &Path) -> anyhow::Result<LinkKey> {
+        Ok(match self.given()? {
+            Some(bytes) => LinkKey::derived_from(&bytes),
+            None => LinkKey::new(key_bytes(root.join("link.key"))?),
+        })
+    }
+
+    fn given(&self) -> anyhow::Result<Option<[u8; 32]>> {
+        let given = self.secret_key.as_deref().filter(|text| !text.trim().is_empty());
+        given.map(|text| parse_key(text).context("ASTRAFORGE_SECRET_KEY is no key")).transpose()
+    }
+}

@@ -1,0 +1,28 @@
+//! AstraForge put together: everything in one program, and the programs of an installation on many machines.
+//!
+//! The functions here are what the programs of these names do. A Rust program that wants a part of AstraForge uses the
+//! crates beneath: `astraforge-core`, `astraforge-sandbox`, `astraforge-codex`, `astraforge-adapters`, `astraforge-http`.
+
+mod agent;
+mod cli;
+mod commands;
+mod config;
+mod connection;
+mod data_folder;
+mod database;
+mod drivers;
+mod egress_args;
+mod egress_log;
+mod greeting;
+mod keys;
+mod model;
+mod native_args;
+mod node;
+mod programs;
+mod render;
+mod sandbox_files;
+mod sandbox_plane;
+mod signals;
+mod user_clone;
+
+pub use self::programs::{api::api, everything::astraforge, proxy::proxy, worker::worker};

@@ -1,0 +1,38 @@
+//! `astraforge-worker`: runs, publications and reviews, as many workers as are needed on one database.
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use clap::Parser;
+
+use crate::{config::ServerArgs, node::Node};
+
+/// Does the runs, publications and reviews that wait in an installation's database.
+///
+/// All programs of an installation have the same DATABASE_URL, ASTRAFORGE_SECRET_KEY, and bucket or folder of files.
+#[derive(Debug, Parser)]
+#[command(name = "astraforge-worker", version, max_term_width = 110)]
+struct WorkerArgs {
+    /// Address to answer `/healthz`, `/readyz` and `/metrics` on [default: none]
+    #[arg(long, env = "ASTRAFORGE_HEALTH_LISTEN", value_name = "ADDRESS")]
+    health_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    node: ServerArgs,
+}
+
+/// Works until the process is told to stop.
+#[must_use]
+pub fn worker() -> ExitCode {
+    let args = WorkerArgs::parse();
+    super::run(super::until_told(async {
+        args.node.database.require_server("astraforge-worker")?;
+        let listener = match args.health_listen {
+            Some(address) => Some(super::bind(address, "--health-listen").await?),
+            None => None,
+        };
+        let health = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let node = Node::work(&args.node, listener).await?;
+        node.notes.iter().for_each(|note| tracing::warn!("{note}"));
+        tracing::info!(workers = args.node.workers, health = health.map(tracing::field::display), "at work");
+        Ok(node)
+    }))
+}
