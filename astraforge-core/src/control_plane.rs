@@ -26,6 +26,7 @@ mod engine;
 mod exports;
 mod reaper;
 mod snapshots;
+mod sweep;
 mod transfer;
 mod usage;
 
@@ -37,6 +38,7 @@ pub use self::{
     exports::{NewExport, SignedLink},
     reaper::Reaped,
     snapshots::NewSnapshot,
+    sweep::Swept,
     usage::UsageSample,
 };
 
@@ -431,6 +433,16 @@ impl ControlPlane {
     /// Those of the store, before anything was done.
     pub async fn reap(&self) -> Result<Reaped, ForgeError> {
         self.context.reap().await
+    }
+
+    /// Removes the bytes of snapshots and files that were taken out which no row tells of: what is left when a process is
+    /// killed between storing the two. They go a day after their making began, so that what other processes are storing
+    /// stays, and only where they are of a sandbox of this store. It lists all that is stored, so once in hours is enough.
+    ///
+    /// # Errors
+    /// Those of the store of artifacts, when it cannot list.
+    pub async fn sweep(&self) -> Result<Swept, ForgeError> {
+        self.context.sweep().await
     }
 
     /// Makes rows and machines agree after a start. A sandbox whose machine is gone is told as lost and comes back when

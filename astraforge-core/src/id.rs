@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -25,6 +26,14 @@ macro_rules! uuid_id {
             #[must_use]
             pub fn random() -> Self {
                 Self(Uuid::now_v7())
+            }
+
+            /// When it was made, to the millisecond and by the clock of its maker; `None` for one that tells no time,
+            /// as [`random`](Self::random) makes none.
+            #[must_use]
+            pub fn made_at(&self) -> Option<DateTime<Utc>> {
+                let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+                DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
             }
 
             /// Returns the id as a UUID.
@@ -146,6 +155,14 @@ mod tests {
     fn an_id_survives_its_text_form() {
         let id = RequestId::random();
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn an_id_tells_when_it_was_made() {
+        let id: RunId = "019331a4-8c00-7000-8000-000000000000".parse().unwrap();
+        assert_eq!(id.made_at().unwrap().to_rfc3339(), "2024-11-15T21:04:47.616+00:00");
+        assert_eq!(RunId::from(Uuid::new_v4()).made_at(), None);
+        assert!(RunId::random().made_at().is_some());
     }
 
     #[test]

@@ -183,7 +183,8 @@ impl Engine {
         Ok(snapshot)
     }
 
-    /// Removes the oldest of the snapshots that were taken before an end. What fails is tried again with the next one.
+    /// Removes the oldest of the snapshots that were taken before an end. Rows that stay are tried again with the next
+    /// one, bytes that stay are swept.
     async fn thin_out(&self, sandbox: SandboxId) {
         let Ok(mut snapshots) = self.store.snapshots(sandbox).await else { return };
         snapshots.retain(|snapshot| snapshot.label.starts_with(AUTOMATIC));

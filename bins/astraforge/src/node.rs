@@ -1,6 +1,9 @@
 //! A node: what a server process is made of, put together here and nowhere else.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use astraforge_adapters::{
@@ -288,6 +291,9 @@ async fn sweep(quarantine: Quarantine, stopped: Cancellation) {
 /// Takes over the sandboxes that other processes left when they were killed, and ends those whose time has come.
 async fn reap(plane: ControlPlane, folders: Vec<FolderArtifacts>, stopped: Cancellation) {
     const EVERY: Duration = Duration::from_secs(60);
+    /// All that is stored is listed for it.
+    const SWEEP: Duration = Duration::from_secs(6 * 3600);
+    let mut swept: Option<Instant> = None;
     while !stopped.is_cancelled() {
         // The folder of these machines is theirs alone.
         if let Err(error) = plane.adopt(&|_| false).await {
@@ -310,6 +316,10 @@ async fn reap(plane: ControlPlane, folders: Vec<FolderArtifacts>, stopped: Cance
             }
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot look for idle sandboxes"),
         }
+        if swept.is_none_or(|at| at.elapsed() >= SWEEP) {
+            sweep_files(&plane).await;
+            swept = Some(Instant::now());
+        }
         if let Err(error) = plane.sample_usage().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot measure what sandboxes use");
         }
@@ -317,6 +327,22 @@ async fn reap(plane: ControlPlane, folders: Vec<FolderArtifacts>, stopped: Cance
             () = tokio::time::sleep(EVERY) => {}
             () = stopped.cancelled() => {}
         }
+    }
+}
+
+/// Removes what processes that were killed stored of sandboxes and never wrote down.
+async fn sweep_files(plane: &ControlPlane) {
+    match plane.sweep().await {
+        Ok(swept) => {
+            if !swept.removed.is_empty() {
+                tracing::info!(n_removed = swept.removed.len(), "stored files that belonged to nothing are removed");
+            }
+            for (key, error) in swept.failed {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(key, error, "a stored file that may belong to nothing stays for now");
+            }
+        }
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot look for stored files"),
     }
 }
 
