@@ -224,7 +224,12 @@ impl Machines for Sandboxes {
     async fn find(&self, id: SandboxId, egress: Egress) -> Result<Arc<dyn Machine>, SessionError> {
         let known = self.lock().get(&id).cloned();
         match known {
-            Some(session) if !session.is_lost() => Ok(session),
+            Some(session) if !session.is_lost() => {
+                if let Some(gateway) = session.gateway().filter(|gateway| gateway.egress() != egress) {
+                    gateway.set(egress);
+                }
+                Ok(session)
+            }
             lost => {
                 // What is remembered of its connections outlives the connection to the guest.
                 let gateway = match lost.as_ref().and_then(|session| session.gateway()) {
@@ -237,6 +242,11 @@ impl Machines for Sandboxes {
                 Ok(self.open(id, Vec::new(), gateway).await?)
             }
         }
+    }
+
+    fn known(&self, id: SandboxId) -> Option<Arc<dyn Machine>> {
+        let known = self.lock().get(&id).filter(|session| !session.is_lost()).cloned()?;
+        Some(known)
     }
 
     fn known_egress(&self, id: SandboxId) -> Option<Egress> {

@@ -166,12 +166,23 @@ impl Engine {
 
     /// Gives the machine the egress of its row. The caller has the turn.
     pub(super) async fn tell_egress(&self, sandbox: &Sandbox) -> Result<(), ForgeError> {
-        let egress = sandbox.spec.egress.clone();
-        match self.driver_of(sandbox)?.find(sandbox.id, egress.clone()).await {
-            Ok(machine) => Ok(machine.set_egress(egress).await?),
-            Err(SessionError::Lost) => Ok(()),
+        match self.driver_of(sandbox)?.find(sandbox.id, sandbox.spec.egress.clone()).await {
+            Ok(_) | Err(SessionError::Lost) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The machine of a ready sandbox, to be looked at: what it may reach stays as it is. Only where this process is not
+    /// connected to it yet it waits for the turn, so that what its row says by then is what it may reach.
+    pub(super) async fn look_at(&self, sandbox: &Sandbox) -> Result<Arc<dyn Machine>, ForgeError> {
+        let driver = self.driver(&sandbox.mode)?;
+        if let Some(machine) = driver.known(sandbox.id) {
+            return Ok(machine);
+        }
+        let turn = self.turns.of(sandbox.id);
+        let _turn = turn.lock().await;
+        let row = self.store.sandbox(sandbox.id).await?.filter(|row| row.status == SandboxStatus::Ready);
+        Ok(driver.find(sandbox.id, row.ok_or(SessionError::Lost)?.spec.egress).await?)
     }
 
     /// Stops the sandbox; its files are kept and come back when it is used.
@@ -240,8 +251,6 @@ impl Engine {
                 SandboxStatus::Ready => {
                     match self.driver_of(&sandbox)?.find(id, sandbox.spec.egress.clone()).await {
                         Ok(machine) => {
-                            // Another process may have changed it.
-                            machine.set_egress(sandbox.spec.egress.clone()).await?;
                             self.store.note_activity(id, self.clock.now()).await?;
                             return Ok((sandbox, machine));
                         }

@@ -96,9 +96,9 @@ impl Engine {
                 .await?;
         }
         for sandbox in self.live_here().await? {
-            let Ok(driver) = self.driver(&sandbox.mode) else { continue };
-            let found = driver.find(sandbox.id, sandbox.spec.egress.clone()).await;
-            if sandbox.status == SandboxStatus::Ready && matches!(found, Err(SessionError::Lost)) {
+            if sandbox.status == SandboxStatus::Ready
+                && matches!(self.look_at(&sandbox).await, Err(ForgeError::Session(SessionError::Lost)))
+            {
                 self.change(sandbox, &|row| row.terminate(Termination::Lost)).await?;
             }
         }

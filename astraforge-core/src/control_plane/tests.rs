@@ -406,6 +406,12 @@ async fn a_change_of_egress_holds_at_once_and_when_the_sandbox_comes_back() {
     world.another_plane().reap().await.unwrap();
     assert_eq!(world.machines.egress(id), Some(Egress::Off), "where another process changed it");
 
+    world.plane.context.change(world.row(id).await, &|row| row.spec.egress = Egress::Public).await.unwrap();
+    world.plane.usage(&world.caller, id).await.unwrap();
+    assert_eq!(world.machines.egress(id), Some(Egress::Off), "looking at it changes nothing");
+    world.plane.machine(&world.caller, id).await.unwrap();
+    assert_eq!(world.machines.egress(id), Some(Egress::Public), "using it does");
+
     let mut stranger = samples::caller("eve", Role::Maintainer);
     stranger.tenant = TenantId::new("another");
     let refused = world.plane.set_egress(&stranger, id, Egress::Public).await;

@@ -33,19 +33,18 @@ impl Engine {
         if sandbox.status != SandboxStatus::Ready {
             return Ok(None);
         }
-        match self.driver_of(&sandbox)?.find(id, sandbox.spec.egress).await {
+        match self.look_at(&sandbox).await {
             Ok(machine) => Ok(Some(machine.usage().await?)),
-            Err(SessionError::Lost) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(ForgeError::Session(SessionError::Lost)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     pub(super) async fn sample_usage(&self) -> Result<(), ForgeError> {
         let mut samples = Vec::new();
         for sandbox in self.live_here().await? {
-            let Ok(driver) = self.driver(&sandbox.mode) else { continue };
             if sandbox.status == SandboxStatus::Ready
-                && let Ok(machine) = driver.find(sandbox.id, sandbox.spec.egress).await
+                && let Ok(machine) = self.look_at(&sandbox).await
                 && let Ok(usage) = machine.usage().await
             {
                 samples.push(UsageSample { id: sandbox.id, tenant: sandbox.tenant, mode: sandbox.mode, usage });

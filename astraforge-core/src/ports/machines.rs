@@ -54,12 +54,15 @@ pub trait Machines: fmt::Debug + Send + Sync + 'static {
     /// [`SessionError::AlreadyExists`] when it lives, [`SessionError::Unsupported`], or [`SessionError::Backend`].
     async fn make(&self, id: SandboxId, spec: SandboxSpec) -> Result<Made, SessionError>;
 
-    /// Returns the live sandbox `id`, whoever made it. Its egress is `egress`, unless this process is connected to it
-    /// already: then it stays as it was set last.
+    /// Returns the live sandbox `id`, whoever made it. What it may reach by way of this process is `egress` from now on,
+    /// also where another was set before: connections that are no longer allowed are cut.
     ///
     /// # Errors
     /// [`SessionError::Lost`] when there is no such sandbox.
     async fn find(&self, id: SandboxId, egress: Egress) -> Result<Arc<dyn Machine>, SessionError>;
+
+    /// Returns the live sandbox `id` as it is, if this process is connected to it.
+    fn known(&self, id: SandboxId) -> Option<Arc<dyn Machine>>;
 
     /// Returns which addresses sandbox `id` may reach by way of this process, if this process is connected to it.
     fn known_egress(&self, id: SandboxId) -> Option<Egress>;

@@ -133,10 +133,16 @@ impl Machines for PlayedMachines {
         Ok(Made { machine, workspace })
     }
 
-    async fn find(&self, id: SandboxId, _: Egress) -> Result<Arc<dyn Machine>, SessionError> {
+    async fn find(&self, id: SandboxId, egress: Egress) -> Result<Arc<dyn Machine>, SessionError> {
         pause().await;
-        let machine = lock(&self.live).get(&id).cloned();
-        machine.map(|machine| machine as Arc<dyn Machine>).ok_or(SessionError::Lost)
+        let machine = lock(&self.live).get(&id).cloned().ok_or(SessionError::Lost)?;
+        *lock(&machine.egress) = egress;
+        Ok(machine)
+    }
+
+    fn known(&self, id: SandboxId) -> Option<Arc<dyn Machine>> {
+        let machine = lock(&self.live).get(&id).cloned()?;
+        Some(machine)
     }
 
     fn known_egress(&self, id: SandboxId) -> Option<Egress> {

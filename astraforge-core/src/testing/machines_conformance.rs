@@ -35,6 +35,7 @@ macro_rules! machines_conformance {
             what_was_made_is_found_and_listed
             an_id_is_made_once
             what_is_not_there_is_lost
+            whoever_finds_a_machine_says_what_it_may_reach
             removing_nothing_is_fine
             files_are_read_as_they_were_written
             a_file_that_is_not_there_is_told_so
@@ -129,6 +130,21 @@ pub async fn an_id_is_made_once(machines: &impl Machines, folder: &str) {
 pub async fn what_is_not_there_is_lost(machines: &impl Machines, _: &str) {
     let found = machines.find(SandboxId::random(), Egress::Off).await;
     assert!(matches!(found, Err(SessionError::Lost)), "{found:?}");
+    assert!(machines.known(SandboxId::random()).is_none());
+}
+
+pub async fn whoever_finds_a_machine_says_what_it_may_reach(machines: &impl Machines, folder: &str) {
+    let one = Fixture::new(machines, folder).await;
+    for egress in ["public", "allow:example.com", "off"] {
+        let egress: Egress = egress.parse().unwrap();
+        match machines.find(one.id, egress.clone()).await {
+            Ok(_) => assert_eq!(machines.known_egress(one.id).unwrap_or_default(), egress),
+            // Those without a way out have none to be found with.
+            Err(SessionError::Unsupported { .. }) => assert_ne!(egress, Egress::Off),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    one.end(machines).await;
 }
 
 pub async fn removing_nothing_is_fine(machines: &impl Machines, folder: &str) {
