@@ -56,6 +56,8 @@ const ATTEMPT: &str = "astraforge.dev/attempt";
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long a node may take to end a pod whose guest did not.
 const REMOVAL: Duration = Duration::from_secs(60);
+/// How long it waits before a pod is asked for anew that the server did not hear of.
+const RETRY: Duration = Duration::from_millis(250);
 /// How long a ready pod may refuse to run the relay.
 const SHYNESS: Duration = Duration::from_secs(15);
 
@@ -111,7 +113,8 @@ impl KubernetesDriver {
     /// network and the configuration does not accept that; the text says what would change it.
     pub async fn connect(config: K8sConfig) -> Result<Self, DriverError> {
         config.check()?;
-        let client = client::client(&config.cluster).map_err(|error| unsupported(chain(&ClusterError::from(error))))?;
+        let client = client::client(&config.cluster, config.patience)
+            .map_err(|error| unsupported(chain(&ClusterError::from(error))))?;
         let pods = Api::namespaced(client.clone(), &config.namespace);
         let policies = Api::namespaced(client, &config.namespace);
         let driver = Self { config, pods, policies };
@@ -177,6 +180,7 @@ impl KubernetesDriver {
         pod.annotations_mut().insert(ATTEMPT.to_owned(), attempt.clone());
         let is_ours = |pod: &Pod| pod.annotations().get(ATTEMPT) == Some(&attempt);
         let deadline = Instant::now() + REMOVAL;
+        let patience = Instant::now() + self.config.patience;
         loop {
             let error = match self.pods.create(&PostParams::default(), &pod).await {
                 Ok(made) => return Ok(made),
@@ -189,6 +193,8 @@ impl KubernetesDriver {
             // Taken, or nobody knows: an answer may have been lost on its way.
             match self.pods.get_opt(&pod_name(id)).await {
                 Ok(Some(found)) if is_ours(&found) => return Ok(found),
+                // It did not arrive, or will only now: then the next attempt finds it as its own.
+                Ok(None) if client::is_unreached(&error) && Instant::now() < patience => sleep(RETRY).await,
                 Ok(Some(_) | None) | Err(_) if !taken => return Err(backend("create", id, error)),
                 Ok(Some(found)) => Box::pin(self.clear(id, found)).await?,
                 Ok(None) if Instant::now() < deadline => {}

@@ -1,5 +1,9 @@
 //! The way to the API server.
 
+use std::{error::Error, io, time::Duration};
+
+use futures::future::{BoxFuture, FutureExt};
+use http::{Method, Request, Response};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
@@ -9,14 +13,25 @@ use kube::{
     Client,
     client::{Body, ConfigExt as _, retry::RetryPolicy},
 };
-use tower::{ServiceBuilder, retry::RetryLayer};
+use tokio::time::{Instant, sleep};
+use tower::{
+    BoxError, ServiceBuilder,
+    retry::{Policy, RetryLayer},
+};
 
-/// A client as the library makes it, but for one thing: what is written to the guest of a pod is small, and is sent at once.
-/// Else each answer waits for the one before to be acknowledged, which takes forty milliseconds.
+/// The first pause before a server that was not reached is asked again; each later one is twice as long.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A client as the library makes it, but for two things. What is written to the guest of a pod is small, and is sent at
+/// once: else each answer waits for the one before to be acknowledged, which takes forty milliseconds. And for `patience`
+/// a server that is not reached is asked again, where asking twice does what asking once does. Through a proxy it is the
+/// library's own.
 ///
 /// # Errors
 /// When what the configuration names can't be read or used.
-pub(super) fn client(config: &kube::Config) -> kube::Result<Client> {
+pub(super) fn client(config: &kube::Config, patience: Duration) -> kube::Result<Client> {
     if config.proxy_url.is_some() {
         return Client::try_from(config.clone());
     }
@@ -34,7 +49,83 @@ pub(super) fn client(config: &kube::Config) -> kube::Result<Client> {
         .option_layer(config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry())))
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
+        // Innermost: only what befalls the connection is its matter.
+        .layer(RetryLayer::new(Again { patience, until: None, pause: PAUSE }))
         .map_err(tower::BoxError::from)
         .service(http);
     Ok(Client::new(service, config.default_namespace.clone()))
+}
+
+/// Asks again while the server is not reached: it restarts, or something between it and us does.
+#[derive(Debug, Clone)]
+struct Again {
+    patience: Duration,
+    /// Set by the first failure.
+    until: Option<Instant>,
+    pause: Duration,
+}
+
+impl<B> Policy<Request<Body>, Response<B>, BoxError> for Again {
+    type Future = BoxFuture<'static, ()>;
+
+    fn retry(
+        &mut self,
+        request: &mut Request<Body>,
+        result: &mut Result<Response<B>, BoxError>,
+    ) -> Option<Self::Future> {
+        let Err(error) = result else { return None };
+        let until = *self.until.get_or_insert_with(|| Instant::now() + self.patience);
+        let is_over = Instant::now() + self.pause >= until;
+        if is_over || !is_unreached(error.as_ref()) {
+            return None;
+        }
+        tracing::debug!(method = %request.method(), error = error.as_ref() as &dyn Error, "the API server is asked again");
+        let pause = self.pause;
+        self.pause = LONGEST_PAUSE.min(pause * 2);
+        Some(sleep(pause).boxed())
+    }
+
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        // A deletion names the very object that is meant, so the second finds it gone or going.
+        if !matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE) {
+            return None;
+        }
+        let mut clone = Request::new(request.body().try_clone()?);
+        *clone.method_mut() = request.method().clone();
+        *clone.uri_mut() = request.uri().clone();
+        *clone.version_mut() = request.version();
+        *clone.headers_mut() = request.headers().clone();
+        *clone.extensions_mut() = request.extensions().clone();
+        Some(clone)
+    }
+}
+
+/// Whether an error says that the server was not reached, or not to the end; what it answered or how it proved itself is
+/// another matter.
+pub(super) fn is_unreached(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind as Kind;
+    let mut next = Some(error);
+    let mut causes = std::iter::from_fn(|| {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    });
+    causes.any(|cause| {
+        let broken = cause.downcast_ref::<io::Error>().is_some_and(|error| {
+            matches!(
+                error.kind(),
+                Kind::ConnectionRefused
+                    | Kind::ConnectionReset
+                    | Kind::ConnectionAborted
+                    | Kind::NotConnected
+                    | Kind::BrokenPipe
+                    | Kind::UnexpectedEof
+                    | Kind::TimedOut
+                    | Kind::HostUnreachable
+                    | Kind::NetworkUnreachable
+            )
+        });
+        let cut = cause.downcast_ref::<hyper::Error>();
+        broken || cut.is_some_and(|error| error.is_incomplete_message() || error.is_closed() || error.is_canceled())
+    })
 }

@@ -45,6 +45,9 @@ pub struct K8sConfig {
     pub start_timeout: Duration,
     /// How long a pod may wait for a node with room; by default 60 s. A cluster that adds nodes by itself needs more.
     pub schedule_timeout: Duration,
+    /// For how long an API server that is not reached is asked again; by default 10 s. One that answers is taken at its
+    /// word.
+    pub patience: Duration,
     /// A pod reserves this fraction of its limits on processor and memory: by default a fourth.
     pub overcommit: u32,
     /// Whether pods of sandboxes with public egress reach the internet by the cluster's own network. They then need no
@@ -68,6 +71,7 @@ impl K8sConfig {
             runtime_class: None,
             start_timeout: Duration::from_secs(180),
             schedule_timeout: Duration::from_secs(60),
+            patience: Duration::from_secs(10),
             overcommit: 4,
             direct_egress: false,
             accept_unenforced_egress: false,
@@ -113,6 +117,13 @@ impl K8sConfig {
     #[must_use]
     pub fn with_schedule_timeout(mut self, timeout: Duration) -> Self {
         self.schedule_timeout = timeout;
+        self
+    }
+
+    /// Sets for how long an API server that is not reached is asked again.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 

@@ -39,11 +39,15 @@ async fn sandbox(
 ) -> (FakeCluster, Sandboxes, Result<Arc<dyn Session>, SessionError>) {
     let (cluster, driver) = driver().await;
     behave(&cluster);
-    // Its pods share this machine's network, and so would their ways out.
-    let free = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap().port();
-    let sandboxes = Sandboxes::new(Arc::new(driver)).with_egress(EgressSettings::default().with_port(free));
+    let sandboxes = on_free_port(driver);
     let session = sandboxes.create(SandboxId::random(), SandboxSpec::default(), Vec::new()).await;
     (cluster, sandboxes, session)
+}
+
+/// Its pods share this machine's network, and so would their ways out.
+fn on_free_port(driver: KubernetesDriver) -> Sandboxes {
+    let free = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap().port();
+    Sandboxes::new(Arc::new(driver)).with_egress(EgressSettings::default().with_port(free))
 }
 
 /// Asserts that a sandbox comes to be, works, and goes without a trace.
@@ -101,6 +105,48 @@ async fn a_version_that_the_server_has_forgotten_is_looked_up_anew() {
 #[tokio::test]
 async fn a_busy_server_is_asked_again() {
     check_works(|cluster| answer(cluster, 429, "too many requests", false)).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_for_a_moment_is_asked_again() {
+    let cluster = FakeCluster::start().await;
+    let (way, gate) = cluster.gated().await;
+    let mut config = config(&cluster).await;
+    config.cluster = way;
+    gate.drop_next(3);
+    let sandboxes = on_free_port(KubernetesDriver::connect(config).await.unwrap());
+    assert_eq!(gate.left(), 0);
+    // The pod is asked for in vain, and then asked after in vain.
+    gate.drop_next(2);
+    let session = sandboxes.create(SandboxId::random(), SandboxSpec::default(), Vec::new()).await.unwrap();
+    assert_eq!((gate.left(), cluster.lock().pods.len()), (0, 1));
+    gate.drop_next(3);
+    sandboxes.destroy(session.id()).await.unwrap();
+    assert_eq!((gate.left(), cluster.lock().pods.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_begins_to_listen_late_is_waited_for() {
+    let cluster = FakeCluster::start().await;
+    // Nobody listens at a port whose listener is gone.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut config = config(&cluster).await;
+    let server =
+        std::mem::replace(&mut config.cluster.cluster_url, format!("http://127.0.0.1:{port}").parse().unwrap());
+    let starts = async {
+        // The driver was refused by now: it had its turn first.
+        tokio::task::yield_now().await;
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = tokio::net::TcpStream::connect(server.authority().unwrap().as_str()).await.unwrap();
+        tokio::io::copy_bidirectional(&mut client, &mut server).await.unwrap();
+    };
+    let connects = async { drop(KubernetesDriver::connect(config).await.unwrap()) };
+    tokio::select! {
+        biased;
+        () = connects => {}
+        () = starts => panic!("the driver hung up"),
+    }
 }
 
 #[tokio::test]
@@ -257,7 +303,7 @@ async fn a_policy_that_somebody_has_weakened_is_refused() {
 #[tokio::test]
 async fn a_cluster_that_is_not_there_is_told_apart() {
     let cluster = astraforge_sandbox::kubernetes::ClusterConfig::new("http://127.0.0.1:9".parse().unwrap());
-    let config = K8sConfig::new(cluster, "agents", "i".parse().unwrap());
+    let config = K8sConfig::new(cluster, "agents", "i".parse().unwrap()).with_patience(Duration::from_millis(200));
     let error = KubernetesDriver::connect(config).await.unwrap_err().to_string();
     assert!(error.contains("no usable answer"), "{error}");
     let strange = K8sConfig::new(FakeCluster::start().await.config().await, "agents", "i".parse().unwrap())

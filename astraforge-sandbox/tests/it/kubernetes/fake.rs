@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,7 +26,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
     sync::Notify,
+    task::JoinSet,
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -102,10 +107,21 @@ impl FakeCluster {
             .route(policies, axum::routing::post(create_policy))
             .route(&format!("{policies}/{{name}}"), get(read_policy))
             .with_state(self.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         ClusterConfig::new(format!("http://{address}").parse().unwrap())
+    }
+
+    /// How to reach it by way of a gate.
+    pub(super) async fn gated(&self) -> (ClusterConfig, Gate) {
+        let mut config = self.config().await;
+        let server = config.cluster_url.authority().unwrap().to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        config.cluster_url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let gate = Gate::default();
+        tokio::spawn(gate.clone().pass(listener, server));
+        (config, gate)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -116,6 +132,40 @@ impl FakeCluster {
     pub(super) fn put(&self, pod: Value) {
         self.lock().change("ADDED", pod);
         self.shared.changed.notify_waiters();
+    }
+}
+
+/// A way to the server that can be cut.
+#[derive(Clone, Default)]
+pub(super) struct Gate {
+    n_to_drop: Arc<AtomicUsize>,
+    open: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl Gate {
+    /// Breaks all connections, and the next `n` ones.
+    pub(super) fn drop_next(&self, n: usize) {
+        self.n_to_drop.store(n, Ordering::SeqCst);
+        self.open.lock().unwrap().abort_all();
+    }
+
+    /// How many connections are still to be broken.
+    pub(super) fn left(&self) -> usize {
+        self.n_to_drop.load(Ordering::SeqCst)
+    }
+
+    async fn pass(self, listener: TcpListener, server: String) {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let one_less = |n: usize| n.checked_sub(1);
+            if self.n_to_drop.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+                continue;
+            }
+            let server = server.clone();
+            self.open.lock().unwrap().spawn(async move {
+                let mut server = TcpStream::connect(server).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
     }
 }
 
