@@ -190,7 +190,8 @@ pub struct SandboxSpec {
     pub env: BTreeMap<String, String>,
     /// Size of `/tmp`, which is always in memory.
     pub tmp_size: ByteSize,
-    /// How long the sandbox outlives the loss of its server.
+    /// How long the sandbox outlives the loss of its server. Until a server was connected for the first time it is a
+    /// minute at least.
     pub orphan_timeout: Duration,
     /// The folders in which callers may use file verbs.
     pub roots: Roots,

@@ -31,6 +31,6 @@ pub struct GuestConfig {
     pub service_ports: Vec<u16>,
     /// Environment of every command, beneath what the command itself sets.
     pub env: BTreeMap<String, String>,
-    /// How long the daemon lives on without a connection from a host.
+    /// How long the daemon lives on without a connection from a host. It waits for the first one for a minute at least.
     pub orphan_timeout: Duration,
 }

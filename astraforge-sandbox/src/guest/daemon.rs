@@ -61,6 +61,10 @@ const MAX_CONNECTIONS: usize = 64;
 /// How long a guest in stock waits for the server that keeps it.
 const STOCK: Duration = Duration::from_secs(10);
 
+/// How long a guest waits for its first host at least: its container may have to become ready first, and its server to
+/// hear of that.
+const FIRST_HOST: Duration = Duration::from_secs(60);
+
 /// How long what hosts asked for may take to end with them, before the rest is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -69,7 +73,8 @@ type Frames =
 type FrameSink =
     tokio_util::codec::FramedWrite<tokio_util::compat::Compat<futures::io::WriteHalf<Stream>>, FrameCodec<GuestFrame>>;
 
-/// Serves hosts until the sandbox is to end: told so by a host, or without one for the orphan timeout.
+/// Serves hosts until the sandbox is to end: told so by a host, or without one for the orphan timeout, which begins with
+/// the first host; a minute passes until there has to be one.
 ///
 /// Blocks the calling thread, which must be the process's only one, and is the sandbox's init: it reaps every orphan.
 /// Where it is not pid 1 it makes itself the reaper of its descendants. When it returns, all of them are gone.
@@ -119,6 +124,8 @@ struct Daemon {
     config: RefCell<GuestConfig>,
     /// Whether it was told whom it serves.
     begun: Cell<bool>,
+    /// Whether a host was ever connected.
+    met: Cell<bool>,
     children: Rc<Children>,
     hosts: Rc<Hosts>,
     kills: Kills,
@@ -140,6 +147,7 @@ impl Daemon {
         Ok(Self {
             config: RefCell::new(config),
             begun,
+            met: Cell::new(false),
             children: Children::watch()?,
             hosts: Rc::default(),
             kills: Kills::find(),
@@ -192,12 +200,15 @@ impl Daemon {
         }
     }
 
+    /// How long it goes on without a host. The time that it was given begins with the first.
     fn orphan_timeout(&self) -> Duration {
-        self.config.borrow().orphan_timeout
+        let timeout = self.config.borrow().orphan_timeout;
+        if self.begun.get() && !self.met.get() { timeout.max(FIRST_HOST) } else { timeout }
     }
 
     /// Counts one more connection, until the returned guard goes.
     fn connected(self: &Rc<Self>) -> Connected {
+        self.met.set(true);
         self.count(self.connections.get() + 1);
         Connected(Rc::clone(self))
     }

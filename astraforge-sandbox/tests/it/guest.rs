@@ -43,6 +43,18 @@ async fn the_daemon_ends_without_a_host_and_not_before() {
 }
 
 #[tokio::test]
+async fn the_time_without_a_host_begins_with_the_first() {
+    let (driver, id) = (ProcessDriver::new(), SandboxId::random());
+    let orphan_timeout = Duration::ZERO;
+    driver.start(id, &GuestConfig { service_ports: Vec::new(), env: Default::default(), orphan_timeout });
+    let guest = connect(&driver, id).await;
+    let output = guest.exec(Command::new(["echo", "met"]).with_cwd("/tmp")).await.unwrap().collect(10).await.unwrap();
+    assert_eq!(output.stdout, b"met\n");
+    drop(guest);
+    ended(&driver, id).await;
+}
+
+#[tokio::test]
 async fn a_shutdown_ends_everything_and_is_answered() {
     let (driver, id) = (ProcessDriver::new(), SandboxId::random());
     driver.create(id, &SandboxSpec::default(), &[]).await.unwrap();

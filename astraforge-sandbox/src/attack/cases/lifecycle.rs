@@ -121,9 +121,7 @@ async fn abandoned(target: &Target) -> Judged {
     let id = SandboxId::random();
     target.expect(id);
     let server = Sandboxes::new(Arc::clone(target.driver()));
-    // Longer than it takes to come to be: until then it has no server either.
-    let alone = if target.driver().name() == "k8s" { Duration::from_secs(10) } else { Duration::from_millis(500) };
-    let spec = SandboxSpec::default().with_orphan_timeout(alone);
+    let spec = SandboxSpec::default().with_orphan_timeout(Duration::from_millis(500));
     let made = server.make(id, spec).await?;
     let subject = target.subject(id, made.machine).await?;
     let busy = subject.machine.exec(Command::new([PROGRAM, "stray", "stay"]).with_cwd("/tmp")).await?;
