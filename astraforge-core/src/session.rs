@@ -176,7 +176,8 @@ pub struct ReadOnlyFolder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SandboxSpec {
-    /// What it sees as its system; `None` is the driver's default.
+    /// What it sees as its system; `None` is the driver's default. Of an image's configuration the environment counts, and
+    /// neither its user nor its working folder.
     pub image: Option<Image>,
     /// Where `/workspace` lives.
     pub workspace: Workspace,

@@ -45,6 +45,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 driver_conformance!(offered());
 
+mod machines {
+    use super::*;
+
+    astraforge_core::machines_conformance!(async {
+        offered().await.map(|driver| ((), Sandboxes::new(driver), "/workspace"))
+    });
+}
+
 /// A driver for any test, if there is an engine.
 pub(crate) async fn offered() -> Option<DynSandboxDriver> {
     let driver = Tidy::new(config()?).await;

@@ -48,6 +48,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 driver_conformance!(async { native() });
 
+mod machines {
+    use super::*;
+
+    astraforge_core::machines_conformance!(async { ((), Sandboxes::new(native()), "/workspace") });
+}
+
 /// The native driver, for any test.
 pub(crate) fn native() -> DynSandboxDriver {
     Arc::new(Native::new())

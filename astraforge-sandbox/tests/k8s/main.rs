@@ -25,6 +25,12 @@ use self::account::{NAMESPACE, server_account};
 
 driver_conformance!(async { driver().await });
 
+mod machines {
+    use super::*;
+
+    astraforge_core::machines_conformance!(async { ((), Sandboxes::new(driver().await), "/workspace") });
+}
+
 /// What sandboxes of the tests see: a busybox with a bash.
 fn image() -> String {
     std::env::var("ASTRAFORGE_TEST_K8S_IMAGE").unwrap_or_else(|_| "astraforge/test-sandbox:1".to_owned())

@@ -40,7 +40,8 @@ impl Made {
     fn config(&self) -> String {
         let ids: Vec<_> = self.layers.iter().map(|it| format!("\"sha256:{}\"", hex(it))).collect();
         format!(
-            r#"{{"os":"linux","config":{{"Env":["PATH=/odd/bin:/bin","FROM=image"],"WorkingDir":"/odd"}},
+            r#"{{"os":"linux","config":{{"Env":["PATH=/odd/bin:/bin","FROM=image"],"WorkingDir":"/odd","User":"0:0",
+            "Entrypoint":["/odd/bin/none"],"Cmd":["none"]}},
             "rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
             ids.join(",")
         )
@@ -179,6 +180,29 @@ async fn an_image_is_read_from_each_form_that_tools_write() {
         // It is one image, whichever way it came.
         check(&made, &archive).await;
     }
+}
+
+/// `docs/images.md` says so.
+#[tokio::test]
+async fn of_what_an_image_says_about_its_programs_the_environment_counts() {
+    const SHELL: &str = "/usr/bin/busybox";
+    let Ok(shell) = fs::read(SHELL) else {
+        return eprintln!("skipped: it needs a static {SHELL}: `apt-get install busybox-static`");
+    };
+    let mut made = Made::new();
+    made.layers.push(tar(&[("odd/bin/busybox", &shell, 0o755)]));
+    let native = made.native();
+    let (sandboxes, session) = created(&native, of(&made.layout()).with_env("OWN", "sandbox")).await.unwrap();
+    let line = "pwd; echo uid $(busybox id -u); busybox env";
+    let command = Command::new(["busybox", "sh", "-c", line]);
+    let output = session.exec(command).await.unwrap().collect(10_000).await.unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected =
+        ["/workspace", "uid 1000", "FROM=image", "OWN=sandbox", "PATH=/odd/bin:/bin", "HOME=/home/agent", "USER=agent"];
+    for line in expected {
+        assert!(told.lines().any(|it| it == line), "{line} is not in {told}, {output:?}");
+    }
+    sandboxes.destroy(session.id()).await.unwrap();
 }
 
 #[tokio::test]
