@@ -340,18 +340,15 @@ async fn a_sandbox_that_can_not_be_had_is_explained() {
 #[tokio::test]
 async fn a_cancelled_run_ends_soon_and_kills_what_does_not_listen() {
     let world = World::new();
-    let canceller = world.canceller.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        canceller.cancel();
+    let at_work = world.dir.path().join("at-work");
+    let line = format!("trap 'echo interrupted >&2; exit 1' INT; : > {}; sleep 60 & wait", at_work.display());
+    let (outcome, asked) = tokio::join!(world.codex(&line), async {
+        made(&at_work).await;
+        world.canceller.cancel();
+        Instant::now()
     });
-    let begun = Instant::now();
-    check_failure(
-        world.codex("trap 'echo interrupted >&2; exit 1' INT; sleep 60 & wait").await,
-        FailureCause::Cancelled,
-        &["cancelled"],
-    );
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    check_failure(outcome, FailureCause::Cancelled, &["cancelled"]);
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
     assert!(world.log().await.contains("  interrupted"), "it was asked first");
 }
 
@@ -371,19 +368,30 @@ async fn a_run_whose_time_is_up_is_killed_if_it_must_be() {
 #[tokio::test]
 async fn a_run_that_is_dropped_leaves_no_sandbox() {
     let world = World::new();
-    let runner = world.runner("sleep 60");
-    let run = tokio::time::timeout(
-        Duration::from_millis(800),
-        runner.execute(world.assignment.clone(), world.reporter.clone(), world.cancel.clone()),
-    );
-    assert!(run.await.is_err());
-    for _ in 0..100 {
-        if world.sessions.live() == 0 {
-            return;
+    let at_work = world.dir.path().join("at-work");
+    let runner = world.runner(&format!(": > {}; sleep 60", at_work.display()));
+    tokio::select! {
+        outcome = runner.execute(world.assignment.clone(), world.reporter.clone(), world.cancel.clone()) => {
+            panic!("it ended: {outcome:?}");
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        () = made(&at_work) => assert_eq!(world.sessions.live(), 1),
     }
-    panic!("the sandbox is still there");
+    eventually(|| world.sessions.live() == 0).await;
+}
+
+/// Waits until a program has made that file.
+async fn made(path: &Path) {
+    eventually(|| path.exists()).await;
+}
+
+/// Waits until it is so; a minute is longer than anything here takes on a busy machine.
+async fn eventually(is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
 }
 
 /// Runs an agent that does what `line` says and then writes a file; that file is always part of the change.
