@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use self::comparison::Measurement;
 use crate::cluster::{self, Cluster};
-use crate::docker::{self, Engine};
+use crate::docker::{self, Engine, Wires};
 use crate::workspace::Workspace;
 use crate::{guest, process};
 
@@ -61,7 +61,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &BenchArguments) -> anyhow::
 fn sandbox(workspace: &Workspace, profile: &str) -> anyhow::Result<()> {
     let guest = guest::build(workspace)?;
     let engine = match docker::obstacle(false)? {
-        None => Some(Engine::start_with_test_image(workspace)?),
+        None => Some(Engine::start_with_test_image(workspace, Wires::Machine)?),
         Some(_) => None,
     };
     program(workspace, profile, "astraforge-sandbox", "sandbox", |bench| {

@@ -1,7 +1,7 @@
 //! A Docker engine of our own, for tests and the demonstration: started, given an image, and stopped again.
 //!
 //! Nothing of it touches an engine that this machine may run already: it has folders, a socket and a containerd of its
-//! own, no default bridge, and leaves the firewall alone.
+//! own, no default bridge, and leaves the firewall alone. For what needs a firewall it gets a network of its own.
 
 use std::{
     fs::{self, File},
@@ -22,6 +22,9 @@ pub(crate) mod image;
 /// Tells tests where the engine answers.
 pub(crate) const VARIABLE: &str = "ASTRAFORGE_TEST_DOCKER";
 
+/// Tells tests that the engine can make bridges.
+pub(crate) const BRIDGES: &str = "ASTRAFORGE_TEST_DOCKER_BRIDGES";
+
 /// How long the engine may take to answer, and to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,6 +36,30 @@ pub(crate) struct Engine {
     run: PathBuf,
     /// Images and volumes.
     data: PathBuf,
+}
+
+/// Where an engine's networks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wires {
+    /// On this machine, whose firewall is left alone: what is pulled comes from outside, and bridges keep nobody apart.
+    Machine,
+    /// In a name space that leads nowhere, with a firewall that is the engine's: bridges do as they are told.
+    Own,
+}
+
+impl Wires {
+    /// Those of its own, where this machine can make them.
+    pub(crate) fn own_if_possible() -> Self {
+        let mut probe = Command::new("unshare");
+        probe.args(["--net", "iptables", "--wait", "--table", "nat", "--list"]);
+        match process::read(&mut probe) {
+            Ok(_) => Self::Own,
+            Err(error) => {
+                println!("bridges of the engine are not tested, because no firewall can be made: {error:#}");
+                Self::Machine
+            }
+        }
+    }
 }
 
 /// Why this machine can't run an engine, unless it can. With `install` what is missing is installed, aloud.
@@ -54,6 +81,9 @@ pub(crate) fn obstacle(install: bool) -> anyhow::Result<Option<String>> {
 /// What is to be done with the engine.
 #[derive(Debug, Args)]
 pub(crate) struct EngineArguments {
+    /// Give it a network of its own, which leads nowhere and in which bridges keep sandboxes apart
+    #[arg(long)]
+    bridges: bool,
     /// A command to run while it is up, with DOCKER_HOST set; without one, it stays up until Ctrl-C
     #[arg(last = true)]
     command: Vec<String>,
@@ -66,11 +96,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &EngineArguments) -> anyhow:
     }
     let guest = guest::build(workspace)?;
     let interruption = Interruption::listen()?;
-    let engine = Engine::start_with_test_image(workspace)?;
+    let wires = if arguments.bridges { Wires::Own } else { Wires::Machine };
+    let engine = Engine::start_with_test_image(workspace, wires)?;
     let (host, socket, image) = (engine.host(), engine.socket(), image::TEST);
     println!("export DOCKER_HOST={host} {VARIABLE}={} SANDBOX_IMAGE={image}", socket.display());
     let status = interruption.run_or_wait(&arguments.command, |command| {
         command.env("DOCKER_HOST", host).env(VARIABLE, socket).env("SANDBOX_IMAGE", image).env(guest::VARIABLE, guest);
+        if arguments.bridges {
+            command.env(BRIDGES, "yes");
+        }
     })?;
     drop(engine);
     Ok(process::exit_code(status))
@@ -78,8 +112,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &EngineArguments) -> anyhow:
 
 impl Engine {
     /// Starts the engine and gives it the image of the tests.
-    pub(crate) fn start_with_test_image(workspace: &Workspace) -> anyhow::Result<Self> {
-        let engine = Self::start(workspace)?;
+    pub(crate) fn start_with_test_image(workspace: &Workspace, wires: Wires) -> anyhow::Result<Self> {
+        let engine = Self::start(workspace, wires)?;
         println!("an engine of our own answers at {}", engine.host());
         let scratch = workspace.target.join("docker-image");
         fs::create_dir_all(&scratch)?;
@@ -88,7 +122,7 @@ impl Engine {
     }
 
     /// Starts the engine and waits until it answers.
-    pub(crate) fn start(workspace: &Workspace) -> anyhow::Result<Self> {
+    pub(crate) fn start(workspace: &Workspace, wires: Wires) -> anyhow::Result<Self> {
         let run = std::env::temp_dir().join(format!("astraforge-docker-{}", std::process::id()));
         let data = workspace.target.join(format!("docker-{}", std::process::id()));
         fs::create_dir_all(&run)?;
@@ -96,7 +130,14 @@ impl Engine {
         let log = File::create(run.join("log"))?;
         // It ends when we do, even when we are killed.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "dockerd", "--bridge=none", "--iptables=false", "--ip-masq=false"]);
+        command.args(["--pdeathsig", "TERM"]);
+        match wires {
+            Wires::Machine => command.args(["dockerd", "--iptables=false", "--ip-masq=false"]),
+            Wires::Own => {
+                command.args(["unshare", "--net", "sh", "-c", "busybox ifconfig lo up && exec dockerd \"$@\"", "sh"])
+            }
+        };
+        command.arg("--bridge=none");
         command.arg("--data-root").arg(&data).arg("--exec-root").arg(run.join("exec"));
         command
             .arg("--pidfile")

@@ -26,6 +26,7 @@ use bollard::{
     query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder},
 };
 
+mod bridge;
 mod closed;
 mod crashes;
 mod gone;

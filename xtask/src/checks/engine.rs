@@ -1,17 +1,21 @@
 //! The tests of the Docker driver, and attacks on its sandboxes, against an engine that runs only for them.
 
 use super::{Context, Verdict, attack, stages, tally::Tally};
-use crate::docker::{self, Engine, image};
+use crate::docker::{self, Engine, Wires, image};
 
 /// Starts an engine, gives it an image, runs the tests that ask for one and the attacks, and stops it again.
 pub(super) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
     if let Some(obstacle) = docker::obstacle(context.all)? {
         return Ok(Verdict::Skipped(obstacle));
     }
-    let engine = Engine::start_with_test_image(context.workspace)?;
+    let wires = Wires::own_if_possible();
+    let engine = Engine::start_with_test_image(context.workspace, wires)?;
     let arguments = ["test", "--workspace", "--locked", "--test", "it", "--", "docker::", "--test-threads=4"];
     let mut cargo = context.workspace.cargo(arguments);
     cargo.env(docker::VARIABLE, engine.socket());
+    if wires == Wires::Own {
+        cargo.env(docker::BRIDGES, "yes");
+    }
     stages::count(stages::with_programs(context, &mut cargo)?, Tally::of_libtest, tally)?;
     attack::on(context, "docker", |program| {
         program.env("DOCKER_HOST", engine.host()).env("SANDBOX_IMAGE", image::TEST);

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     cluster::{self, Cluster, image::Image},
-    docker::{self, Engine, image},
+    docker::{self, Engine, Wires, image},
     workspace::Workspace,
 };
 
@@ -39,7 +39,7 @@ impl Backend {
         if let Some(obstacle) = docker::obstacle(false)? {
             bail!("PROVISIONER=docker needs an engine: {obstacle}; or name one with DOCKER_HOST and SANDBOX_IMAGE");
         }
-        let engine = Engine::start(workspace)?;
+        let engine = Engine::start(workspace, Wires::Machine)?;
         image::load_demo(&engine, scratch).context("cannot make the image of the demonstration")?;
         println!("{} has {}", engine.host(), image::DEMO);
         Ok(Self::Docker(engine))
