@@ -185,7 +185,9 @@ impl Sessions for Sandboxes {
         spec: SandboxSpec,
         services: Vec<ServiceBinding>,
     ) -> Result<Arc<dyn Session>, SessionError> {
-        Ok(Creation::start(self, id, spec, services).finish().await?.0)
+        let maker = self.clone();
+        let making = async move { maker.provision(id, spec, services).await };
+        Ok(Creation::start(self, id, making).finish().await?.0)
     }
 
     async fn destroy(&self, id: SandboxId) -> Result<(), SessionError> {
@@ -213,11 +215,16 @@ impl Machines for Sandboxes {
     /// Dropping the future removes the sandbox again, in a task of its own.
     async fn make(&self, id: SandboxId, spec: SandboxSpec) -> Result<Made, SessionError> {
         let has_image = spec.image.is_some() || self.capabilities().tier != IsolationTier::T1;
-        let (machine, workspace) = Creation::start(self, id, spec, Vec::new()).finish().await?;
-        if has_image {
-            let machine = Arc::clone(&machine);
-            tokio::spawn(async move { start::program(&*machine).await });
-        }
+        let maker = self.clone();
+        let making = async move {
+            let made = maker.provision(id, spec, Vec::new()).await?;
+            if has_image {
+                // Awaited, because whoever made it may end at once, as a command line does.
+                start::program(&*made.0).await;
+            }
+            Ok(made)
+        };
+        let (machine, workspace) = Creation::start(self, id, making).finish().await?;
         Ok(Made { machine, workspace })
     }
 
@@ -295,10 +302,12 @@ struct Creation {
 
 impl Creation {
     /// Begins in a task of its own: a driver is never stopped between two of its steps.
-    fn start(sandboxes: &Sandboxes, id: SandboxId, spec: SandboxSpec, services: Vec<ServiceBinding>) -> Self {
-        let maker = sandboxes.clone();
-        let making = tokio::spawn(async move { maker.provision(id, spec, services).await });
-        Self { sandboxes: sandboxes.clone(), id, making: Some(making) }
+    fn start(
+        sandboxes: &Sandboxes,
+        id: SandboxId,
+        making: impl Future<Output = Result<Provisioned, SessionError>> + Send + 'static,
+    ) -> Self {
+        Self { sandboxes: sandboxes.clone(), id, making: Some(tokio::spawn(making)) }
     }
 
     async fn finish(&mut self) -> Result<Provisioned, SessionError> {

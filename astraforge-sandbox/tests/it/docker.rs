@@ -34,6 +34,7 @@ mod images;
 mod limits;
 mod owners;
 mod plain;
+mod screen;
 
 /// Names the socket of the engine to test with.
 const SOCKET: &str = "ASTRAFORGE_TEST_DOCKER";

@@ -89,10 +89,10 @@ async fn a_durable_sandbox_starts_what_its_image_has_to_have_running() {
     let sandboxes = Sandboxes::new(Arc::new(Tidy::new(config).await));
     let id = SandboxId::random();
     let made = sandboxes.make(id, SandboxSpec::default()).await.unwrap();
+    let processes = made.machine.processes().await.unwrap();
+    assert_eq!(processes.len(), 1, "it is started before anybody has the machine, who may be gone soon");
     let wait = "until [ -s /tmp/started ]; do sleep 0.05; done; cat /tmp/started";
     assert_eq!(text(&run(&*made.machine, Command::shell(wait)).await), "1000");
-    let processes = made.machine.processes().await.unwrap();
-    assert_eq!(processes.len(), 1);
     sandboxes.destroy(id).await.unwrap();
     engine().remove_image(&image, None::<RemoveImageOptions>, None).await.unwrap();
 }
