@@ -175,7 +175,7 @@ impl Engine {
     /// The machine of a ready sandbox, to be looked at: what it may reach stays as it is. Only where this process is not
     /// connected to it yet it waits for the turn, so that what its row says by then is what it may reach.
     pub(super) async fn look_at(&self, sandbox: &Sandbox) -> Result<Arc<dyn Machine>, ForgeError> {
-        let driver = self.driver(&sandbox.mode)?;
+        let driver = self.driver_of(sandbox)?;
         if let Some(machine) = driver.known(sandbox.id) {
             return Ok(machine);
         }
