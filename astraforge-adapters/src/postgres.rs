@@ -7,6 +7,7 @@ pub(crate) use self::error::trouble;
 pub use self::{
     error::PostgresTrouble,
     open::{OpenError, PostgresConfig},
+    wakeups::PostgresWakeups,
 };
 use crate::{
     secret_box::SecretKey,
@@ -16,6 +17,7 @@ use crate::{
 mod error;
 mod open;
 mod text;
+mod wakeups;
 
 /// A store in a PostgreSQL database, version 14 or newer.
 ///

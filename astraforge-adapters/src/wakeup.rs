@@ -1,4 +1,4 @@
-//! Wake-ups inside one process.
+//! Wake-ups inside one process, and what those across processes share.
 
 use std::{
     collections::HashMap,
@@ -10,6 +10,16 @@ use std::{
 use astraforge_core::ports::wakeup::{Topic, Wakeups};
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use tokio::sync::watch;
+
+#[cfg(feature = "postgres")]
+pub(crate) mod across;
+#[cfg(feature = "postgres")]
+mod hint;
+#[cfg(feature = "postgres")]
+mod outbox;
+
+#[cfg(feature = "postgres")]
+pub use self::across::BusTrouble;
 
 /// Wakes the readers of this process. Clones share the readers.
 ///
@@ -33,6 +43,14 @@ pub struct InProcessWakeups {
 }
 
 impl InProcessWakeups {
+    /// Wakes every reader of every topic: whoever carries hints may have lost some.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn wake_all(&self) {
+        for sender in self.topics().values() {
+            sender.send_replace(());
+        }
+    }
+
     fn topics(&self) -> MutexGuard<'_, HashMap<Topic, watch::Sender<()>>> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }

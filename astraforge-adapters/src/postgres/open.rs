@@ -77,7 +77,7 @@ impl PostgresConfig {
     }
 
     /// What the server stops by itself holds for each connection.
-    fn for_statements(&self) -> PgConnectOptions {
+    pub(super) fn for_statements(&self) -> PgConnectOptions {
         self.options.clone().application_name("astraforge").options(TIMEOUTS).disable_statement_logging()
     }
 

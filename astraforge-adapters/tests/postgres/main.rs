@@ -7,6 +7,7 @@
 mod opening;
 mod schema;
 mod sharing;
+mod wakeups;
 
 use astraforge_adapters::{
     postgres::{PostgresConfig, PostgresStore},

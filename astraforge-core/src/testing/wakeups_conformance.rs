@@ -2,6 +2,11 @@
 
 #![expect(missing_docs, reason = "the name of a rule says what it is")]
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 
 use crate::{
@@ -100,6 +105,41 @@ pub fn a_dropped_wait_loses_no_hint(wakeups: &impl Wakeups) {
     assert!(!is_woken(&mut jobs), "this wait was begun and dropped");
     wakeups.wake(Topic::Jobs);
     assert!(is_woken(&mut jobs));
+}
+
+/// Wake-ups of two processes as one, so that the rules can be asked of both together: what is told to the one is waited
+/// for at the other.
+#[derive(Debug)]
+pub struct TwoProcesses<W> {
+    /// Is told.
+    pub teller: W,
+    /// Is watched.
+    pub reader: W,
+}
+
+impl<W: Wakeups> Wakeups for TwoProcesses<W> {
+    /// Wakes, and returns when the hint has arrived.
+    ///
+    /// # Panics
+    /// When it does not arrive within 20 s.
+    fn wake(&self, topic: Topic) {
+        self.teller.wake(topic);
+        // What is told later arrives later, unless it travels together: then the first mark does, and the second does not.
+        for _ in 0..2 {
+            let mark = Topic::Log(RequestId::random());
+            let mut watcher = self.reader.watch(mark);
+            self.teller.wake(mark);
+            let began = Instant::now();
+            while !is_woken(&mut watcher) {
+                assert!(began.elapsed() < Duration::from_secs(20), "a hint did not arrive");
+                thread::sleep(Duration::from_micros(100));
+            }
+        }
+    }
+
+    fn watch(&self, topic: Topic) -> BoxStream<'static, ()> {
+        self.reader.watch(topic)
+    }
 }
 
 fn is_woken(watcher: &mut BoxStream<'static, ()>) -> bool {
