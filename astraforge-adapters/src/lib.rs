@@ -6,7 +6,8 @@
 //! | `GitBroker`, `VcsProvider` | [`git`], [`local`] |
 //! | `ModelUpstream`, `Reviewer` | [`models`] |
 //! | `PolicyEngine` | [`rego`] |
-//! | `ArtifactStore`, `Wakeups`, `Clock` | [`artifacts`] or `s3`, [`wakeup`], [`clock`] |
+//! | `Wakeups` | [`wakeup`], `postgres` or `redis` |
+//! | `ArtifactStore`, `Clock` | [`artifacts`] or `s3`, [`clock`] |
 //!
 //! ```
 //! use astraforge_adapters::{secret_box::SecretKey, sqlite::SqliteStore};
@@ -31,6 +32,8 @@ pub mod local;
 pub mod models;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "rego")]
 pub mod rego;
 #[cfg(feature = "s3")]

@@ -11,14 +11,14 @@ use astraforge_core::ports::wakeup::{Topic, Wakeups};
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use tokio::sync::watch;
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod across;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod hint;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod outbox;
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 pub use self::across::BusTrouble;
 
 /// Wakes the readers of this process. Clones share the readers.
@@ -44,7 +44,7 @@ pub struct InProcessWakeups {
 
 impl InProcessWakeups {
     /// Wakes every reader of every topic: whoever carries hints may have lost some.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn wake_all(&self) {
         for sender in self.topics().values() {
             sender.send_replace(());

@@ -6,9 +6,9 @@ mod engine;
 mod features;
 mod kubernetes;
 mod package;
-mod postgres;
 mod report;
 mod rootless;
+mod services;
 mod stages;
 mod tally;
 

@@ -46,7 +46,7 @@ enum Task {
     Cluster(cluster::ClusterArguments),
     /// Start a Docker engine for tests, until Ctrl-C or as long as a command runs.
     Engine(docker::EngineArguments),
-    /// Start what an installation stands on, PostgreSQL so far, until Ctrl-C or as long as a command runs.
+    /// Start what an installation stands on, PostgreSQL and Redis, until Ctrl-C or as long as a command runs.
     Services(services::ServicesArguments),
     /// Kill servers, commands and sandboxes at random points, and look what is lost or left.
     Chaos(chaos::ChaosArguments),

@@ -3,16 +3,17 @@
 //! They come from the system's packages, listen on 127.0.0.1 on free ports, keep their files below a temporary folder,
 //! and end when this process does, even when it is killed.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::bail;
 use clap::Args;
 
 use crate::{demo::Interruption, process};
 
-pub(crate) mod postgres;
+mod postgres;
+mod redis;
 
-pub(crate) use self::postgres::Postgres;
+use self::{postgres::Postgres, redis::Redis};
 
 /// What is to be done with the services.
 #[derive(Debug, Args)]
@@ -24,15 +25,49 @@ pub(crate) struct ServicesArguments {
 
 /// Starts the services for a command, or for a person.
 pub(crate) fn run(arguments: &ServicesArguments) -> anyhow::Result<ExitCode> {
-    if let Some(obstacle) = postgres::obstacle(true)? {
+    if let Some(obstacle) = obstacle(true)? {
         bail!("no services can be started here: {obstacle}");
     }
     let interruption = Interruption::listen()?;
-    let postgres = Postgres::start()?;
-    let url = postgres.url();
-    println!("export DATABASE_URL={url} {}={url}", postgres::VARIABLE);
+    let services = Services::start()?;
+    let variables = services.for_tests().into_iter().chain(services.for_programs());
+    let words: Vec<String> = variables.clone().map(|(name, value)| format!("{name}={value}")).collect();
+    println!("export {}", words.join(" "));
     let status = interruption.run_or_wait(&arguments.command, |command| {
-        command.env("DATABASE_URL", &url).env(postgres::VARIABLE, &url);
+        command.envs(variables);
     })?;
     Ok(process::exit_code(status))
+}
+
+/// Why this machine can't run the services, unless it can. With `install` they are installed, aloud.
+pub(crate) fn obstacle(install: bool) -> anyhow::Result<Option<String>> {
+    Ok(postgres::obstacle(install)?.or(redis::obstacle(install)?))
+}
+
+/// All of them; they run as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Services {
+    postgres: Postgres,
+    redis: Redis,
+}
+
+impl Services {
+    /// Starts them and waits until they answer.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        Ok(Self { postgres: Postgres::start()?, redis: Redis::start()? })
+    }
+
+    /// Tells tests where they are.
+    pub(crate) fn tell(&self, command: &mut Command) {
+        command.envs(self.for_tests());
+    }
+
+    fn for_tests(&self) -> [(&'static str, String); 2] {
+        [(postgres::VARIABLE, self.postgres.url()), (redis::VARIABLE, self.redis.url())]
+    }
+
+    /// The variables that `astraforge` itself reads.
+    fn for_programs(&self) -> [(&'static str, String); 2] {
+        [("DATABASE_URL", self.postgres.url()), ("REDIS_URL", self.redis.url())]
+    }
 }

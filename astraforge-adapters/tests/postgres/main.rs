@@ -1,6 +1,6 @@
 //! The PostgreSQL store keeps the rules of every store, and those of a server that many share.
 //!
-//! `cargo xtask test --only postgres` starts a server for these.
+//! `cargo xtask test --only services` starts a server for these.
 
 #![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::tally::Tally;
-use super::{Context, Verdict, attack, embed, engine, features, kubernetes, package, postgres, rootless};
+use super::{Context, Verdict, attack, embed, engine, features, kubernetes, package, rootless, services};
 use crate::workspace::Workspace;
 use crate::{chaos, codex, fuzz, guest, process, tidy, tools};
 
@@ -48,7 +48,12 @@ pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
     if embed::is_there(workspace) {
         stages.push(stage("embed", "crates outside the workspace embed the libraries", &["guest"], embed::check));
     }
-    stages.push(stage("postgres", "the store on a PostgreSQL server of our own", &["tests"], postgres::check));
+    stages.push(stage(
+        "services",
+        "what stands on PostgreSQL and Redis servers of our own",
+        &["tests"],
+        services::check,
+    ));
     stages.push(stage("docker", "the same sandboxes on a Docker engine of our own", &["guest"], engine::check));
     // The first time on a machine its programs are built from source, which takes some minutes.
     stages.push(stage("k8s", "the same sandboxes on a Kubernetes of our own", &["guest"], kubernetes::check));

@@ -1,0 +1,25 @@
+//! Hints and run logs in Redis, on servers that are restarted, flushed and absent.
+//!
+//! `cargo xtask test --only services` starts a server for these; a test that harms its server has one of its own.
+
+#![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
+
+mod server;
+mod wakeups;
+
+use std::time::Duration;
+
+use astraforge_adapters::redis::RedisConfig;
+use uuid::Uuid;
+
+/// Names a server, which may be shared as long as each test has a prefix of its own.
+const VARIABLE: &str = "ASTRAFORGE_TEST_REDIS";
+
+/// How long something may take that happens by itself.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The shared server, with a prefix that nobody else has.
+fn shared() -> RedisConfig {
+    let url = std::env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE} has to name a Redis server"));
+    RedisConfig::new(&url).unwrap().with_prefix(format!("test-{}", Uuid::new_v4().simple()))
+}

@@ -1,0 +1,92 @@
+//! A Redis server of our own.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{process, tools};
+
+/// Tells tests where the server answers.
+pub(crate) const VARIABLE: &str = "ASTRAFORGE_TEST_REDIS";
+
+/// How long the server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that runs as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    child: Child,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+/// Why this machine can't run a server, unless it can. With `install` it is installed, aloud.
+pub(crate) fn obstacle(install: bool) -> anyhow::Result<Option<String>> {
+    let is_there = || process::is_installed("redis-server");
+    if !is_there() && install && rustix::process::geteuid().is_root() && process::is_installed("apt-get") {
+        tools::install_packages(&["redis-server"])?;
+    }
+    Ok(if is_there() { None } else { Some("no Redis server is installed: `apt-get install redis-server`".into()) })
+}
+
+impl Redis {
+    /// Starts a server that keeps nothing on disk, and waits until it answers.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("astraforge-redis-").tempdir()?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let log = File::create(folder.path().join("log"))?;
+        // It ends with this process, even when that is killed.
+        let mut server = Command::new("setpriv");
+        server.args(["--pdeathsig", "KILL", "redis-server", "--port", &port.to_string(), "--bind", "127.0.0.1"]);
+        server.args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"]).arg(folder.path());
+        let child = server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        let mut redis = Self { child: child.context("cannot start setpriv")?, folder, port };
+        redis.wait_until_it_answers()?;
+        println!("a Redis server of our own answers at {}", redis.url());
+        Ok(redis)
+    }
+
+    /// Its address.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while !self.answers() {
+            if self.child.try_wait()?.is_some() || began.elapsed() > PATIENCE {
+                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                bail!("the Redis server did not start:\n{log}");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn answers(&self) -> bool {
+        let ping = || -> std::io::Result<bool> {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"PING\r\n")?;
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer)?;
+            Ok(answer == *b"+PONG")
+        };
+        ping().unwrap_or(false)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // Its data goes with it.
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
