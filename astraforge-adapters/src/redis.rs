@@ -5,8 +5,10 @@ use std::{fmt, time::Duration};
 use ::redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 use astraforge_core::{BoxError, id::RequestId};
 
-pub use self::wakeups::RedisWakeups;
+pub use self::{bus::RedisBus, wakeups::RedisWakeups};
 
+mod bus;
+mod streams;
 mod wakeups;
 
 /// How long the server may take to answer a command that does not wait. Without it half a second would do, which a busy

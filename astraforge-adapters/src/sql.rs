@@ -10,7 +10,7 @@ use astraforge_core::{
     id::{ApiKeyId, ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
     job::{Claim, Job},
     merge_request::MergeRequest,
-    ports::store::{Changes, Store, StoreError},
+    ports::store::{Changes, LogEnd, Store, StoreError},
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
@@ -187,6 +187,16 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn events_of_run(&self, run: RunId) -> Result<Vec<RunEvent>, StoreError> {
         let mut connection = self.reader("read the events of a run").await?;
         log::of_run::<D>(&mut connection, run).await.map_err(failed("read the events of a run"))
+    }
+
+    async fn last_event(&self, request: RequestId) -> Result<u64, StoreError> {
+        let mut connection = self.reader("read the end of a log").await?;
+        log::last_seq::<D>(&mut connection, request).await.map_err(failed("read the end of a log"))
+    }
+
+    async fn recent_logs(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<LogEnd>, StoreError> {
+        let mut connection = self.reader("list logs").await?;
+        log::recent::<D>(&mut connection, since, limit).await.map_err(failed("list logs"))
     }
 
     async fn claim_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {

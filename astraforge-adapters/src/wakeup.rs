@@ -16,7 +16,7 @@ pub(crate) mod across;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod hint;
 #[cfg(any(feature = "postgres", feature = "redis"))]
-mod outbox;
+pub(crate) mod outbox;
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub use self::across::BusTrouble;

@@ -3,7 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use self::envelope::{Envelope, NewerEvent};
 use crate::id::{RequestId, RunId};
+
+mod envelope;
 
 /// One event of a request's run log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use astraforge_core::{
     event::{NewEvent, RunEvent},
     id::{RequestId, RunId},
+    ports::store::LogEnd,
 };
+use chrono::{DateTime, Utc};
 
 use super::{
     Dialect,
@@ -65,6 +67,18 @@ pub(super) async fn after<D: Dialect>(
 pub(super) async fn of_run<D: Dialect>(connection: &mut D::Connection, run: RunId) -> SqlResult<Vec<RunEvent>> {
     let statement = "SELECT * FROM events WHERE run = $1 ORDER BY seq";
     connection.rows(statement, values![run.to_string()]).await?.iter().map(from_row).collect()
+}
+
+pub(super) async fn recent<D: Dialect>(
+    connection: &mut D::Connection,
+    since: DateTime<Utc>,
+    limit: u32,
+) -> SqlResult<Vec<LogEnd>> {
+    let statement = "SELECT id, (SELECT coalesce(max(seq), 0) FROM events WHERE request = requests.id) AS last \
+                     FROM requests WHERE updated_at >= $1 OR id IN (SELECT request FROM jobs WHERE state = 'running') \
+                     ORDER BY updated_at DESC, position DESC LIMIT $2";
+    let rows = connection.rows(statement, [micros(since).into(), limit.into()]).await?;
+    rows.iter().map(|row| Ok(LogEnd { request: row.parsed("id")?, last: row.number("last")? })).collect()
 }
 
 fn from_row(row: &impl Cells) -> SqlResult<RunEvent> {

@@ -43,12 +43,19 @@ pub(crate) trait Voice: Send {
     async fn say(&mut self, text: String) -> Result<(), BoxError>;
 }
 
-/// Why hints do not reach this process, or not from it. Nothing is lost by that: readers look by themselves.
+/// Why hints do not reach this process, or not from it, or run logs are not published. Nothing is lost by that: readers
+/// look by themselves, and what is not published yet is published later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{carrier} carries no hints, so readers see what is new up to a second late: {reason}")]
+#[error("{carrier} carries nothing at the moment, so what is new is seen later: {reason}")]
 pub struct BusTrouble {
     carrier: String,
     reason: String,
+}
+
+impl BusTrouble {
+    pub(crate) fn new(carrier: String, reason: String) -> Self {
+        Self { carrier, reason }
+    }
 }
 
 /// How often each process says that it is there, which it hears itself.
@@ -115,7 +122,7 @@ impl Across {
             Standing::Heard(at) => format!("our own hints were not heard for {} s", at.elapsed().as_secs()),
             Standing::Silent(reason) => reason.clone(),
         };
-        Err(BusTrouble { carrier: self.shared.carrier.name(), reason })
+        Err(BusTrouble::new(self.shared.carrier.name(), reason))
     }
 }
 

@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
 
+mod outside;
 mod server;
+mod streams;
 mod wakeups;
 
 use std::time::Duration;

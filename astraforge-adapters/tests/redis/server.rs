@@ -48,6 +48,49 @@ impl Server {
         }
     }
 
+    /// Removes all that it holds.
+    pub(crate) fn flush(&self) {
+        assert_eq!(self.command(&["FLUSHALL"]).trim(), "OK");
+    }
+
+    /// The sequence numbers in a stream.
+    pub(crate) fn ids(&self, stream: &str) -> Vec<u64> {
+        let ids = self.entries(stream).into_iter().map(|(id, _)| id);
+        ids.filter_map(|id| id.strip_suffix("-0")?.parse().ok()).collect()
+    }
+
+    /// The texts in a stream.
+    pub(crate) fn data(&self, stream: &str) -> Vec<String> {
+        self.entries(stream).into_iter().map(|(_, data)| data).collect()
+    }
+
+    /// After how many seconds something is removed; -1 for never.
+    pub(crate) fn ttl(&self, name: &str) -> i64 {
+        self.command(&["TTL", name]).trim().parse().unwrap()
+    }
+
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        assert_eq!(self.command(&["SET", name, value]).trim(), "OK");
+    }
+
+    pub(crate) fn add(&self, stream: &str, id: &str, data: &str) {
+        assert_eq!(self.command(&["XADD", stream, id, "data", data]).trim(), id);
+    }
+
+    /// Ids and texts of a stream: `redis-cli` prints an entry as a line each for id, field and value.
+    fn entries(&self, stream: &str) -> Vec<(String, String)> {
+        let text = self.command(&["XRANGE", stream, "-", "+"]);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        lines.chunks(3).map(|entry| (entry[0].to_owned(), entry[2].to_owned())).collect()
+    }
+
+    /// Runs a command through the server's own client.
+    fn command(&self, words: &[&str]) -> String {
+        let mut client = Command::new("redis-cli");
+        let output = client.args(["-p", &self.port.to_string()]).args(words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Kills it, with all that it held.
     pub(crate) fn stop(&mut self) {
         let mut child = self.child.take().unwrap();

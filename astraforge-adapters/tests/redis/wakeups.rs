@@ -83,7 +83,7 @@ async fn a_server_that_comes_later_is_used_when_it_comes() {
         tokio::time::sleep(Duration::from_millis(5)).await;
         trouble = wakeups.check().unwrap_err().to_string();
     }
-    assert!(trouble.contains(&format!("Redis at 127.0.0.1:{}/0 carries no hints", server.port())), "{trouble}");
+    assert!(trouble.contains(&format!("Redis at 127.0.0.1:{}/0 carries nothing", server.port())), "{trouble}");
     server.start();
     timeout(PATIENCE, is_up(&wakeups)).await.unwrap();
 }

@@ -74,6 +74,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn events(&self, request: RequestId, after: u64, limit: u32) -> Result<Vec<RunEvent>, StoreError>;
     /// Reads all events of one run, in order.
     async fn events_of_run(&self, run: RunId) -> Result<Vec<RunEvent>, StoreError>;
+    /// Tells the sequence number of the last event of a log; 0 when there is none.
+    async fn last_event(&self, request: RequestId) -> Result<u64, StoreError>;
+    /// Lists the ends of the logs of those requests that changed since then or have a job at work: at most `limit`, those
+    /// that changed last first.
+    async fn recent_logs(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<LogEnd>, StoreError>;
 
     /// Takes the oldest waiting job whose request has no running one, and marks it running on a lease until `until`.
     async fn claim_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError>;
@@ -158,6 +163,15 @@ pub enum Expected {
     Absent,
     /// The request at this version.
     Version(u64),
+}
+
+/// Where a log ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The request whose log it is.
+    pub request: RequestId,
+    /// The sequence number of its last event; 0 when there is none.
+    pub last: u64,
 }
 
 /// How a job ended.

@@ -18,7 +18,7 @@ use crate::{
     id::{ApiKeyId, ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
     job::{Claim, Job},
     merge_request::MergeRequest,
-    ports::store::{Changes, Store, StoreError},
+    ports::store::{Changes, LogEnd, Store, StoreError},
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
@@ -188,6 +188,18 @@ impl Store for MemoryStore {
     async fn events_of_run(&self, run: RunId) -> Result<Vec<RunEvent>, StoreError> {
         let tables = self.tables();
         Ok(tables.logs.values().flatten().filter(|event| event.run_id == Some(run)).cloned().collect())
+    }
+
+    async fn last_event(&self, request: RequestId) -> Result<u64, StoreError> {
+        Ok(self.tables().last_event(request))
+    }
+
+    async fn recent_logs(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<LogEnd>, StoreError> {
+        let tables = self.tables();
+        let at_work: Vec<RequestId> = tables.running_jobs().iter().map(|job| job.request).collect();
+        let recent = collect(&tables.requests, |r| r.updated_at >= since || at_work.contains(&r.id));
+        let recent = newest_first(recent, |r| r.updated_at).into_iter().take(limit as usize);
+        Ok(recent.map(|r| LogEnd { request: r.id, last: tables.last_event(r.id) }).collect())
     }
 
     async fn claim_job(&self, _now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {

@@ -86,6 +86,8 @@ macro_rules! store_conformance {
                 reading_resumes_after_a_number_and_stops_at_the_limit
                 reading_after_the_end_finds_nothing
                 the_events_of_a_run_are_read_in_order
+                the_end_of_a_log_is_told
+                recent_logs_are_those_that_changed_or_are_at_work
                 a_batch_with_one_bad_event_writes_none
                 a_large_batch_is_written
                 appending_nothing_changes_nothing;

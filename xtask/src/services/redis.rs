@@ -27,13 +27,15 @@ pub(crate) struct Redis {
     port: u16,
 }
 
-/// Why this machine can't run a server, unless it can. With `install` it is installed, aloud.
+/// Why this machine can't run a server and its tests, unless it can. With `install` what lacks is installed, aloud.
 pub(crate) fn obstacle(install: bool) -> anyhow::Result<Option<String>> {
-    let is_there = || process::is_installed("redis-server");
+    // A subscriber of the tests is a program in Python, so that none of our code is in it.
+    let is_there = || process::is_installed("redis-server") && process::is_installed("python3");
     if !is_there() && install && rustix::process::geteuid().is_root() && process::is_installed("apt-get") {
-        tools::install_packages(&["redis-server"])?;
+        tools::install_packages(&["redis-server", "python3-minimal"])?;
     }
-    Ok(if is_there() { None } else { Some("no Redis server is installed: `apt-get install redis-server`".into()) })
+    let missing = "no Redis server with Python is installed: `apt-get install redis-server python3-minimal`";
+    Ok(if is_there() { None } else { Some(missing.into()) })
 }
 
 impl Redis {

@@ -186,6 +186,10 @@ impl Tables {
         held.map(|q| q.lease_until = until).is_some()
     }
 
+    pub(super) fn last_event(&self, request: RequestId) -> u64 {
+        self.logs.get(&request).map_or(0, |log| log.len() as u64)
+    }
+
     pub(super) fn running_jobs(&self) -> Vec<Job> {
         self.jobs_in(JobState::Running)
     }

@@ -6,8 +6,9 @@ use super::{commit, replaced, submit};
 use crate::{
     event::{EventKind, NewEvent},
     id::{RequestId, RunId},
-    ports::store::{Changes, Store},
-    testing::samples,
+    ports::store::{Changes, EndedJob, LogEnd, Store},
+    request::Request,
+    testing::samples::{self, at},
 };
 
 pub async fn events_are_counted_from_one_without_a_gap(store: &impl Store) {
@@ -82,6 +83,38 @@ pub async fn the_events_of_a_run_are_read_in_order(store: &impl Store) {
         [(1, Some(one)), (4, Some(one))]
     );
     assert_eq!(store.events_of_run(two).await.unwrap().len(), 1);
+}
+
+pub async fn the_end_of_a_log_is_told(store: &impl Store) {
+    let (request, empty) = (submit(store).await, submit(store).await);
+    store.append(lines(request.id, 0..12)).await.unwrap();
+    assert_eq!(store.last_event(request.id).await.unwrap(), 12);
+    assert_eq!(store.last_event(empty.id).await.unwrap(), 0);
+    assert_eq!(store.last_event(RequestId::random()).await.unwrap(), 0);
+}
+
+pub async fn recent_logs_are_those_that_changed_or_are_at_work(store: &impl Store) {
+    let mut requests = Vec::new();
+    for seconds in [10, 30, 20, 5] {
+        let request = Request { updated_at: at(seconds), ..samples::request() };
+        commit(store, samples::submitted(&request)).await;
+        store.append(lines(request.id, 0..seconds as usize)).await.unwrap();
+        requests.push(request);
+    }
+    let end = |n: usize, last| LogEnd { request: requests[n].id, last };
+    let recent = |since, limit| store.recent_logs(at(since), limit);
+    assert_eq!(recent(20, 9).await.unwrap(), [end(1, 30), end(2, 20)]);
+    assert_eq!(recent(0, 3).await.unwrap(), [end(1, 30), end(2, 20), end(0, 10)]);
+    assert_eq!(recent(31, 9).await.unwrap(), []);
+    // Its worker tells of it, though the request itself stays as it is.
+    let job = samples::execute(&samples::run(&requests[3]));
+    commit(store, Changes { new_jobs: vec![job.clone()], ..Changes::default() }).await;
+    assert_eq!(recent(31, 9).await.unwrap(), []);
+    store.claim_job(at(40), at(100)).await.unwrap().unwrap();
+    assert_eq!(recent(31, 9).await.unwrap(), [end(3, 5)]);
+    let ended_jobs = vec![EndedJob { id: job.id, error: None }];
+    commit(store, Changes { ended_jobs, ..Changes::default() }).await;
+    assert_eq!(recent(31, 9).await.unwrap(), []);
 }
 
 pub async fn a_batch_with_one_bad_event_writes_none(store: &impl Store) {

@@ -1,0 +1,235 @@
+//! Run logs as streams: complete, in order, bounded, and no burden to those who write.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use astraforge_adapters::{
+    clock::SystemClock,
+    redis::{RedisBus, RedisConfig},
+    secret_box::SecretKey,
+    sqlite::SqliteStore,
+};
+use astraforge_core::{
+    event::{Envelope, EventKind, RunEvent},
+    id::RequestId,
+    journal::Journal,
+    ports::{clock::Clock as _, store::Store},
+    redact::Redactor,
+    request::Request,
+    testing::samples,
+};
+use futures::{StreamExt as _, future::join_all};
+
+use crate::{PATIENCE, server::Server};
+
+/// A database, and a Redis server that may be there or not.
+pub(crate) struct World {
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) config: RedisConfig,
+    _folder: tempfile::TempDir,
+}
+
+/// What one process has.
+pub(crate) struct Process {
+    pub(crate) bus: Arc<RedisBus>,
+    journal: Journal,
+}
+
+/// A request of now, as those that are published by themselves are recent.
+pub(crate) async fn submitted(store: &SqliteStore) -> RequestId {
+    let request = Request { updated_at: SystemClock.now(), ..samples::request() };
+    store.commit(samples::submitted(&request)).await.unwrap();
+    request.id
+}
+
+impl World {
+    pub(crate) async fn new(config: RedisConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("a.db"), SecretKey::random().unwrap()).await.unwrap();
+        Self { store: Arc::new(store), config, _folder: folder }
+    }
+
+    pub(crate) fn process(&self) -> Process {
+        let bus = Arc::new(RedisBus::start(&self.config, self.store.clone()));
+        let journal = Journal::new(self.store.clone(), bus.clone(), Arc::new(SystemClock), Redactor::default());
+        Process { bus, journal }
+    }
+
+    /// Waits until the stream ends with the last row.
+    pub(crate) async fn is_published(&self, request: RequestId, server: &Server) {
+        let last = self.store.last_event(request).await.unwrap();
+        until(async || server.ids(&self.config.stream(request)).last() == Some(&last)).await;
+    }
+}
+
+impl Process {
+    pub(crate) async fn write(&self, request: RequestId, n: usize, line: &str) {
+        let event = || self.journal.event(request, None, EventKind::log(line));
+        self.journal.append((0..n).map(|_| event()).collect()).await.unwrap();
+    }
+}
+
+/// Waits until something is so that happens by itself.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < PATIENCE, "it does not happen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_in_the_stream_a_moment_after_it_is_written() {
+    let server = Server::started();
+    let world = World::new(server.config()).await;
+    let process = world.process();
+    until(async || process.bus.check().is_ok()).await;
+    let request = submitted(&world.store).await;
+    let began = Instant::now();
+    process.write(request, 3, "hello").await;
+    world.is_published(request, &server).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let rows = world.store.events(request, 0, 9).await.unwrap();
+    let expected: Vec<String> =
+        rows.into_iter().map(|row| serde_json::to_string(&Envelope::from(row)).unwrap()).collect();
+    assert_eq!(server.data(&world.config.stream(request)), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_publishers_double_and_disorder_nothing() {
+    let server = Server::started();
+    let world = World::new(server.config().with_max_length(100_000)).await;
+    let processes: Vec<Process> = (0..4).map(|_| world.process()).collect();
+    let requests = [submitted(&world.store).await, submitted(&world.store).await];
+    join_all(processes.iter().map(async |process| {
+        for n in 0..100 {
+            process.write(requests[n % 2], 1 + n % 3, "line").await;
+        }
+    }))
+    .await;
+    for request in requests {
+        world.is_published(request, &server).await;
+        let ids = server.ids(&world.config.stream(request));
+        assert!(ids.iter().copied().eq(1..=ids.len() as u64), "{ids:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_wrote_is_published_by_the_others() {
+    let server = Server::started();
+    let world = World::new(server.config()).await;
+    let other = world.process();
+    until(async || other.bus.check().is_ok()).await;
+    // It was killed before anybody heard of its rows.
+    let request = submitted(&world.store).await;
+    world.store.append(vec![samples::log(request, "last words")]).await.unwrap();
+    world.is_published(request, &server).await;
+}
+
+#[tokio::test]
+async fn a_process_that_ends_publishes_what_it_wrote_last() {
+    let server = Server::started();
+    let world = World::new(server.config()).await;
+    let process = world.process();
+    until(async || process.bus.check().is_ok()).await;
+    for _ in 0..5 {
+        let request = submitted(&world.store).await;
+        let process = world.process();
+        process.write(request, 300, "line").await;
+        process.bus.close().await;
+        assert_eq!(server.ids(&world.config.stream(request)).len(), 300);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_removed_is_written_again_as_far_back_as_it_is_long() {
+    let server = Server::started();
+    let world = World::new(server.config().with_max_length(200)).await;
+    let process = world.process();
+    let request = submitted(&world.store).await;
+    process.write(request, 1000, "line").await;
+    world.is_published(request, &server).await;
+    server.flush();
+    // Nobody writes: what was lost is found by itself.
+    world.is_published(request, &server).await;
+    let ids = server.ids(&world.config.stream(request));
+    assert!(ids.iter().copied().eq(801..=1000), "{ids:?}");
+    // And at once when somebody does.
+    server.flush();
+    process.write(request, 1, "line").await;
+    let began = Instant::now();
+    world.is_published(request, &server).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(server.ids(&world.config.stream(request)).first(), Some(&802));
+}
+
+#[tokio::test]
+async fn a_stream_is_bounded_in_length_and_time() {
+    let server = Server::started();
+    for (retention, expected) in [(Some(Duration::from_secs(60)), 50..=60), (None, -1..=-1)] {
+        let config =
+            server.config().with_prefix(format!("{retention:?}")).with_max_length(100).with_retention(retention);
+        let world = World::new(config).await;
+        let request = submitted(&world.store).await;
+        let process = world.process();
+        for _ in 0..50 {
+            process.write(request, 20, "line").await;
+        }
+        world.is_published(request, &server).await;
+        let stream = world.config.stream(request);
+        let ids = server.ids(&stream);
+        assert!((100..=250).contains(&ids.len()), "{} entries", ids.len());
+        assert!(ids.iter().copied().eq(1001 - ids.len() as u64..=1000), "the newest are kept");
+        let ttl = server.ttl(&stream);
+        assert!(expected.contains(&ttl), "{ttl}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_holds_up_no_other_log() {
+    let server = Server::started();
+    let world = World::new(server.config()).await;
+    let (taken, free) = (submitted(&world.store).await, submitted(&world.store).await);
+    server.set(&world.config.stream(taken), "somebody else's");
+    let process = world.process();
+    process.write(taken, 1, "line").await;
+    process.write(free, 1, "line").await;
+    world.is_published(free, &server).await;
+    until(async || process.bus.check().is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_tells_another_history_is_begun_anew() {
+    let server = Server::started();
+    let world = World::new(server.config()).await;
+    // An older copy of the database was put back; somebody else wrote with ids of their own.
+    for foreign in ["9-0", "1730000000000-3"] {
+        let request = submitted(&world.store).await;
+        server.add(&world.config.stream(request), foreign, "{}");
+        let process = world.process();
+        process.write(request, 3, "line").await;
+        until(async || server.ids(&world.config.stream(request)) == [1, 2, 3]).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_who_writes_or_follows_waits_for_a_redis_that_is_absent() {
+    let server = Server::new();
+    let world = World::new(server.config()).await;
+    let (writer, reader) = (world.process(), world.process());
+    let request = submitted(&world.store).await;
+    let mut followed = std::pin::pin!(reader.journal.follow(request, 0));
+    let mut slowest = Duration::ZERO;
+    for n in 1..=20 {
+        let began = Instant::now();
+        writer.write(request, 1, "line").await;
+        let event: RunEvent = tokio::time::timeout(PATIENCE, followed.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(event.seq, n);
+        slowest = slowest.max(began.elapsed());
+    }
+    // The reader in the other process looks by itself.
+    assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
+    assert!(writer.bus.check().is_err());
+}
