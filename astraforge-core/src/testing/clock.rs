@@ -76,6 +76,14 @@ impl TestClock {
         }
     }
 
+    /// Tells when the first of those who sleep now is to be woken.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<DateTime<Utc>> {
+        let mut time = self.lock();
+        time.sleepers.retain(|sleeper| !sleeper.wake.is_canceled());
+        time.sleepers.iter().map(|sleeper| sleeper.until).min()
+    }
+
     /// Counts those who sleep now, so that a test can wait until the code under test does.
     #[must_use]
     pub fn sleeping(&self) -> usize {
@@ -163,6 +171,9 @@ mod tests {
         let clock = TestClock::new();
         drop(clock.sleep(MINUTE));
         assert_eq!(clock.sleeping(), 0);
+        assert_eq!(clock.next_wake(), None);
+        let _nap = clock.sleep(2 * MINUTE);
+        assert_eq!(clock.next_wake(), Some(clock.now() + 2 * MINUTE));
     }
 
     #[test]

@@ -5,4 +5,5 @@
 mod corpus;
 mod faults;
 mod leases;
+mod simulation;
 mod spine;

@@ -1,0 +1,177 @@
+//! What must hold at the end of every story, by the rows and by what really happened.
+
+use std::fmt;
+
+use astraforge_core::{
+    event::{EventKind, RunEvent},
+    id::RequestId,
+    ports::store::Store as _,
+    request::{Request, RequestState},
+    run::{Run, RunStatus},
+    testing::samples,
+};
+
+use super::world::World;
+
+/// What must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    ComesToRest,
+    RequestsSettle,
+    RunsEndOnce,
+    RunsBeginOnce,
+    EventsHaveNoGap,
+    NothingAfterTheEnd,
+    OneWriterOfAJob,
+    AgentsStopWithTheirJob,
+    OnlyWhatIsApprovedLeaves,
+    OneMergeRequest,
+    NothingIsForgotten,
+}
+
+/// A rule that was broken, and how.
+#[derive(Debug)]
+pub(super) struct Violation {
+    pub(super) rule: Rule,
+    pub(super) what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.what)
+    }
+}
+
+/// Collects what is broken.
+#[derive(Default)]
+struct Broken(Vec<Violation>);
+
+impl Broken {
+    fn unless(&mut self, holds: bool, rule: Rule, what: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(Violation { rule, what: what() });
+        }
+    }
+}
+
+/// Looks at everything, and returns what is wrong.
+pub(super) async fn judge(world: &World, requests: &[RequestId]) -> Vec<Violation> {
+    let mut broken = Broken::default();
+    for (rule, what) in world.state().book.seen.drain(..) {
+        broken.0.push(Violation { rule, what });
+    }
+    for id in requests {
+        let Some(request) = world.store.request(&samples::tenant(), *id).await.unwrap() else {
+            broken.unless(false, Rule::NothingIsForgotten, || "a request that was accepted is not there".to_owned());
+            continue;
+        };
+        let runs = world.store.runs_of(*id).await.unwrap();
+        let events = world.store.events(*id, 0, u32::MAX).await.unwrap();
+        judge_request(&mut broken, &request, &runs, &events);
+        judge_runs(&mut broken, world, &runs, &events);
+        judge_publication(&mut broken, world, &request, &runs, &events).await;
+    }
+    broken.0
+}
+
+fn judge_request(broken: &mut Broken, request: &Request, runs: &[Run], events: &[RunEvent]) {
+    use RequestState::{Cancelled, Executing, Failed, PatchReady, Received};
+    let state = request.state;
+    broken.unless(!matches!(state, Received | Executing), Rule::RequestsSettle, || format!("a request stays {state}"));
+    // A run that was cancelled before it began changes nothing.
+    let counts = |run: &&Run| run.started_at.is_some() || run.status != RunStatus::Cancelled;
+    let ended = events.iter().rev().filter(|event| event.kind.ends_run()).filter_map(|event| event.run_id);
+    let last = ended.filter_map(|id| runs.iter().find(|run| run.id == id)).find(counts);
+    let fits = match (state, last.map(|run| run.status)) {
+        (Failed, last) => last.is_none_or(|status| status == RunStatus::Failed),
+        (PatchReady, last) => last == Some(RunStatus::Completed),
+        (Cancelled, _) => true,
+        (_, last) => last == Some(RunStatus::Completed),
+    };
+    let told = || format!("a request is {state}, its last run {:?}", last.map(|run| run.status));
+    broken.unless(fits, Rule::RequestsSettle, told);
+}
+
+fn judge_runs(broken: &mut Broken, world: &World, runs: &[Run], events: &[RunEvent]) {
+    let numbers: Vec<u64> = events.iter().map(|event| event.seq).collect();
+    let counted = numbers.iter().copied().eq(1..=events.len() as u64);
+    broken.unless(counted, Rule::EventsHaveNoGap, || format!("the log is numbered {numbers:?}"));
+    for run in runs {
+        let status = run.status;
+        broken.unless(status.is_over(), Rule::RunsEndOnce, || format!("a run stays {status}"));
+        let of_run: Vec<&RunEvent> = events.iter().filter(|event| event.run_id == Some(run.id)).collect();
+        let ends: Vec<&RunEvent> = of_run.iter().copied().filter(|event| event.kind.ends_run()).collect();
+        let fits = matches!(
+            (status, ends.first().map(|end| &end.kind)),
+            (RunStatus::Completed, Some(EventKind::Completed { .. }))
+                | (RunStatus::Failed, Some(EventKind::Error { .. }))
+                | (RunStatus::Cancelled, Some(EventKind::Cancelled { .. }))
+        );
+        broken.unless(fits && ends.len() == 1, Rule::RunsEndOnce, || format!("a run is {status}, its ends {ends:?}"));
+        let end = ends.first().map_or(u64::MAX, |end| end.seq);
+        let late: Vec<&&RunEvent> = of_run.iter().filter(|event| event.seq > end && !is_of_change(event)).collect();
+        broken.unless(late.is_empty(), Rule::NothingAfterTheEnd, || format!("after the end of a run: {late:?}"));
+
+        let n_begun = world.state().book.executions.get(&run.id).copied().unwrap_or_default();
+        let once = n_begun <= 1 && run.attempts.len() <= 1;
+        let told = || format!("agents were set to work {n_begun} times on one run, attempts {:?}", run.attempts);
+        broken.unless(once, Rule::RunsBeginOnce, told);
+        let open = run.attempts.iter().filter(|attempt| attempt.finished_at.is_none()).count();
+        broken.unless(open == 0, Rule::RunsEndOnce, || format!("an attempt has no end: {:?}", run.attempts));
+    }
+}
+
+/// Tells whether an event is about what became of a run's change.
+fn is_of_change(event: &RunEvent) -> bool {
+    match &event.kind {
+        EventKind::Status { stage, .. } => ["approval", "mr", "review"].contains(&stage.as_str()),
+        _ => false,
+    }
+}
+
+async fn judge_publication(broken: &mut Broken, world: &World, request: &Request, runs: &[Run], events: &[RunEvent]) {
+    let store = &world.store;
+    let approvals = store.approvals(request.id).await.unwrap();
+    let mut approved = Vec::new();
+    for approval in &approvals {
+        approved.push(store.change_set(approval.change_set).await.unwrap().unwrap().change.head_commit);
+    }
+    let branch = format!("astraforge/{}", request.id);
+    let (held, n_opened) = {
+        let book = &world.state().book;
+        (book.branches.get(&branch).cloned().unwrap_or_default(), book.opened.get(&branch).copied().unwrap_or_default())
+    };
+    let stray: Vec<&String> = held.iter().filter(|commit| !approved.contains(commit)).collect();
+    broken
+        .unless(stray.is_empty(), Rule::OnlyWhatIsApprovedLeaves, || format!("published without approval: {stray:?}"));
+
+    let all = store.merge_requests(&samples::tenant()).await.unwrap();
+    let rows: Vec<_> = all.iter().filter(|merge_request| merge_request.request == request.id).collect();
+    broken.unless(rows.len() <= 1 && n_opened <= 1, Rule::OneMergeRequest, || format!("{rows:?}, {n_opened} opened"));
+    for row in &rows {
+        let known = n_opened == 1 && held.contains(&row.proposal.commit);
+        broken.unless(known, Rule::OneMergeRequest, || format!("nothing was opened for {row:?}"));
+    }
+    let state = request.state;
+    if matches!(state, RequestState::MrOpened | RequestState::Reviewed) {
+        broken.unless(rows.len() == 1, Rule::OneMergeRequest, || format!("a request is {state} without one"));
+    }
+
+    let told = |wanted: &str| {
+        let of =
+            |event: &RunEvent| matches!(&event.kind, EventKind::Error { stage: Some(stage), .. } if stage == wanted);
+        events.iter().any(of)
+    };
+    let reviewed = rows.iter().all(|row| row.review.is_some());
+    broken.unless(reviewed || told("review"), Rule::NothingIsForgotten, || {
+        "a review never came, and nobody says why".into()
+    });
+    let current = store.latest_change_set(request.id).await.unwrap();
+    let waits = current.filter(|set| approvals.iter().any(|approval| approval.change_set == set.id));
+    let lost = waits.filter(|set| state == RequestState::PatchReady && rows.iter().all(|row| row.change_set != set.id));
+    let was_cancelled = runs.iter().any(|run| run.cancel_requested);
+    let excused = lost.is_none() || told("mr") || was_cancelled;
+    broken.unless(excused, Rule::NothingIsForgotten, || {
+        "an approved change was not published, and nobody says why".into()
+    });
+}
