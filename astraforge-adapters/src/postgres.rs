@@ -11,7 +11,7 @@ pub use self::{
 };
 use crate::{
     secret_box::SecretKey,
-    sql::{Dialect, SqlStore, row::SqlResult, statement::speaks},
+    sql::{Dialect, SqlStore, jobs, row::SqlResult, statement::speaks},
 };
 
 mod error;
@@ -61,12 +61,8 @@ impl Dialect for Postgres {
     const INSERT_EVENTS: &'static str = "INSERT INTO events (request, seq, run, kind, created_at) \
         SELECT value ->> 0, (value ->> 1)::bigint, value ->> 2, value ->> 3, (value ->> 4)::bigint \
         FROM json_array_elements($1::json)";
-    // Only the oldest of a request may be taken: while somebody else takes it, the next one is not its stand-in.
-    const CLAIM: &'static str = "UPDATE jobs SET state = 'running', attempts = attempts + 1, claimed_at = $1, lease_until = $2 \
-        WHERE position = (SELECT position FROM jobs AS oldest WHERE state = 'waiting' AND NOT EXISTS ( \
-        SELECT 1 FROM jobs AS other WHERE other.request = oldest.request AND (other.state = 'running' OR ( \
-        other.state = 'waiting' AND (other.created_at, other.position) < (oldest.created_at, oldest.position)))) \
-        ORDER BY created_at, position LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *";
+    const LOCK_CLAIMS: Option<&'static str> = Some("SELECT pg_advisory_xact_lock(1098073711, 1)::text");
+    const CLAIM: &'static str = jobs::claiming!(" FOR UPDATE OF jobs SKIP LOCKED");
     const TAKE_OVER: &'static str = "UPDATE jobs SET attempts = attempts + 1, claimed_at = $1, lease_until = $2 \
         WHERE position = (SELECT position FROM jobs WHERE state = 'running' AND coalesce(lease_until, 0) < $1 \
         ORDER BY lease_until, position LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *";

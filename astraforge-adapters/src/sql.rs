@@ -2,13 +2,13 @@
 //!
 //! Statements are the same for all, and so are the tables; what differs is a constant of the dialect.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU32};
 
 use astraforge_core::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
-    id::{ApiKeyId, ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::{Claim, Job},
+    id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
+    job::{Claim, Job, JobState, QueuedJob},
     merge_request::MergeRequest,
     ports::store::{Changes, LogEnd, Store, StoreError},
     repository::RepositoryLink,
@@ -30,7 +30,7 @@ mod api_keys;
 mod changes;
 mod commit;
 pub(crate) mod error;
-mod jobs;
+pub(crate) mod jobs;
 pub(crate) mod key_check;
 mod links;
 mod log;
@@ -49,9 +49,11 @@ pub trait Dialect: sqlx::Database<Row: Cells, Connection: Statements<Row = <Self
     const LOCK_REQUEST: Option<&'static str>;
     /// Writes events from a list of lists in JSON: request, sequence number, run, kind, time.
     const INSERT_EVENTS: &'static str;
-    /// Takes the oldest waiting job whose request has no running one; the placeholders are the time and the lease's end.
+    /// Has nobody else claim a job until the transaction ends; `None` where a transaction that writes has the database alone.
+    const LOCK_CLAIMS: Option<&'static str>;
+    /// Takes the job whose turn it is; the placeholders are the time, the lease's end and the most jobs of a tenant.
     const CLAIM: &'static str;
-    /// Takes over the running job whose lease ended first; the same placeholders.
+    /// Takes over the running job whose lease ended first; the placeholders are the time and the lease's end.
     const TAKE_OVER: &'static str;
     /// Finds a job that is held by a claim, and keeps it so until the transaction ends.
     const CHECK_CLAIM: &'static str;
@@ -199,9 +201,18 @@ impl<D: Dialect> Store for SqlStore<D> {
         log::recent::<D>(&mut connection, since, limit).await.map_err(failed("list logs"))
     }
 
-    async fn claim_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
-        let mut connection = self.writer("claim a job").await?;
-        jobs::claim::<D>(&mut connection, now, until).await.map_err(failed("claim a job"))
+    async fn claim_job(
+        &self,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        most_per_tenant: Option<NonZeroU32>,
+    ) -> Result<Option<Job>, StoreError> {
+        let mut connection = D::sound_connection(&self.writer).await.map_err(failed("claim a job"))?;
+        let claimed = jobs::claim::<D>(&mut connection, now, until, most_per_tenant).await;
+        if claimed.is_err() {
+            connection.close_on_drop();
+        }
+        claimed.map_err(failed("claim a job"))
     }
 
     async fn take_over_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
@@ -222,6 +233,16 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn waiting_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError> {
         let mut connection = self.reader("list jobs").await?;
         jobs::waiting(&mut *connection, request).await.map_err(failed("list jobs"))
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<QueuedJob>, StoreError> {
+        let mut connection = self.reader("read a job").await?;
+        jobs::find(&mut *connection, id).await.map_err(failed("read a job"))
+    }
+
+    async fn jobs(&self, state: JobState, limit: u32) -> Result<Vec<QueuedJob>, StoreError> {
+        let mut connection = self.reader("list jobs").await?;
+        jobs::list(&mut *connection, state, limit).await.map_err(failed("list jobs"))
     }
 
     async fn add_link(&self, link: RepositoryLink) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ pub(crate) use self::error::trouble;
 pub use self::{error::SqliteTrouble, open::OpenError};
 use crate::{
     secret_box::SecretKey,
-    sql::{Dialect, SqlStore, row::SqlResult, statement::speaks},
+    sql::{Dialect, SqlStore, jobs, row::SqlResult, statement::speaks},
 };
 
 mod error;
@@ -58,10 +58,8 @@ impl Dialect for Sqlite {
     const LOCK_REQUEST: Option<&'static str> = None;
     const INSERT_EVENTS: &'static str = "INSERT INTO events (request, seq, run, kind, created_at) \
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)";
-    const CLAIM: &'static str = "UPDATE jobs SET state = 'running', attempts = attempts + 1, claimed_at = $1, lease_until = $2 \
-        WHERE position = (SELECT position FROM jobs AS oldest WHERE state = 'waiting' AND NOT EXISTS ( \
-        SELECT 1 FROM jobs AS other WHERE other.request = oldest.request AND other.state = 'running') \
-        ORDER BY created_at, position LIMIT 1) RETURNING *";
+    const LOCK_CLAIMS: Option<&'static str> = None;
+    const CLAIM: &'static str = jobs::claiming!("");
     const TAKE_OVER: &'static str = "UPDATE jobs SET attempts = attempts + 1, claimed_at = $1, lease_until = $2 \
         WHERE position = (SELECT position FROM jobs WHERE state = 'running' AND coalesce(lease_until, 0) < $1 \
         ORDER BY lease_until, position LIMIT 1) RETURNING *";

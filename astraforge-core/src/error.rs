@@ -85,7 +85,11 @@ impl ForgeError {
     /// Tells whether the same command may succeed when it is simply sent again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Store(StoreError::Conflict { .. } | StoreError::Backend { .. }) | Self::Layer(_))
+        match self {
+            Self::Store(StoreError::Conflict { .. } | StoreError::Backend { .. }) | Self::Layer(_) => true,
+            Self::Git(error) => error.is_retryable(),
+            _ => false,
+        }
     }
 
     /// Recovers the error of a use case from what its layers pass on.

@@ -1,9 +1,17 @@
 //! Background jobs: work that was accepted and must not be forgotten.
 
+use std::{fmt, str::FromStr};
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ChangeSetId, JobId, MergeRequestId, RequestId, RunId, TenantId};
+use crate::{
+    event::EventKind,
+    id::{ChangeSetId, JobId, MergeRequestId, RequestId, RunId, TenantId},
+};
+
+pub mod backoff;
+pub mod desk;
 
 /// A piece of work in the queue. At most one job of a request runs at a time, the oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +26,8 @@ pub struct Job {
     pub kind: JobKind,
     /// How often it was begun. Whoever began it last holds it; see [`Claim`].
     pub attempts: u32,
+    /// How often it failed for a reason that may pass, or lost its worker, since a person last queued it.
+    pub failures: u32,
     /// When it was queued.
     pub created_at: DateTime<Utc>,
 }
@@ -26,13 +36,72 @@ impl Job {
     /// A job that waits for a worker.
     #[must_use]
     pub fn new(tenant: TenantId, request: RequestId, kind: JobKind, now: DateTime<Utc>) -> Self {
-        Self { id: JobId::random(), tenant, request, kind, attempts: 0, created_at: now }
+        Self { id: JobId::random(), tenant, request, kind, attempts: 0, failures: 0, created_at: now }
     }
 
     /// The claim of whoever got the job like this from the queue.
     #[must_use]
     pub fn claim(&self) -> Claim {
         Claim { job: self.id, attempt: self.attempts }
+    }
+}
+
+/// A job as it stands in the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedJob {
+    /// The job.
+    pub job: Job,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it may be begun, if it failed and waits for that.
+    pub not_before: Option<DateTime<Utc>>,
+    /// Why it failed last.
+    pub error: Option<String>,
+}
+
+/// Where a job stands that is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// It waits for a worker.
+    Waiting,
+    /// A worker is at it.
+    Running,
+    /// It failed too often. Nothing happens until a person has it tried again, or drops it.
+    Dead,
+}
+
+impl JobState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Waiting, Self::Running, Self::Dead];
+
+    /// The name, as stores and command lines have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that names no state of a job.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no state of a job: expected waiting, running or dead")]
+pub struct ParseJobStateError(String);
+
+impl FromStr for JobState {
+    type Err = ParseJobStateError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| ParseJobStateError(text.to_owned()))
     }
 }
 
@@ -66,4 +135,16 @@ pub enum JobKind {
         /// The merge request to review.
         merge_request: MergeRequestId,
     },
+}
+
+impl JobKind {
+    /// What the log says of a job that failed for good.
+    pub(crate) fn failed(self, message: String) -> EventKind {
+        let stage = match self {
+            Self::Execute { .. } => "execution",
+            Self::OpenMergeRequest { .. } => "mr",
+            Self::Review { .. } => "review",
+        };
+        EventKind::Error { stage: Some(stage.to_owned()), message, output: None, exit_code: None }
+    }
 }

@@ -1,6 +1,6 @@
 //! What a forge is wired to: the ports that it was given, and what tenants may choose.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use crate::{
     job::Claim,
@@ -43,9 +43,11 @@ impl Ports {
     }
 }
 
-/// What tenants may choose.
+/// What tenants may choose, and how much they get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settings {
     /// Whether somebody else than the requester has to approve.
     pub approver_must_differ: bool,
+    /// How many jobs of one tenant may be at work at the same time; as many as there are workers, if `None`.
+    pub most_jobs_per_tenant: Option<NonZeroU32>,
 }

@@ -16,8 +16,8 @@ use crate::{
     event::EventKind,
     forge::Forge,
     id::RunId,
-    job::{Claim, Job, JobKind},
-    ports::store::{Changes, EndedJob},
+    job::{Claim, Job, JobKind, backoff},
+    ports::store::{Changes, EndedJob, FailedJob},
     run::{FailureCause, RunFailure, RunStatus},
 };
 
@@ -37,8 +37,6 @@ impl Worker {
     pub const LEASE: Duration = Duration::from_secs(15);
     /// How often a lease is renewed.
     const RENEWAL: Duration = Duration::from_secs(5);
-    /// How often a job is begun whose worker dies.
-    const MOST_ATTEMPTS: u32 = 5;
     /// How long a worker waits for work before it looks by itself.
     const LOOK_AGAIN: Duration = Duration::from_secs(1);
     /// How long a store that refuses the end of a job is asked again.
@@ -55,7 +53,7 @@ impl Worker {
     }
 
     /// Settles what an earlier process left at work, though its leases need not have ended: runs that had begun have
-    /// failed; runs that had not, publications and reviews wait again.
+    /// failed; runs that had not, publications and reviews wait again, and need not wait long.
     ///
     /// To be called before any worker runs, by a process that knows that there is no other, and after the sandboxes of
     /// the earlier one were removed.
@@ -64,43 +62,35 @@ impl Worker {
     /// Those of the store.
     pub async fn recover(&self) -> Result<usize, ForgeError> {
         let mut n_settled = 0;
-        while self.settle_left(DateTime::<Utc>::MAX_UTC).await? {
+        while self.settle_left(DateTime::<Utc>::MAX_UTC, |_| Duration::ZERO).await? {
             n_settled += 1;
         }
         Ok(n_settled)
     }
 
     /// Settles one job whose lease ended before `now`, and tells whether there was one: a run that had begun has failed;
-    /// one that had not, a publication and a review wait again, until they were begun too often.
-    async fn settle_left(&self, now: DateTime<Utc>) -> Result<bool, ForgeError> {
+    /// one that had not, a publication and a review wait for `pause`, until they have failed too often.
+    async fn settle_left(&self, now: DateTime<Utc>, pause: impl Fn(Duration) -> Duration) -> Result<bool, ForgeError> {
         let Some(job) = self.forge.store().take_over_job(now, self.lease_end()).await? else { return Ok(false) };
         warn!(job.id = %job.id, request.id = %job.request, "whoever was at work on this job is gone");
-        // This attempt was for settling.
-        let n_begun = job.attempts.saturating_sub(1);
-        match job.kind {
-            JobKind::Execute { run } => {
-                let message = if self.has_begun(&job, run).await? {
-                    "The server stopped while this run was at work, so its workspace is gone. Nothing was published. \
-                     Execute the request again to start over."
-                } else if n_begun < Self::MOST_ATTEMPTS {
-                    self.queue_again(&job).await?;
-                    return Ok(true);
-                } else {
-                    "The server stopped again and again when it began this run. Look at its log, then execute the \
-                     request again."
-                };
-                let failure = RunFailure::new(FailureCause::Interrupted, message);
-                let ports = self.forge.ports().under(job.claim());
-                execution::settle(&ports, &job, run, Arc::new(Err(failure))).await?;
-            }
-            JobKind::OpenMergeRequest { .. } | JobKind::Review { .. } if n_begun < Self::MOST_ATTEMPTS => {
-                self.queue_again(&job).await?;
-            }
-            JobKind::OpenMergeRequest { .. } | JobKind::Review { .. } => {
-                let message = "the server stopped again and again while it did this; look at its log";
-                self.end(&job, Some(message.to_owned())).await?;
-            }
-        }
+        let wait = backoff::pause_after(&job).map(pause);
+        let JobKind::Execute { run } = job.kind else {
+            self.fail(&job, "its worker is gone; look at the server's log", wait).await?;
+            return Ok(true);
+        };
+        let message = if self.has_begun(&job, run).await? {
+            "The server stopped while this run was at work, so its workspace is gone. Nothing was published. \
+             Execute the request again to start over."
+        } else if wait.is_some() {
+            self.fail(&job, "its worker is gone", wait).await?;
+            return Ok(true);
+        } else {
+            "The server stopped again and again when it began this run. Look at its log, then execute the request \
+             again."
+        };
+        let failure = RunFailure::new(FailureCause::Interrupted, message);
+        let ports = self.forge.ports().under(job.claim());
+        execution::settle(&ports, &job, run, Arc::new(Err(failure))).await?;
         Ok(true)
     }
 
@@ -149,8 +139,9 @@ impl Worker {
     /// Takes the next job, after it has settled what others left.
     async fn next_job(&self) -> Result<Option<Job>, ForgeError> {
         let now = self.forge.journal().clock().now();
-        while self.settle_left(now).await? {}
-        Ok(self.forge.store().claim_job(now, self.lease_end()).await?)
+        while self.settle_left(now, |pause| pause).await? {}
+        let most_per_tenant = self.forge.ports().settings.most_jobs_per_tenant;
+        Ok(self.forge.store().claim_job(now, self.lease_end(), most_per_tenant).await?)
     }
 
     fn lease_end(&self) -> DateTime<Utc> {
@@ -199,10 +190,10 @@ impl Worker {
     async fn see_through(&self, job: &Job, stop: &Cancellation) {
         let began = self.forge.journal().clock().now();
         let done = AssertUnwindSafe(self.carry_out(job, stop)).catch_unwind().await;
-        let error = match done {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(chain(&error)),
-            Err(_panic) => Some("something of ours broke; the server's log has details".to_owned()),
+        let (error, may_pass) = match done {
+            Ok(Ok(())) => (None, false),
+            Ok(Err(error)) => (Some(chain(&error)), error.is_retryable()),
+            Err(_panic) => (Some("something of ours broke; the server's log has details".to_owned()), false),
         };
         let duration_ms = (self.forge.journal().clock().now() - began).num_milliseconds();
         match &error {
@@ -211,8 +202,14 @@ impl Worker {
                 warn!(job.id = %job.id, request.id = %job.request, kind = ?job.kind, duration_ms, error, "job failed");
             }
         }
-        if !matches!(job.kind, JobKind::Execute { .. }) {
-            self.insist(job, stop, || self.end(job, error.clone())).await;
+        match error {
+            // The end of a run ends its job too.
+            _ if matches!(job.kind, JobKind::Execute { .. }) => {}
+            Some(error) if may_pass => {
+                let wait = backoff::pause_after(job);
+                self.insist(job, stop, || self.fail(job, &error, wait)).await;
+            }
+            error => _ = self.insist(job, stop, || self.end(job, error.clone())).await,
         }
     }
 
@@ -275,15 +272,7 @@ impl Worker {
     /// Ends a job, and tells an error in the log.
     async fn end(&self, job: &Job, error: Option<String>) -> Result<(), ForgeError> {
         let journal = self.forge.journal();
-        let stage = match job.kind {
-            JobKind::Execute { .. } => "execution",
-            JobKind::OpenMergeRequest { .. } => "mr",
-            JobKind::Review { .. } => "review",
-        };
-        let events = error.clone().map(|message| {
-            let kind = EventKind::Error { stage: Some(stage.to_owned()), message, output: None, exit_code: None };
-            journal.event(job.request, None, kind)
-        });
+        let events = error.clone().map(|message| journal.event(job.request, None, job.kind.failed(message)));
         let changes = Changes {
             claim: Some(job.claim()),
             ended_jobs: vec![EndedJob { id: job.id, error }],
@@ -293,15 +282,31 @@ impl Worker {
         Ok(journal.commit(changes).await?)
     }
 
-    /// Puts a job back to where it stood in the queue.
-    async fn queue_again(&self, job: &Job) -> Result<(), ForgeError> {
+    /// Has a job wait that failed for a reason that may pass; without a `wait` it is dead. The log tells both.
+    async fn fail(&self, job: &Job, error: &str, wait: Option<Duration>) -> Result<(), ForgeError> {
         let journal = self.forge.journal();
-        let again = Job::new(job.tenant.clone(), job.request, job.kind, job.created_at);
+        let n_failed = job.failures + 1;
+        let kind = match wait {
+            Some(wait) if wait.is_zero() => None,
+            Some(wait) => {
+                let again = format!("tried again in about {} s", wait.as_secs().max(1));
+                let most = backoff::MOST_FAILURES;
+                Some(EventKind::status("queue", format!("{error}; {again} (failure {n_failed} of {most})")))
+            }
+            None => {
+                let message = format!(
+                    "{error}; given up after {n_failed} failures. Whoever runs the server can have it tried again: \
+                     astraforge jobs retry {}",
+                    job.id
+                );
+                Some(job.kind.failed(message))
+            }
+        };
+        let not_before = wait.map(|wait| journal.clock().now() + wait);
         let changes = Changes {
             claim: Some(job.claim()),
-            // The attempt that settled the old one is not counted.
-            new_jobs: vec![Job { attempts: job.attempts.saturating_sub(1), ..again }],
-            ended_jobs: vec![EndedJob { id: job.id, error: Some("its worker is gone; queued again".to_owned()) }],
+            failed_jobs: vec![FailedJob { id: job.id, error: error.to_owned(), not_before }],
+            events: kind.map(|kind| journal.event(job.request, None, kind)).into_iter().collect(),
             ..Changes::default()
         };
         Ok(journal.commit(changes).await?)

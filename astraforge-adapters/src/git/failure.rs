@@ -31,7 +31,7 @@ pub(crate) fn of_source(repository: &str, operation: &'static str, said: &str) -
     {
         "there is no git repository; check its name, or make one with `git init`"
     } else if has(&["Could not resolve host", "Failed to connect", "Connection refused", "timed out"]) {
-        "its host cannot be reached from this machine"
+        return GitError::Unreachable { repository: repository.to_owned() };
     } else if has(&[
         "fsck",
         "corrupt",

@@ -49,6 +49,12 @@ async fn apply<D: Dialect>(connection: &mut D::Connection, changes: &Changes) ->
     for ended in &changes.ended_jobs {
         jobs::end(connection, ended).await.map_err(failed("end a job"))?;
     }
+    for failure in &changes.failed_jobs {
+        jobs::fail(connection, failure).await.map_err(failed("note that a job failed"))?;
+    }
+    for revived in &changes.revived_jobs {
+        jobs::revive(connection, *revived).await.map_err(failed("have a job tried again"))?;
+    }
     let last_seq = log::append::<D>(connection, &changes.events).await.map_err(failed("write events"))?;
     match &changes.request {
         Some(change) => log::last_seq::<D>(connection, change.request.id).await.map_err(failed("read the log")),

@@ -67,7 +67,7 @@ async fn a_job_is_taken_by_one_and_one_job_of_a_request_at_a_time() {
     // Each round takes at most one of each request.
     while !waiting.is_empty() {
         let claims = join_all(
-            (0..16).map(|i| servers[i % servers.len()].claim_job(Utc::now(), Utc::now() + TimeDelta::minutes(1))),
+            (0..16).map(|i| servers[i % servers.len()].claim_job(Utc::now(), Utc::now() + TimeDelta::minutes(1), None)),
         )
         .await;
         let claimed: Vec<_> = claims.into_iter().filter_map(|claim| claim.unwrap()).collect();
@@ -93,7 +93,7 @@ async fn a_worker_and_a_caller_on_one_request_lock_nobody_out() {
         servers[0].commit(samples::submitted(&request)).await.unwrap();
         let job = samples::execute(&samples::run(&request));
         servers[0].commit(Changes { new_jobs: vec![job.clone()], ..Changes::default() }).await.unwrap();
-        let held = servers[0].claim_job(Utc::now(), until).await.unwrap().unwrap();
+        let held = servers[0].claim_job(Utc::now(), until, None).await.unwrap().unwrap();
         // A worker tells of its run while somebody ends the job that still waited when they looked.
         let told = (0..6).map(|i| {
             let events = vec![samples::log(request.id, i.to_string())];

@@ -140,6 +140,12 @@ pub enum GitError {
         /// What git said.
         reason: String,
     },
+    /// The host of the repository does not answer at the moment.
+    #[error("the host of repository `{repository}` cannot be reached from this machine")]
+    Unreachable {
+        /// The repository, as it was named.
+        repository: String,
+    },
     /// Git or the host failed.
     #[error("failed to {operation}")]
     Backend {
@@ -149,4 +155,12 @@ pub enum GitError {
         #[source]
         source: BoxError,
     },
+}
+
+impl GitError {
+    /// Tells whether the same call may succeed later, with nothing changed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Backend { .. })
+    }
 }

@@ -1,6 +1,6 @@
 //! The port for everything that must survive a restart.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU32};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -10,7 +10,7 @@ use crate::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::{Claim, Job},
+    job::{Claim, Job, JobState, QueuedJob},
     merge_request::MergeRequest,
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
@@ -80,8 +80,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// that changed last first.
     async fn recent_logs(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<LogEnd>, StoreError>;
 
-    /// Takes the oldest waiting job whose request has no running one, and marks it running on a lease until `until`.
-    async fn claim_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError>;
+    /// Takes a waiting job and marks it running on a lease until `until`: of the tenant that has the fewest at work, the
+    /// oldest one. A tenant with `most_per_tenant` at work gets none.
+    ///
+    /// Jobs of a request are done one at a time and in order: one waits while another one runs, and while an older one
+    /// waits, be it for its time.
+    async fn claim_job(
+        &self,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        most_per_tenant: Option<NonZeroU32>,
+    ) -> Result<Option<Job>, StoreError>;
     /// Takes over the running job whose lease ended first and before `now`, as one more attempt on a lease until `until`.
     async fn take_over_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError>;
     /// Renews a lease; tells whether the claim still holds.
@@ -90,6 +99,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn running_jobs(&self) -> Result<Vec<Job>, StoreError>;
     /// Lists the waiting jobs of a request, the oldest first.
     async fn waiting_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError>;
+    /// Finds a job of any tenant that is not over.
+    async fn job(&self, id: JobId) -> Result<Option<QueuedJob>, StoreError>;
+    /// Lists at most `limit` jobs of all tenants in a state, the oldest first.
+    async fn jobs(&self, state: JobState, limit: u32) -> Result<Vec<QueuedJob>, StoreError>;
 
     /// Adds a repository link.
     ///
@@ -143,6 +156,10 @@ pub struct Changes {
     pub new_jobs: Vec<Job>,
     /// Jobs that are over.
     pub ended_jobs: Vec<EndedJob>,
+    /// Running jobs that failed, and wait or are dead.
+    pub failed_jobs: Vec<FailedJob>,
+    /// Dead or waiting jobs that may be begun at once, with their failures forgotten.
+    pub revived_jobs: Vec<JobId>,
     /// Events to write at the end of the log.
     pub events: Vec<NewEvent>,
 }
@@ -181,6 +198,17 @@ pub struct EndedJob {
     pub id: JobId,
     /// `None` when it did its work, else why not.
     pub error: Option<String>,
+}
+
+/// A job that failed, and is not over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedJob {
+    /// The job.
+    pub id: JobId,
+    /// Why.
+    pub error: String,
+    /// When it may be begun again; `None` when it is dead.
+    pub not_before: Option<DateTime<Utc>>,
 }
 
 /// Why a store call failed.

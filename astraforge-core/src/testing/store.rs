@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    num::NonZeroU32,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,8 +16,8 @@ use self::tables::Tables;
 use crate::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
-    id::{ApiKeyId, ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::{Claim, Job},
+    id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
+    job::{Claim, Job, JobState, QueuedJob},
     merge_request::MergeRequest,
     ports::store::{Changes, LogEnd, Store, StoreError},
     repository::RepositoryLink,
@@ -202,8 +203,13 @@ impl Store for MemoryStore {
         Ok(recent.map(|r| LogEnd { request: r.id, last: tables.last_event(r.id) }).collect())
     }
 
-    async fn claim_job(&self, _now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
-        Ok(self.tables().claim_job(until))
+    async fn claim_job(
+        &self,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        most_per_tenant: Option<NonZeroU32>,
+    ) -> Result<Option<Job>, StoreError> {
+        Ok(self.tables().claim_job(now, until, most_per_tenant))
     }
 
     async fn take_over_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
@@ -223,6 +229,16 @@ impl Store for MemoryStore {
 
     async fn waiting_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError> {
         Ok(self.tables().waiting_jobs(request))
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<QueuedJob>, StoreError> {
+        Ok(self.tables().job(id))
+    }
+
+    async fn jobs(&self, state: JobState, limit: u32) -> Result<Vec<QueuedJob>, StoreError> {
+        let mut jobs = self.tables().jobs_in(state);
+        jobs.truncate(limit as usize);
+        Ok(jobs)
     }
 
     async fn add_link(&self, link: RepositoryLink) -> Result<(), StoreError> {

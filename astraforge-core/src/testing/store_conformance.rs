@@ -9,10 +9,12 @@ use crate::request::Request;
 
 pub mod api_keys;
 pub mod commits;
+pub mod fairness;
 pub mod jobs;
 pub mod links;
 pub mod lists;
 pub mod log;
+pub mod retries;
 pub mod round_trips;
 pub mod runs;
 
@@ -107,6 +109,20 @@ macro_rules! store_conformance {
                 a_lease_is_renewed_by_whoever_holds_the_job
                 a_job_whose_lease_ended_is_taken_over_once
                 under_a_claim_that_is_lost_nothing_is_written;
+            retries:
+                a_job_that_failed_waits_for_its_time_and_goes_on_counting
+                whoever_had_a_job_that_failed_has_it_no_more
+                a_job_that_waits_for_its_time_holds_up_its_own_request_alone
+                a_dead_job_is_kept_and_holds_up_nothing
+                a_dead_job_is_revived_with_its_failures_forgotten
+                a_job_that_is_not_at_work_does_not_fail
+                jobs_are_listed_by_state_the_oldest_first_up_to_a_limit
+                an_ended_job_is_neither_found_nor_revived;
+            fairness:
+                the_tenant_with_the_fewest_jobs_at_work_is_served_first
+                a_long_queue_of_one_tenant_does_not_starve_another
+                a_tenant_has_so_many_jobs_at_work_and_no_more
+                claims_at_the_same_time_keep_to_the_limit_of_a_tenant;
             links:
                 a_link_is_found_by_its_tenant_alone
                 links_are_listed_the_oldest_first

@@ -25,7 +25,7 @@ async fn taken_over(store: &MemoryStore, until: DateTime<Utc>) -> Job {
 /// What a worker does that then dies.
 async fn claimed(fixture: &Fixture) -> Job {
     let now = fixture.spine.clock.now();
-    fixture.forge.store().claim_job(now, now + Worker::LEASE).await.unwrap().unwrap()
+    fixture.forge.store().claim_job(now, now + Worker::LEASE, None).await.unwrap().unwrap()
 }
 
 async fn statuses(fixture: &Fixture, request: RequestId) -> Vec<RunStatus> {
@@ -41,6 +41,9 @@ async fn what_a_dead_worker_left_is_taken_up_once_its_lease_has_ended() {
     fixture.work().await;
     assert!(fixture.spine.agent.assignments().is_empty(), "its lease has not ended");
     fixture.spine.clock.advance(Duration::from_secs(1));
+    fixture.work().await;
+    assert!(fixture.spine.agent.assignments().is_empty(), "what may kill workers is left alone for a moment");
+    fixture.spine.clock.advance(Duration::from_secs(5));
     fixture.work().await;
     assert_eq!(fixture.state(request).await, RequestState::PatchReady);
     assert_eq!(fixture.spine.agent.assignments().len(), 1);

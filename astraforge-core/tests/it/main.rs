@@ -5,5 +5,6 @@
 mod corpus;
 mod faults;
 mod leases;
+mod retries;
 mod simulation;
 mod spine;

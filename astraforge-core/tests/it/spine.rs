@@ -231,9 +231,9 @@ async fn of_two_executions_one_runs_and_one_waits() {
     let fixture = Fixture::new().await;
     let request = fixture.submit().await;
     fixture.execute(request.id).await.unwrap();
-    let first = fixture.forge.store().claim_job(samples::at(10), samples::at(10 + 60)).await.unwrap();
+    let first = fixture.forge.store().claim_job(samples::at(10), samples::at(10 + 60), None).await.unwrap();
     assert!(first.is_some());
-    assert_eq!(fixture.forge.store().claim_job(samples::at(10), samples::at(10 + 60)).await.unwrap(), None);
+    assert_eq!(fixture.forge.store().claim_job(samples::at(10), samples::at(10 + 60), None).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -469,7 +469,7 @@ async fn the_policy_decides_who_may_approve() {
 
 #[tokio::test]
 async fn the_requester_may_be_kept_from_approving() {
-    let fixture = Fixture::with(Settings { approver_must_differ: true }).await;
+    let fixture = Fixture::with(Settings { approver_must_differ: true, ..Settings::default() }).await;
     let request = fixture.patch_ready().await.id;
     let caller = fixture.spine.caller("ada", Role::Maintainer);
     let own = fixture.forge.approve(ApproveChange { caller, request, digest: None }).await;
@@ -642,7 +642,7 @@ async fn a_publication_that_a_dead_process_left_is_done_again() {
     let fixture = Fixture::new().await;
     let request = fixture.patch_ready().await.id;
     fixture.approve(request, None).await.unwrap();
-    assert!(fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60)).await.unwrap().is_some());
+    assert!(fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), None).await.unwrap().is_some());
     Worker::new(fixture.forge.clone()).recover().await.unwrap();
     fixture.work().await;
     assert_eq!(fixture.state(request).await, RequestState::Reviewed);

@@ -1,6 +1,6 @@
 //! Configuration of a node: read from the command line and the environment, once, and checked here.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use anyhow::Context;
 use astraforge_core::session::ByteSize;
@@ -80,6 +80,9 @@ pub(crate) struct ServerArgs {
     #[arg(long, global = true, env = "ASTRAFORGE_WORKERS", value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
+    /// How many jobs of one tenant may be at work at the same time [default: as many as there are workers]
+    #[arg(long, global = true, env = "ASTRAFORGE_TENANT_JOBS", value_name = "N")]
+    pub(crate) tenant_jobs: Option<NonZeroU32>,
     /// Somebody else than the requester has to approve
     #[arg(long, global = true, env = "ASTRAFORGE_APPROVER_MUST_DIFFER")]
     pub(crate) approver_must_differ: bool,

@@ -200,7 +200,7 @@ fn ports(
     if let ModelConfig::OpenAi { .. } | ModelConfig::Proxy { .. } = args.model.config()? {
         reviewers.push(Arc::new(ModelReviewer::new(model.clone(), args.codex_model.clone())));
     }
-    let settings = Settings { approver_must_differ: args.approver_must_differ };
+    let settings = Settings { approver_must_differ: args.approver_must_differ, most_jobs_per_tenant: args.tenant_jobs };
     Ok(Ports {
         journal,
         executor: agent.executor.clone(),

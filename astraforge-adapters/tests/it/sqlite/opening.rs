@@ -7,7 +7,7 @@ use astraforge_adapters::{
     sqlite::{OpenError, SqliteStore},
 };
 use astraforge_core::{ports::store::Store, testing::samples};
-use sqlx::{Connection as _, Executor as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, sqlite::SqliteConnectOptions};
 
 use super::{database, fresh, key, open, raw};
 
@@ -65,7 +65,7 @@ async fn a_newer_schema_is_refused_with_both_versions() {
     other.execute("PRAGMA user_version = 99").await.unwrap();
     other.close().await.unwrap();
     let error = open_error(folder.path()).await;
-    assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 3, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 4, .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -114,4 +114,45 @@ async fn odd_file_names_are_taken_literally() {
         store.close().await;
         assert!(fs::metadata(folder.path().join(name)).unwrap().len() > 0, "{name}");
     }
+}
+
+#[tokio::test]
+async fn jobs_of_an_older_schema_are_kept_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("astraforge.db");
+    let mut older = SqliteConnectOptions::new().filename(&path).create_if_missing(true).connect().await.unwrap();
+    for migration in [
+        include_str!("../../../migrations/sqlite/0001_initial.sql"),
+        include_str!("../../../migrations/sqlite/0002_sandboxes.sql"),
+        include_str!("../../../migrations/sqlite/0003_leases.sql"),
+        "PRAGMA user_version = 3; PRAGMA application_id = 1098073711",
+    ] {
+        older.execute(migration).await.unwrap();
+    }
+    let request = samples::request();
+    let run = samples::run(&request);
+    let ids = [samples::execute(&run).id, samples::execute(&run).id];
+    let request_row = format!(
+        "INSERT INTO requests (id, tenant, requester, source, sender, title, prompt, repository, state, version, \
+         created_at, updated_at) VALUES ('{}', 'acme', 'ada', 'x', '', 'x', 'x', '{}', 'RECEIVED', 1, 1, 1)",
+        request.id, request.repository
+    );
+    older.execute(sqlx::AssertSqlSafe(request_row)).await.unwrap();
+    for (id, state) in [(ids[0], "running"), (ids[1], "waiting")] {
+        let kind = format!(r#"{{"kind":"execute","run":"{}"}}"#, run.id);
+        let job = format!(
+            "INSERT INTO jobs (id, tenant, request, kind, attempts, state, created_at) \
+             VALUES ('{id}', 'acme', '{}', '{kind}', 2, '{state}', 5)",
+            request.id
+        );
+        older.execute(sqlx::AssertSqlSafe(job)).await.unwrap();
+    }
+    older.close().await.unwrap();
+
+    let store = SqliteStore::open(&path, SecretKey::random().unwrap()).await.unwrap();
+    let now = samples::at(0);
+    assert_eq!(store.claim_job(now, now, None).await.unwrap(), None, "the running one holds it up");
+    let taken = store.take_over_job(now, samples::at(60)).await.unwrap().unwrap();
+    assert_eq!((taken.id, taken.attempts, taken.failures), (ids[0], 3, 0));
+    assert_eq!(store.waiting_jobs(request.id).await.unwrap()[0].id, ids[1]);
 }

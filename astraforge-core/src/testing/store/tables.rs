@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt::Display,
     hash::Hash,
+    num::NonZeroU32,
 };
 
 use chrono::{DateTime, Utc};
@@ -11,10 +12,10 @@ use chrono::{DateTime, Utc};
 use crate::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
-    id::RequestId,
-    job::{Claim, Job},
+    id::{JobId, RequestId, TenantId},
+    job::{Claim, Job, JobState, QueuedJob},
     merge_request::MergeRequest,
-    ports::store::{Changes, EndedJob, Expected, RequestChange, StoreError},
+    ports::store::{Changes, EndedJob, Expected, FailedJob, RequestChange, StoreError},
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::Run,
@@ -33,29 +34,49 @@ pub(super) struct Tables {
     pub(super) logs: BTreeMap<RequestId, Vec<RunEvent>>,
     pub(super) links: Vec<RepositoryLink>,
     pub(super) api_keys: Vec<ApiKey>,
-    jobs: Vec<QueuedJob>,
+    jobs: Vec<Held>,
 }
 
+/// A job, and until when it is held; without a state it is over.
 #[derive(Debug)]
-struct QueuedJob {
+struct Held {
     job: Job,
-    state: JobState,
+    state: Option<JobState>,
+    not_before: Option<DateTime<Utc>>,
+    error: Option<String>,
     lease_until: DateTime<Utc>,
 }
 
-impl QueuedJob {
+impl Held {
     fn begin(&mut self, until: DateTime<Utc>) -> Job {
         self.job.attempts += 1;
+        self.state = Some(JobState::Running);
         self.lease_until = until;
         self.job.clone()
     }
-}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum JobState {
-    Waiting,
-    Running,
-    Ended,
+    fn is(&self, state: JobState) -> bool {
+        self.state == Some(state)
+    }
+
+    fn fail(&mut self, failed: FailedJob) {
+        self.job.failures += 1;
+        self.state = Some(if failed.not_before.is_some() { JobState::Waiting } else { JobState::Dead });
+        self.not_before = failed.not_before;
+        self.error = Some(failed.error);
+    }
+
+    fn revive(&mut self) {
+        self.job.failures = 0;
+        self.state = Some(JobState::Waiting);
+        self.not_before = None;
+    }
+
+    fn queued(&self) -> Option<QueuedJob> {
+        let Self { job, not_before, error, .. } = self;
+        let state = self.state?;
+        Some(QueuedJob { job: job.clone(), state, not_before: *not_before, error: error.clone() })
+    }
 }
 
 impl Tables {
@@ -73,7 +94,7 @@ impl Tables {
 
     fn check_claim(&self, claim: Option<Claim>) -> Result<(), StoreError> {
         let Some(claim) = claim else { return Ok(()) };
-        let holds = self.jobs.iter().any(|q| q.state == JobState::Running && q.job.claim() == claim);
+        let holds = self.jobs.iter().any(|q| q.is(JobState::Running) && q.job.claim() == claim);
         if holds { Ok(()) } else { Err(StoreError::ClaimLost { job: claim.job }) }
     }
 
@@ -152,10 +173,23 @@ impl Tables {
         if let Some(merge_request) = changes.merge_request {
             upsert(&mut self.merge_requests, merge_request, |m| m.id);
         }
-        let waiting = |job| QueuedJob { job, state: JobState::Waiting, lease_until: DateTime::<Utc>::MIN_UTC };
+        let waiting = |job| {
+            let state = Some(JobState::Waiting);
+            Held { job, state, not_before: None, error: None, lease_until: DateTime::<Utc>::MIN_UTC }
+        };
         self.jobs.extend(changes.new_jobs.into_iter().map(waiting));
-        for EndedJob { id, .. } in changes.ended_jobs {
-            self.jobs.iter_mut().filter(|q| q.job.id == id).for_each(|q| q.state = JobState::Ended);
+        for EndedJob { id, error } in changes.ended_jobs {
+            if let Some(held) = self.jobs.iter_mut().find(|held| held.job.id == id && held.state.is_some()) {
+                (held.state, held.error) = (None, error);
+            }
+        }
+        for failed in changes.failed_jobs {
+            let held = self.jobs.iter_mut().find(|held| held.job.id == failed.id && held.is(JobState::Running));
+            held.into_iter().for_each(|held| held.fail(failed.clone()));
+        }
+        for id in changes.revived_jobs {
+            let revivable = |held: &&mut Held| held.is(JobState::Dead) || held.is(JobState::Waiting);
+            self.jobs.iter_mut().filter(|held| held.job.id == id).find(revivable).into_iter().for_each(Held::revive);
         }
         changes.events.into_iter().for_each(|event| self.log(event));
     }
@@ -167,23 +201,33 @@ impl Tables {
         log.push(RunEvent { seq, request_id: request, run_id: run, kind, created_at: at });
     }
 
-    pub(super) fn claim_job(&mut self, until: DateTime<Utc>) -> Option<Job> {
-        let busy: HashSet<RequestId> = self.running_jobs().iter().map(|job| job.request).collect();
-        let queued = (self.jobs.iter_mut())
-            .filter(|q| q.state == JobState::Waiting && !busy.contains(&q.job.request))
-            .min_by_key(|q| q.job.created_at)?;
-        queued.state = JobState::Running;
-        Some(queued.begin(until))
+    pub(super) fn claim_job(
+        &mut self,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        most_per_tenant: Option<NonZeroU32>,
+    ) -> Option<Job> {
+        let running = self.running_jobs();
+        let n_running = |tenant: &TenantId| running.iter().filter(|job| job.tenant == *tenant).count();
+        let most = most_per_tenant.map_or(usize::MAX, |most| most.get() as usize);
+        let mut passed: HashSet<RequestId> = running.iter().map(|job| job.request).collect();
+        let mut waiting: Vec<&mut Held> = self.jobs.iter_mut().filter(|held| held.is(JobState::Waiting)).collect();
+        waiting.sort_by_key(|held| held.job.created_at);
+        // Of each request the oldest alone, and that when its time has come.
+        waiting.retain(|held| passed.insert(held.job.request));
+        waiting.retain(|held| held.not_before.is_none_or(|time| time <= now));
+        waiting.retain(|held| n_running(&held.job.tenant) < most);
+        Some(waiting.into_iter().min_by_key(|held| n_running(&held.job.tenant))?.begin(until))
     }
 
     pub(super) fn take_over_job(&mut self, now: DateTime<Utc>, until: DateTime<Utc>) -> Option<Job> {
-        let left = self.jobs.iter_mut().filter(|q| q.state == JobState::Running && q.lease_until < now);
-        Some(left.min_by_key(|q| q.lease_until)?.begin(until))
+        let left = self.jobs.iter_mut().filter(|held| held.is(JobState::Running) && held.lease_until < now);
+        Some(left.min_by_key(|held| held.lease_until)?.begin(until))
     }
 
     pub(super) fn renew_lease(&mut self, claim: Claim, until: DateTime<Utc>) -> bool {
-        let held = self.jobs.iter_mut().find(|q| q.state == JobState::Running && q.job.claim() == claim);
-        held.map(|q| q.lease_until = until).is_some()
+        let held = self.jobs.iter_mut().find(|held| held.is(JobState::Running) && held.job.claim() == claim);
+        held.map(|held| held.lease_until = until).is_some()
     }
 
     pub(super) fn last_event(&self, request: RequestId) -> u64 {
@@ -191,17 +235,23 @@ impl Tables {
     }
 
     pub(super) fn running_jobs(&self) -> Vec<Job> {
-        self.jobs_in(JobState::Running)
+        self.jobs_in(JobState::Running).into_iter().map(|queued| queued.job).collect()
     }
 
     pub(super) fn waiting_jobs(&self, request: RequestId) -> Vec<Job> {
-        self.jobs_in(JobState::Waiting).into_iter().filter(|job| job.request == request).collect()
+        let waiting = self.jobs_in(JobState::Waiting).into_iter().map(|queued| queued.job);
+        waiting.filter(|job| job.request == request).collect()
     }
 
-    fn jobs_in(&self, state: JobState) -> Vec<Job> {
-        let mut jobs: Vec<Job> = self.jobs.iter().filter(|q| q.state == state).map(|q| q.job.clone()).collect();
-        jobs.sort_by_key(|job| job.created_at);
+    pub(super) fn jobs_in(&self, state: JobState) -> Vec<QueuedJob> {
+        let mut jobs: Vec<QueuedJob> =
+            self.jobs.iter().filter(|held| held.is(state)).filter_map(Held::queued).collect();
+        jobs.sort_by_key(|queued| queued.job.created_at);
         jobs
+    }
+
+    pub(super) fn job(&self, id: JobId) -> Option<QueuedJob> {
+        self.jobs.iter().find(|held| held.job.id == id)?.queued()
     }
 
     /// Refuses a link whose id, or whose provider and repository, another one has.

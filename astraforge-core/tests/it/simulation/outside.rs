@@ -1,13 +1,13 @@
 //! The ports of one actor, over the world that all share: each call may fail, hang, or be the last.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use astraforge_core::{
     access::ApiKey,
     cancel::Cancellation,
     event::{EventKind, NewEvent, RunEvent},
-    id::{ApiKeyId, ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::{Claim, Job},
+    id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
+    job::{Claim, Job, JobState, QueuedJob},
     journal::Reporter,
     merge_request::{MergeRequest, Proposal},
     ports::{
@@ -117,8 +117,14 @@ macro_rules! store {
                 self.stored("append", self.world.store.append(events)).await
             }
 
-            async fn claim_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
-                self.stored("claim_job", self.got(self.world.store.claim_job(now, until))).await
+            async fn claim_job(
+                &self,
+                now: DateTime<Utc>,
+                until: DateTime<Utc>,
+                most_per_tenant: Option<NonZeroU32>,
+            ) -> Result<Option<Job>, StoreError> {
+                let claimed = self.world.store.claim_job(now, until, most_per_tenant);
+                self.stored("claim_job", self.got(claimed)).await
             }
 
             async fn take_over_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {
@@ -152,6 +158,8 @@ store! {
     fn events_of_run(run: RunId) -> Vec<RunEvent>;
     fn running_jobs() -> Vec<Job>;
     fn waiting_jobs(request: RequestId) -> Vec<Job>;
+    fn job(id: JobId) -> Option<QueuedJob>;
+    fn jobs(state: JobState, limit: u32) -> Vec<QueuedJob>;
     fn add_link(link: RepositoryLink) -> ();
     fn link(tenant: &TenantId, id: RepositoryLinkId) -> Option<RepositoryLink>;
     fn links(tenant: &TenantId) -> Vec<RepositoryLink>;

@@ -1,0 +1,71 @@
+//! Rules of the queue between tenants: nobody starves, nobody takes everything.
+
+use std::num::NonZeroU32;
+
+use futures::future::join_all;
+
+use super::{
+    commit,
+    jobs::{claim, end, queue},
+};
+use crate::{
+    id::TenantId,
+    job::Job,
+    ports::store::Store,
+    request::Request,
+    testing::samples::{self, at},
+};
+
+pub async fn the_tenant_with_the_fewest_jobs_at_work_is_served_first(store: &impl Store) {
+    let a = many(store, "a", 1..=3).await;
+    let b = many(store, "b", 4..=5).await;
+    let mut claimed = Vec::new();
+    for _ in 0..5 {
+        claimed.push(claim(store).await.unwrap());
+    }
+    let ids = [&a[0], &b[0], &a[1], &b[1], &a[2]].map(|job| job.id);
+    assert_eq!(claimed, ids, "the tenants take turns, the oldest first");
+}
+
+pub async fn a_long_queue_of_one_tenant_does_not_starve_another(store: &impl Store) {
+    let first = many(store, "busy", 1..=50).await;
+    claim(store).await;
+    claim(store).await;
+    let late = many(store, "late", 900..=900).await;
+    assert_eq!(claim(store).await, Some(late[0].id));
+    end(store, late[0].id).await;
+    assert_eq!(claim(store).await, Some(first[2].id), "and then goes on");
+}
+
+pub async fn a_tenant_has_so_many_jobs_at_work_and_no_more(store: &impl Store) {
+    let a = many(store, "a", 1..=3).await;
+    let b = many(store, "b", 4..=4).await;
+    let two = NonZeroU32::new(2);
+    let take = async || store.claim_job(at(9), at(69), two).await.unwrap().map(|job| job.id);
+    assert_eq!((take().await, take().await, take().await), (Some(a[0].id), Some(b[0].id), Some(a[1].id)));
+    assert_eq!(take().await, None, "two are at work, the third waits");
+    end(store, a[0].id).await;
+    assert_eq!(take().await, Some(a[2].id));
+}
+
+pub async fn claims_at_the_same_time_keep_to_the_limit_of_a_tenant(store: &impl Store) {
+    for tenant in ["a", "b"] {
+        many(store, tenant, 1..=10).await;
+    }
+    let three = NonZeroU32::new(3);
+    let claimed = join_all((0..20).map(|_| store.claim_job(at(99), at(199), three))).await;
+    let claimed: Vec<Job> = claimed.into_iter().filter_map(Result::unwrap).collect();
+    let of = |name: &str| claimed.iter().filter(|job| job.tenant == TenantId::new(name)).count();
+    assert_eq!((of("a"), of("b")), (3, 3));
+}
+
+/// Jobs of one tenant, each of a request of its own.
+async fn many(store: &impl Store, tenant: &str, seconds: std::ops::RangeInclusive<i64>) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for second in seconds {
+        let request = Request { tenant: TenantId::new(tenant), ..samples::request() };
+        commit(store, samples::submitted(&request)).await;
+        jobs.push(queue(store, &request, second).await);
+    }
+    jobs
+}
