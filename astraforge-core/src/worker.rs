@@ -29,14 +29,12 @@ mod execution;
 #[derive(Debug, Clone)]
 pub struct Worker {
     forge: Forge,
+    lease: Duration,
 }
 
 impl Worker {
-    /// How long a job is held without a sign of life. So long it takes until somebody else settles what a worker leaves
-    /// that was killed.
+    /// How long a job is held without a sign of life, unless [`with_lease`](Self::with_lease) says otherwise.
     pub const LEASE: Duration = Duration::from_secs(15);
-    /// How often a lease is renewed.
-    const RENEWAL: Duration = Duration::from_secs(5);
     /// How long a worker waits for work before it looks by itself.
     const LOOK_AGAIN: Duration = Duration::from_secs(1);
     /// How long a store that refuses the end of a job is asked again.
@@ -49,7 +47,16 @@ impl Worker {
     /// A worker for the queue of `forge`.
     #[must_use]
     pub fn new(forge: Forge) -> Self {
-        Self { forge }
+        Self { forge, lease: Self::LEASE }
+    }
+
+    /// Sets how long a job is held without a sign of life; it is renewed three times as often. So long it takes until
+    /// somebody else settles what a worker leaves that was killed; a worker that gets no time or no answer from its
+    /// store for so long loses its job. At least a second.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease.max(Duration::from_secs(1));
+        self
     }
 
     /// Settles what an earlier process left at work, though its leases need not have ended: runs that had begun have
@@ -145,7 +152,7 @@ impl Worker {
     }
 
     fn lease_end(&self) -> DateTime<Utc> {
-        self.forge.journal().clock().now() + Self::LEASE
+        self.forge.journal().clock().now() + self.lease
     }
 
     /// Does one job, and holds it meanwhile.
@@ -159,18 +166,18 @@ impl Worker {
 
     /// Renews the lease of a job for ever. Has the job end when the worker is to stop, or no longer holds it.
     async fn hold(&self, claim: Claim, stop: &Cancellation, canceller: &Canceller) -> Infallible {
-        let clock = self.forge.journal().clock();
+        let (clock, renewal) = (self.forge.journal().clock(), self.lease / 3);
         let mut ends_at = self.lease_end();
         loop {
             if stop.is_cancelled() {
                 canceller.cancel();
-                clock.sleep(Self::RENEWAL).await;
-            } else if let Either::Right(()) = either(clock.sleep(Self::RENEWAL), stop.cancelled()).await {
+                clock.sleep(renewal).await;
+            } else if let Either::Right(()) = either(clock.sleep(renewal), stop.cancelled()).await {
                 continue;
             }
             let until = self.lease_end();
             // A store that does not answer is one that refuses.
-            match either(self.forge.store().renew_lease(claim, until), clock.sleep(Self::RENEWAL)).await {
+            match either(self.forge.store().renew_lease(claim, until), clock.sleep(renewal)).await {
                 Either::Left(Ok(true)) => ends_at = until,
                 Either::Left(Ok(false)) => canceller.cancel(),
                 Either::Left(Err(error)) => {

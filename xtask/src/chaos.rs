@@ -6,6 +6,7 @@ mod enclosure;
 mod host;
 mod lane;
 mod oracle;
+pub(crate) mod service;
 mod story;
 
 use std::{
@@ -39,12 +40,17 @@ pub(crate) struct ChaosArguments {
 enum Subject {
     /// Durable sandboxes on the native driver, their server and the commands beside it.
     Sandbox,
+    /// An installation: APIs, workers, a proxy, and their connections to PostgreSQL and Redis.
+    Service,
 }
 
 /// Kills as often as asked, and fails with the first thing that is lost or left.
 pub(crate) fn run(workspace: &Workspace, arguments: &ChaosArguments) -> anyhow::Result<ExitCode> {
-    let Subject::Sandbox = arguments.subject;
-    let told = sandbox(workspace, arguments.kills, arguments.seed.unwrap_or_else(new_seed))?;
+    let seed = arguments.seed.unwrap_or_else(new_seed);
+    let told = match arguments.subject {
+        Subject::Sandbox => sandbox(workspace, arguments.kills, seed)?,
+        Subject::Service => service::strike(workspace, arguments.kills, seed)?,
+    };
     println!("{told}");
     Ok(ExitCode::SUCCESS)
 }

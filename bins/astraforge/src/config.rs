@@ -83,6 +83,10 @@ pub(crate) struct ServerArgs {
     /// How many jobs of one tenant may be at work at the same time [default: as many as there are workers]
     #[arg(long, global = true, env = "ASTRAFORGE_TENANT_JOBS", value_name = "N")]
     pub(crate) tenant_jobs: Option<NonZeroU32>,
+    /// After how many seconds without a sign of life a worker counts as dead, and others take over what it was at
+    #[arg(long, global = true, env = "ASTRAFORGE_LEASE", value_name = "SECONDS", default_value_t = 15,
+          value_parser = clap::value_parser!(u32).range(3..=3600))]
+    pub(crate) lease: u32,
     /// Somebody else than the requester has to approve
     #[arg(long, global = true, env = "ASTRAFORGE_APPROVER_MUST_DIFFER")]
     pub(crate) approver_must_differ: bool,

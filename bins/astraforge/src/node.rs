@@ -88,7 +88,7 @@ impl Node {
         let plane = sandbox_plane::build(args, parts.folder.root(), parts.database.sandboxes(), args.native.pool).await;
         let (stop, stopped) = Cancellation::pair();
         let n_workers = if queue == Queue::Work { args.workers } else { 0 };
-        let mut tasks = parts.start(n_workers, &stopped).await?;
+        let mut tasks = parts.start(n_workers, args.lease, &stopped).await?;
         let state = AppState::builder(parts.forge.clone()).with_shutdown(stopped.clone());
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
         tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
@@ -104,7 +104,7 @@ impl Node {
     pub(crate) async fn work(args: &ServerArgs, listener: Option<TcpListener>) -> anyhow::Result<Self> {
         let parts = Parts::assemble(args).await?;
         let (stop, stopped) = Cancellation::pair();
-        let mut tasks = parts.start(args.workers, &stopped).await?;
+        let mut tasks = parts.start(args.workers, args.lease, &stopped).await?;
         if let Some(listener) = listener {
             let state = AppState::builder(parts.forge.clone()).with_shutdown(stopped.clone()).build();
             tasks.spawn(serve(listener, health_router(state), stopped));
@@ -159,8 +159,8 @@ impl Parts {
     }
 
     /// Settles what an earlier process left, and begins to work.
-    async fn start(&self, n_workers: u16, stopped: &Cancellation) -> anyhow::Result<JoinSet<()>> {
-        let worker = Worker::new(self.forge.clone());
+    async fn start(&self, n_workers: u16, lease: u32, stopped: &Cancellation) -> anyhow::Result<JoinSet<()>> {
+        let worker = Worker::new(self.forge.clone()).with_lease(Duration::from_secs(lease.into()));
         if !self.database.is_shared() {
             // Nobody else can be at work. Elsewhere leases tell.
             worker.recover().await?;

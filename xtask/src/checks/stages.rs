@@ -157,7 +157,9 @@ fn soak(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<Verdict> {
 }
 
 fn kills(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {
-    chaos::sandbox(context.workspace, 1000, chaos::new_seed()).map(Verdict::PassedWith)
+    let sandboxes = chaos::sandbox(context.workspace, 1000, chaos::new_seed())?;
+    let installation = chaos::service::strike(context.workspace, 1000, chaos::new_seed())?;
+    Ok(Verdict::PassedWith(format!("{sandboxes}; {installation}")))
 }
 
 fn archives(context: &Context<'_>, _: &mut Tally) -> anyhow::Result<Verdict> {

@@ -6,6 +6,7 @@ mod agents;
 mod command_line;
 mod follow_ups;
 mod hostile;
+mod installation;
 mod models;
 mod real_key;
 mod repositories;

@@ -91,7 +91,7 @@ async fn play_crashes(n_rounds: u64) {
 }
 
 /// Does to every request what a person could do next.
-async fn move_on(client: &Client, roll: u64) {
+pub(crate) async fn move_on(client: &Client, roll: u64) {
     for (request, roll) in client.requests().await.unwrap_or_default().into_iter().zip(roll..) {
         // What is refused, or not answered any more, was not accepted either.
         match (request.state, roll % 4) {
@@ -106,7 +106,7 @@ async fn move_on(client: &Client, roll: u64) {
 }
 
 /// Waits until nothing is at work.
-async fn settle(world: &World, n_requests: usize) {
+pub(crate) async fn settle(world: &World, n_requests: usize) {
     let open = |state| matches!(state, RequestState::Received | RequestState::Executing | RequestState::MrOpened);
     let mut left = Vec::new();
     for _ in 0..(200 + 40 * n_requests) {
@@ -121,7 +121,7 @@ async fn settle(world: &World, n_requests: usize) {
     panic!("stuck: {left:?}\n{}", std::fs::read_to_string(world.path("server.log")).unwrap());
 }
 
-async fn check_requests(world: &World, accepted: &BTreeSet<RequestId>) {
+pub(crate) async fn check_requests(world: &World, accepted: &BTreeSet<RequestId>) {
     let listed: BTreeSet<_> = world.client().requests().await.unwrap().iter().map(|request| request.id).collect();
     assert!(accepted.is_subset(&listed), "lost: {:?}", accepted.difference(&listed));
     for id in &listed {
@@ -136,7 +136,7 @@ async fn check_requests(world: &World, accepted: &BTreeSet<RequestId>) {
 }
 
 /// What is published is what somebody approved, and what is opened is published.
-async fn check_published(world: &World) {
+pub(crate) async fn check_published(world: &World) {
     let refs = git(&world.bare("demo"), &["for-each-ref", "--format=%(refname:lstrip=2) %(objectname)"]);
     let opened = world.client().merge_requests().await.unwrap();
     for (branch, commit) in refs.lines().filter_map(|line| line.split_once(' ')) {
@@ -172,7 +172,7 @@ async fn check_nothing_left(world: &World, accepted: &BTreeSet<RequestId>) {
 }
 
 /// The files and folders below a folder whose name is one of these.
-fn files_below(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<std::path::PathBuf> {
+pub(crate) fn files_below(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if wanted(&entry.file_name().to_string_lossy()) {
@@ -185,16 +185,21 @@ fn files_below(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<std::path::P
 }
 
 /// Numbers of chance.
-struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
     fn new() -> Self {
         let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-        Self(u64::try_from(seed % u128::from(u64::MAX)).unwrap() | 1)
+        Self::of(u64::try_from(seed % u128::from(u64::MAX)).unwrap())
+    }
+
+    /// The numbers of a seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
     /// The next number (xorshift).
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

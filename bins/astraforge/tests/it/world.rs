@@ -89,12 +89,29 @@ impl World {
 
     /// The program with these options, and the parts that every use of it needs.
     pub(crate) fn astraforge_with(&self, options: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_astraforge"));
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.scratch.path());
-        command.arg("--data").arg(self.path("data")).arg("--repositories").arg(self.path("repositories"));
-        command.arg("--guest").arg(built("ASTRAFORGE_GUEST", "guest/astraforge-guest", "guest"));
+        let mut command = self.node(env!("CARGO_BIN_EXE_astraforge"), "data");
         command.args(options).args(&self.options);
         command
+    }
+
+    /// A program that is a node, with the data folder of that name.
+    pub(crate) fn node(&self, program: &str, data: &str) -> Command {
+        let mut command = self.program(program);
+        command.arg("--data").arg(self.path(data)).arg("--repositories").arg(self.path("repositories"));
+        command.arg("--guest").arg(built("ASTRAFORGE_GUEST", "guest/astraforge-guest", "guest"));
+        command
+    }
+
+    /// A program that knows nothing of whoever runs the tests.
+    pub(crate) fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.scratch.path());
+        command
+    }
+
+    /// Asks this server from now on, with this key.
+    pub(crate) fn is_served_at(&mut self, url: &str, api_key: &str) {
+        (self.url, self.api_key) = (url.to_owned(), api_key.to_owned());
     }
 
     fn spawn(&self) -> Child {
@@ -215,20 +232,30 @@ impl World {
 
     /// The processes of this machine that belong to sandboxes of this world.
     pub(crate) fn sandbox_processes(&self) -> Vec<String> {
-        let mark = self.path("data/sandboxes");
+        self.sandbox_processes_of("data")
+    }
+
+    /// Those of the node with that data folder.
+    fn sandbox_processes_of(&self, data: &str) -> Vec<String> {
+        let mark = self.path(&format!("{data}/sandboxes"));
         let lines = processes();
         lines.into_iter().filter(|line| line.contains(mark.to_str().unwrap())).collect()
     }
 
     /// Asserts that no sandbox is left: no folder, no process.
     pub(crate) fn assert_no_sandbox(&self) {
+        self.assert_no_sandbox_of("data");
+    }
+
+    /// Asserts the same of the node with that data folder.
+    pub(crate) fn assert_no_sandbox_of(&self, data: &str) {
         let patience = Instant::now() + Duration::from_secs(20);
         let left = || {
-            let folders = fs::read_dir(self.path("data/sandboxes")).map(|entries| {
+            let folders = fs::read_dir(self.path(&format!("{data}/sandboxes"))).map(|entries| {
                 let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
                 names.filter(|name| name.len() == 36).collect::<Vec<_>>()
             });
-            [folders.unwrap_or_default(), self.sandbox_processes()].concat()
+            [folders.unwrap_or_default(), self.sandbox_processes_of(data)].concat()
         };
         while !left().is_empty() {
             assert!(Instant::now() < patience, "left: {:?}", left());
@@ -307,7 +334,7 @@ fn processes() -> Vec<String> {
 }
 
 /// A database of its own where the tests have a PostgreSQL server; elsewhere each world has a file in its data folder.
-fn database() -> Option<String> {
+pub(crate) fn database() -> Option<String> {
     let server = std::env::var("ASTRAFORGE_TEST_POSTGRES").ok()?;
     let name = format!("world_{}", uuid::Uuid::new_v4().simple());
     let create = Command::new("psql").arg(&server).args(["-q", "-c", &format!("CREATE DATABASE {name}")]).status();
