@@ -110,7 +110,7 @@ pub async fn recent_logs_are_those_that_changed_or_are_at_work(store: &impl Stor
     let job = samples::execute(&samples::run(&requests[3]));
     commit(store, Changes { new_jobs: vec![job.clone()], ..Changes::default() }).await;
     assert_eq!(recent(31, 9).await.unwrap(), []);
-    store.claim_job(at(40), at(100)).await.unwrap().unwrap();
+    store.claim_job(at(40), at(100), None).await.unwrap().unwrap();
     assert_eq!(recent(31, 9).await.unwrap(), [end(3, 5)]);
     let ended_jobs = vec![EndedJob { id: job.id, error: None }];
     commit(store, Changes { ended_jobs, ..Changes::default() }).await;
