@@ -77,6 +77,13 @@ impl Server {
         assert_eq!(self.command(&["XADD", stream, id, "data", data]).trim(), id);
     }
 
+    /// Makes a login with these rights and no others.
+    pub(crate) fn allow(&self, user: &str, password: &str, rights: &str) {
+        let password = format!(">{password}");
+        let words = ["ACL", "SETUSER", user, "reset", "on", &password].into_iter().chain(rights.split(' '));
+        assert_eq!(self.command(&words.collect::<Vec<_>>()).trim(), "OK");
+    }
+
     /// Ids and texts of a stream: `redis-cli` prints an entry as a line each for id, field and value.
     fn entries(&self, stream: &str) -> Vec<(String, String)> {
         let text = self.command(&["XRANGE", stream, "-", "+"]);

@@ -233,3 +233,30 @@ async fn nobody_who_writes_or_follows_waits_for_a_redis_that_is_absent() {
     assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
     assert!(writer.bus.check().is_err());
 }
+
+#[tokio::test]
+async fn a_login_with_the_rights_of_the_documentation_is_enough() {
+    let server = Server::started();
+    server.allow(
+        "forge",
+        "hush",
+        "~runlog:* &runlog:hints +subscribe +publish +eval +xinfo +xadd +exists +expire +persist +del",
+    );
+    let config = RedisConfig::new(&format!("redis://forge:hush@127.0.0.1:{}/0", server.port())).unwrap();
+    let world = World::new(config).await;
+    let process = world.process();
+    until(async || process.bus.check().is_ok()).await;
+    let request = submitted(&world.store).await;
+    server.add(&world.config.stream(request), "9-0", "{}");
+    process.write(request, 3, "line").await;
+    until(async || server.ids(&world.config.stream(request)) == [1, 2, 3]).await;
+    // A wrong password is told, and holds up nobody.
+    let config = RedisConfig::new(&format!("redis://forge:mistyped@127.0.0.1:{}/0", server.port())).unwrap();
+    let refused = World::new(config).await;
+    let process = refused.process();
+    let request = submitted(&refused.store).await;
+    process.write(request, 3, "line").await;
+    until(async || process.bus.check().is_err_and(|trouble| trouble.to_string().to_lowercase().contains("password")))
+        .await;
+    assert!(!process.bus.check().unwrap_err().to_string().contains("mistyped"));
+}

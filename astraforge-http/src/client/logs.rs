@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use astraforge_core::{
-    event::RunEvent,
+    event::{Envelope, RunEvent},
     id::{RequestId, RunId},
 };
 use eventsource_stream::{Event, Eventsource};
@@ -219,7 +219,7 @@ fn read_event(frame: &Event) -> Option<Result<RunEvent, ClientError>> {
     if frame.id.is_empty() {
         return None;
     }
-    Some(serde_json::from_str(&frame.data).map_err(ClientError::decode))
+    Some(serde_json::from_str(&frame.data).map(Envelope::into_event).map_err(ClientError::decode))
 }
 
 /// How long to wait before try number `n`, counted from 0.

@@ -6,7 +6,7 @@ use astraforge_core::{
     access::{Action, Caller},
     cancel::Cancellation,
     error::ForgeError,
-    event::RunEvent,
+    event::{Envelope, RunEvent},
     id::{RequestId, RunId},
     job::JobKind,
     journal::Journal,
@@ -243,7 +243,7 @@ fn frames(
     let handshake = Event::default().event("message").data(handshake);
     let events = events.filter_map(|event| async {
         match event {
-            Ok(event) => frame(&event),
+            Ok(event) => frame(event),
             Err(error) => {
                 error!(error = chain(&error), "a run log broke off");
                 None
@@ -253,9 +253,10 @@ fn frames(
     futures::stream::iter([handshake]).chain(events).map(Ok)
 }
 
-fn frame(event: &RunEvent) -> Option<Event> {
-    let frame = Event::default().event("message").id(event.seq.to_string()).json_data(event);
-    frame.inspect_err(|error| error!(error = chain(error), event.seq, "an event cannot be written as JSON")).ok()
+fn frame(event: RunEvent) -> Option<Event> {
+    let seq = event.seq;
+    let frame = Event::default().event("message").id(seq.to_string()).json_data(Envelope::from(event));
+    frame.inspect_err(|error| error!(error = chain(error), event.seq = seq, "an event cannot be written as JSON")).ok()
 }
 
 #[cfg(test)]

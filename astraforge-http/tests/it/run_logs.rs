@@ -63,7 +63,7 @@ async fn a_finished_request_is_replayed_and_the_stream_ends() {
     assert_eq!((frames[1].0, &frames[1].1["type"]), (Some(1), &json!("user_prompt")));
     for (place, (seq, event)) in frames[1..].iter().enumerate() {
         assert_eq!(*seq, Some(place as u64 + 1));
-        assert_eq!(event["seq"], place + 1);
+        assert_eq!((&event["version"], &event["seq"]), (&1.into(), &(place + 1).into()));
     }
     assert_eq!(last_type(&answer), "completed");
 }

@@ -10,6 +10,7 @@ use crate::{
     database::DatabaseArgs,
     drivers::{docker::DockerArgs, image::ImageArgs, k8s::K8sArgs},
     egress_args::EgressArgs,
+    event_bus::EventBusArgs,
     keys::KeyArgs,
     model::ModelArgs,
     native_args::NativeArgs,
@@ -28,6 +29,9 @@ pub(crate) struct ServerArgs {
     pub(crate) database: DatabaseArgs,
     #[command(flatten)]
     pub(crate) keys: KeyArgs,
+    /// What wakes readers
+    #[command(flatten)]
+    pub(crate) event_bus: EventBusArgs,
     /// Folder with the bare repositories that requests may work on [default: DATA/repositories]
     #[arg(long, global = true, env = "ASTRAFORGE_REPOSITORIES", value_name = "FOLDER")]
     pub(crate) repositories: Option<PathBuf>,

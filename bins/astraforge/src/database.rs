@@ -60,7 +60,8 @@ impl DatabaseArgs {
         Ok(())
     }
 
-    fn postgres(&self) -> anyhow::Result<Option<PostgresConfig>> {
+    /// The PostgreSQL server, if one is named.
+    pub(crate) fn postgres(&self) -> anyhow::Result<Option<PostgresConfig>> {
         let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) else { return Ok(None) };
         Ok(Some(PostgresConfig::new(url)?.with_max_connections(self.database_max_connections)))
     }

@@ -13,6 +13,7 @@ mod database;
 mod drivers;
 mod egress_args;
 mod egress_log;
+mod event_bus;
 mod greeting;
 mod keys;
 mod model;

@@ -13,7 +13,6 @@ use astraforge_adapters::{
     local::{LocalConfig, LocalProvider},
     models::ModelReviewer,
     rego::RegoPolicy,
-    wakeup::InProcessWakeups,
 };
 use astraforge_core::{
     access::{ApiKey, Role},
@@ -44,6 +43,7 @@ use crate::{
     config::{Executor, ServerArgs, TENANT},
     data_folder::{DataFolder, ServerFile},
     database::Database,
+    event_bus::EventBus,
     model::ModelConfig,
     sandbox_files::{self, SandboxFiles},
     sandbox_plane,
@@ -56,6 +56,7 @@ pub(crate) struct Node {
     stop: Arc<Canceller>,
     tasks: JoinSet<()>,
     folder: DataFolder,
+    bus: EventBus,
     database: Database,
     _known: Option<KnownSecret>,
 }
@@ -116,6 +117,7 @@ impl Node {
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+        self.bus.close().await;
         self.database.close().await;
         self.folder.withdraw();
     }
@@ -125,6 +127,7 @@ impl Node {
 struct Parts {
     forge: Forge,
     folder: DataFolder,
+    bus: EventBus,
     database: Database,
     quarantine: Quarantine,
     /// Where a killed process may have left a file half written.
@@ -140,9 +143,10 @@ impl Parts {
         let (model, known) = args.model.config()?.open(&redactor)?;
         let database = args.database.open(folder.root(), args.keys.secrets(folder.root())?).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal = Journal::new(database.requests(), Arc::new(InProcessWakeups::default()), clock, redactor);
+        let bus = args.event_bus.open(&args.database, database.requests())?;
+        let journal = Journal::new(database.requests(), bus.wakeups(), clock, redactor);
         let agent = Agent::new(args, &folder, model.clone(), database.requests()).await;
-        let notes = agent.trouble.clone().into_iter().chain(notes(args)?).collect();
+        let notes = agent.trouble.clone().into_iter().chain(notes(args)?).chain(bus.trouble_at_start().await).collect();
         let artifacts = Arc::new(SandboxFiles::for_requests(&args.sandbox_files, folder.root()).await?);
         let quarantine = Quarantine::new(QuarantineConfig::new(folder.path("quarantine"), artifacts.clone()));
         let file_folders = sandbox_files::folders(&args.sandbox_files, folder.root())?;
@@ -155,7 +159,7 @@ impl Parts {
         }
         // The quarantines are this process's alone, so nothing of them is in use.
         quarantine.sweep_older_than(Duration::ZERO).await?;
-        Ok(Self { forge, folder, database, quarantine, file_folders, notes, known })
+        Ok(Self { forge, folder, bus, database, quarantine, file_folders, notes, known })
     }
 
     /// Settles what an earlier process left, and begins to work.
@@ -175,8 +179,8 @@ impl Parts {
     }
 
     fn into_node(self, stop: Arc<Canceller>, tasks: JoinSet<()>) -> Node {
-        let Self { notes, folder, database, known, .. } = self;
-        Node { notes, stop, tasks, folder, database, _known: known }
+        let Self { notes, folder, bus, database, known, .. } = self;
+        Node { notes, stop, tasks, folder, bus, database, _known: known }
     }
 }
 

@@ -1,6 +1,9 @@
 //! `logs`: shows what happens on a request.
 
-use astraforge_core::{event::RunEvent, id::RequestId};
+use astraforge_core::{
+    event::{Envelope, RunEvent},
+    id::RequestId,
+};
 use astraforge_http::Client;
 use futures::StreamExt;
 
@@ -30,7 +33,7 @@ async fn show(client: &Client, args: &ConnectionArgs, request: RequestId, follow
 /// Prints one event, as a line of JSON or as people read it.
 pub(crate) fn print_event(terminal: Terminal, json: bool, event: &RunEvent) -> anyhow::Result<()> {
     if json {
-        terminal.line(serde_json::to_string(event)?);
+        terminal.line(serde_json::to_string(&Envelope::from(event.clone()))?);
     } else {
         log::lines(terminal, event).into_iter().for_each(|line| terminal.line(line));
     }

@@ -4,6 +4,7 @@
 
 mod agents;
 mod command_line;
+mod event_bus;
 mod follow_ups;
 mod hostile;
 mod installation;
