@@ -47,8 +47,8 @@ impl PostgresStore {
     /// # Errors
     /// [`OpenError`] says what is wrong with the address, the login, the database or the key.
     pub async fn open(config: &PostgresConfig, key: SecretKey) -> Result<Self, OpenError> {
-        let pool = open::open(config, &key).await?;
-        Ok(Self { readers: pool.clone(), writer: pool, key })
+        let (pool, migration) = open::open(config, &key).await?;
+        Ok(Self { readers: pool.clone(), writer: pool, key, migration })
     }
 }
 

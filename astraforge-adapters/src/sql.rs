@@ -77,9 +77,25 @@ pub struct SqlStore<D: Dialect> {
     pub(crate) readers: Pool<D>,
     pub(crate) writer: Pool<D>,
     pub(crate) key: SecretKey,
+    pub(crate) migration: Migration,
+}
+
+/// What opening a database did to its schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migration {
+    /// The version that was found; 0 in an empty database.
+    pub from: i64,
+    /// The version that it has now, which is this program's.
+    pub to: i64,
 }
 
 impl<D: Dialect> SqlStore<D> {
+    /// What opening did to the schema.
+    #[must_use]
+    pub fn migration(&self) -> Migration {
+        self.migration
+    }
+
     /// Waits until calls under way are done, and closes all connections. Later calls fail.
     pub async fn close(&self) {
         self.readers.close().await;

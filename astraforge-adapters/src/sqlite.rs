@@ -44,8 +44,8 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`] says what is wrong with the file, its folder or the key.
     pub async fn open(path: impl AsRef<Path>, key: SecretKey) -> Result<Self, OpenError> {
-        let open::Pools { readers, writer } = open::open(path.as_ref(), &key).await?;
-        Ok(Self { readers, writer, key })
+        let open::Opened { readers, writer, migration } = open::open(path.as_ref(), &key).await?;
+        Ok(Self { readers, writer, key, migration })
     }
 }
 

@@ -11,6 +11,7 @@ use super::error::code_of;
 use crate::{
     secret_box::{SecretKey, SecretKeyError},
     sql::{
+        Migration,
         key_check::{self, KeyError},
         row::{Columns as _, SqlResult},
         statement::Statements as _,
@@ -209,9 +210,9 @@ pub enum OpenError {
 }
 
 /// Connects, brings the schema up to date and checks the key.
-pub(super) async fn open(config: &PostgresConfig, key: &SecretKey) -> Result<PgPool, OpenError> {
+pub(super) async fn open(config: &PostgresConfig, key: &SecretKey) -> Result<(PgPool, Migration), OpenError> {
     let mut connection = connect(config).await?;
-    prepare(&mut connection, key).await.map_err(|trouble| match trouble {
+    let migration = prepare(&mut connection, key).await.map_err(|trouble| match trouble {
         Trouble::Foreign => OpenError::Foreign { database: config.name() },
         Trouble::Newer(found) => {
             OpenError::NewerSchema { database: config.name(), found, known: MIGRATIONS.len() as i64 }
@@ -222,7 +223,7 @@ pub(super) async fn open(config: &PostgresConfig, key: &SecretKey) -> Result<PgP
     })?;
     connection.close().await.map_err(|error| config.explain(error))?;
     let pool = PgPoolOptions::new().max_connections(config.max_connections).acquire_timeout(ACQUIRE_TIMEOUT);
-    Ok(pool.connect_lazy_with(config.for_statements()))
+    Ok((pool.connect_lazy_with(config.for_statements()), migration))
 }
 
 /// Opens one connection.
@@ -247,7 +248,7 @@ impl From<sqlx::Error> for Trouble {
 }
 
 /// Migrates in one transaction, alone.
-async fn prepare(connection: &mut PgConnection, key: &SecretKey) -> Result<(), Trouble> {
+async fn prepare(connection: &mut PgConnection, key: &SecretKey) -> Result<Migration, Trouble> {
     let mut transaction = connection.begin().await?;
     // A table may be large, and another server may be at it.
     for limit in ["SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0"] {
@@ -265,7 +266,8 @@ async fn prepare(connection: &mut PgConnection, key: &SecretKey) -> Result<(), T
         tracing::info!(version, "database schema updated");
     }
     key_check::check(&mut *transaction, key).await.map_err(Trouble::Key)?;
-    Ok(transaction.commit().await?)
+    transaction.commit().await?;
+    Ok(Migration { from: found, to: known })
 }
 
 /// Reads the schema's version; in an empty database it is 0.

@@ -16,6 +16,7 @@ use super::error::{code, code_of};
 use crate::{
     secret_box::{SecretKey, SecretKeyError},
     sql::{
+        Migration,
         key_check::{self, KeyError},
         row::SqlResult,
     },
@@ -110,16 +111,17 @@ pub enum OpenError {
     },
 }
 
-/// The connections to one database file.
+/// The connections to one database file, and what opening it did to its schema.
 #[derive(Debug)]
-pub(super) struct Pools {
+pub(super) struct Opened {
     /// One connection: SQLite has one writer at a time, and here they queue in order instead of polling a lock.
     pub(super) writer: SqlitePool,
     pub(super) readers: SqlitePool,
+    pub(super) migration: Migration,
 }
 
 /// Opens or makes the file, brings its schema up to date and checks the key.
-pub(super) async fn open(path: &Path, key: &SecretKey) -> Result<Pools, OpenError> {
+pub(super) async fn open(path: &Path, key: &SecretKey) -> Result<Opened, OpenError> {
     // Absolute, so that no name is taken for a URI.
     let path = std::path::absolute(path).map_err(|error| io_error(path, error))?;
     // Made here rather than by SQLite: only the owner may read it, and SQLite gives its side files the same mode.
@@ -131,29 +133,31 @@ pub(super) async fn open(path: &Path, key: &SecretKey) -> Result<Pools, OpenErro
         .mode(0o600)
         .open(&path)
         .map_err(|error| io_error(&path, error))?;
-    prepare(&path, key).await?;
-    let pools = async {
-        Ok(Pools {
+    let migration = prepare(&path, key).await?;
+    let opened = async {
+        Ok(Opened {
             writer: pool_options(1).connect_with(options(&path)).await?,
             readers: pool_options(READERS).connect_with(options(&path)).await?,
+            migration,
         })
     };
-    pools.await.map_err(|error| sql_error(&path, error))
+    opened.await.map_err(|error| sql_error(&path, error))
 }
 
-async fn prepare(path: &Path, key: &SecretKey) -> Result<(), OpenError> {
+async fn prepare(path: &Path, key: &SecretKey) -> Result<Migration, OpenError> {
     let sql = |error| sql_error(path, error);
     let mut connection = options(path).connect().await.map_err(sql)?;
     enter_wal(&mut connection).await.map_err(sql)?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(sql)?;
-    migrate(&mut transaction, path).await?;
+    let migration = migrate(&mut transaction, path).await?;
     key_check::check(&mut *transaction, key).await.map_err(|error| match error {
         KeyError::Sql(error) => sql_error(path, error),
         KeyError::Wrong => OpenError::WrongKey { path: path.to_owned() },
         KeyError::Sealing(error) => OpenError::Sealing(error),
     })?;
     transaction.commit().await.map_err(sql)?;
-    connection.close().await.map_err(sql)
+    connection.close().await.map_err(sql)?;
+    Ok(migration)
 }
 
 /// Write-ahead logging lets readers read while one writes. Entering it takes a lock that SQLite does not wait for.
@@ -169,7 +173,7 @@ async fn enter_wal(connection: &mut SqliteConnection) -> SqlResult<()> {
     }
 }
 
-async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
+async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<Migration, OpenError> {
     let sql = |error| sql_error(path, error);
     let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(sql)?;
     let owner: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await.map_err(sql)?;
@@ -189,7 +193,7 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), O
         sqlx::raw_sql(sqlx::AssertSqlSafe(mark)).execute(&mut *connection).await.map_err(sql)?;
         tracing::info!(version, path = %path.display(), "database schema updated");
     }
-    Ok(())
+    Ok(Migration { from: found, to: known })
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -6,9 +6,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{config::ServerArgs, programs::ListenArgs};
 
+mod jobs;
 mod sandbox;
 
-pub(crate) use self::sandbox::*;
+pub(crate) use self::{jobs::*, sandbox::*};
 
 /// From a plain-language request to a reviewed merge request, by a coding agent in a sandbox.
 #[derive(Debug, Parser)]
@@ -60,6 +61,13 @@ pub(crate) enum Command {
     /// Make isolated machines that keep their files, and work in them
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Look after the queue: see what waits, is at work or is dead, and have dead jobs tried again
+    ///
+    /// Works on the database itself, whether or not the server runs.
+    #[command(subcommand)]
+    Jobs(JobsCommand),
+    /// Bring the database to the version of this program; a server does so too when it starts
+    Migrate,
     /// Say what this machine can do, and what would change what it can't
     Doctor,
     /// Print a completion script for a shell

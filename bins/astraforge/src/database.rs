@@ -6,6 +6,7 @@ use anyhow::bail;
 use astraforge_adapters::{
     postgres::{PostgresConfig, PostgresStore},
     secret_box::SecretKey,
+    sql::Migration,
     sqlite::SqliteStore,
 };
 use astraforge_core::ports::{sandbox_store::SandboxStore, store::Store};
@@ -73,6 +74,14 @@ impl Database {
         match self {
             Self::Sqlite(store) => store.clone(),
             Self::Postgres(store) => store.clone(),
+        }
+    }
+
+    /// What opening it did to its schema.
+    pub(crate) fn migration(&self) -> Migration {
+        match self {
+            Self::Sqlite(store) => store.migration(),
+            Self::Postgres(store) => store.migration(),
         }
     }
 

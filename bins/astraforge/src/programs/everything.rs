@@ -39,6 +39,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cancel(request) => commands::cancel::cancel(args, request).await?,
         Command::Mr(which) => commands::merge_requests::merge_requests(args, which).await?,
         Command::Sandbox(sandbox) => return commands::sandbox::sandbox(args, sandbox).await,
+        Command::Jobs(jobs) => return commands::jobs::jobs(args, jobs).await,
+        Command::Migrate => commands::migrate::migrate(args).await?,
         Command::Doctor => return commands::doctor::doctor(args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -8,6 +8,7 @@ mod event_bus;
 mod follow_ups;
 mod hostile;
 mod installation;
+mod jobs;
 mod models;
 mod real_key;
 mod repositories;
