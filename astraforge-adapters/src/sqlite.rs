@@ -14,6 +14,8 @@ use crate::{
 
 mod error;
 mod open;
+#[cfg(test)]
+mod plans;
 
 /// A store in one SQLite file, which several processes of one machine may share.
 ///

@@ -8,3 +8,5 @@ CREATE INDEX jobs_leases ON jobs (lease_until, position) WHERE state = 'running'
 CREATE INDEX jobs_waiting_of_tenant ON jobs (tenant, created_at, position) WHERE state = 'waiting';
 CREATE INDEX jobs_waiting_of_request ON jobs (request, created_at, position) WHERE state = 'waiting';
 CREATE INDEX jobs_dead ON jobs (created_at, position) WHERE state = 'dead';
+-- Lists of links come out of the index in their order.
+CREATE INDEX links_of_tenant ON links (tenant, created_at, position);

@@ -62,6 +62,8 @@ macro_rules! speaks {
                 statement: &'static str,
                 values: impl IntoIterator<Item = $crate::sql::statement::Value>,
             ) -> impl Future<Output = $crate::sql::row::SqlResult<u64>> + Send {
+                #[cfg(test)]
+                $crate::sql::statement::seen::note(statement);
                 let query = values.into_iter().fold(sqlx::query::<$database>(statement), bind);
                 async { Ok(query.execute(self).await?.rows_affected()) }
             }
@@ -71,6 +73,8 @@ macro_rules! speaks {
                 statement: &'static str,
                 values: impl IntoIterator<Item = $crate::sql::statement::Value>,
             ) -> impl Future<Output = $crate::sql::row::SqlResult<Vec<$row>>> + Send {
+                #[cfg(test)]
+                $crate::sql::statement::seen::note(statement);
                 let query = values.into_iter().fold(sqlx::query::<$database>(statement), bind);
                 query.fetch_all(self)
             }
@@ -113,6 +117,24 @@ macro_rules! speaks {
 }
 
 pub(crate) use speaks;
+
+/// The statements that ran on this thread, for tests of how a database carries them out.
+#[cfg(test)]
+pub(crate) mod seen {
+    use std::{cell::RefCell, collections::BTreeSet};
+
+    thread_local! {
+        static SEEN: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub(crate) fn note(statement: &'static str) {
+        SEEN.with_borrow_mut(|seen| seen.insert(statement));
+    }
+
+    pub(crate) fn all() -> BTreeSet<&'static str> {
+        SEEN.with_borrow(Clone::clone)
+    }
+}
 
 impl From<&str> for Value {
     fn from(text: &str) -> Self {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
 
 mod opening;
+mod plans;
 mod schema;
 mod sharing;
 mod wakeups;

@@ -18,8 +18,7 @@ use crate::{
     connection::parse_id,
     data_folder,
     database::Database,
-    render::{Terminal, attention, bad, faint, good, harmless},
-    report,
+    render::{Terminal, attention, bad, faint, good, harmless, report},
 };
 
 /// Opens the database of the configuration, beside a server that may run on it.

@@ -1,0 +1,195 @@
+//! How SQLite carries out the statements that the store really runs: over indexes, whatever the tables hold.
+
+use std::{collections::BTreeSet, num::NonZeroU32, time::Instant};
+
+use astraforge_core::{
+    id::{ApiKeyId, ArtifactId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, SandboxId, SnapshotId},
+    job::JobState,
+    ports::{
+        sandbox_store::SandboxStore as _,
+        store::{Changes, EndedJob, FailedJob, Store as _},
+    },
+    run::Usage,
+    testing::samples::{self, at},
+};
+use sqlx::Row as _;
+
+use super::SqliteStore;
+use crate::{secret_box::SecretKey, sql::statement::seen};
+
+/// What may be read from end to end or sorted, and why: a part of the statement, a part of the plan's line.
+const ALLOWED: &[(&str, &str)] = &[
+    // The whole table is the answer.
+    ("count(*) AS n FROM api_keys", "SCAN api_keys"),
+    // What a statement brings along, and the tenants with waiting jobs, are small and no table.
+    ("json_each($1)", "SCAN json_each"),
+    ("WITH RECURSIVE tenants", "SCAN tenants"),
+    ("WITH RECURSIVE tenants", "SCAN firsts"),
+    ("WITH RECURSIVE tenants", "SCAN CONSTANT ROW"),
+    ("WITH RECURSIVE tenants", "USE TEMP B-TREE FOR ORDER BY"),
+    // Jobs at work are as many as there are workers, and live sandboxes as many as the machines bear.
+    ("state = 'running' ORDER BY created_at", "USE TEMP B-TREE FOR ORDER BY"),
+    ("state = 'running' ORDER BY created_at", "SCAN jobs USING INDEX jobs_"),
+    ("lease_until, 0) < $1", "SCAN jobs USING COVERING INDEX jobs_leases"),
+    ("status IN ('starting', 'ready')", "USE TEMP B-TREE FOR ORDER BY"),
+    // In the order of the index, up to the limit.
+    ("ORDER BY created_at, position LIMIT $1", "SCAN jobs USING INDEX jobs_"),
+];
+
+/// Calls everything that the store can do once, so that its statements are seen.
+async fn use_everything(store: &SqliteStore) {
+    let request = samples::request();
+    let run = samples::run(&request);
+    let (job, other) = (samples::execute(&run), samples::execute(&run));
+    let change_set = samples::change_set(&run);
+    let changes = Changes {
+        messages: vec![samples::message(request.id)],
+        attachments: vec![samples::attachment(request.id)],
+        runs: vec![run.clone()],
+        approval: Some(samples::approval(&change_set)),
+        merge_request: Some(samples::merge_request(&change_set)),
+        change_set: Some(change_set.clone()),
+        new_jobs: vec![job.clone(), other.clone()],
+        events: vec![samples::log(request.id, "x")],
+        ..samples::submitted(&request)
+    };
+    store.commit(changes).await.unwrap();
+    let claimed = store.claim_job(at(9), at(20), NonZeroU32::new(3)).await.unwrap().unwrap();
+    store.renew_lease(claimed.claim(), at(21)).await.unwrap();
+    let taken = store.take_over_job(at(50), at(90)).await.unwrap().unwrap();
+    let failed = FailedJob { id: job.id, error: "x".to_owned(), not_before: None };
+    let changes = Changes {
+        claim: Some(taken.claim()),
+        request: Some(astraforge_core::ports::store::RequestChange {
+            request: request.clone(),
+            expected: astraforge_core::ports::store::Expected::Version(1),
+        }),
+        failed_jobs: vec![failed],
+        ended_jobs: vec![EndedJob { id: other.id, error: None }],
+        ..Changes::default()
+    };
+    store.commit(changes).await.unwrap();
+    store.commit(Changes { revived_jobs: vec![job.id], ..Changes::default() }).await.unwrap();
+
+    let tenant = samples::tenant();
+    store.request(&tenant, request.id).await.unwrap();
+    store.requests(&tenant).await.unwrap();
+    store.messages(request.id).await.unwrap();
+    store.attachments(request.id).await.unwrap();
+    store.run(&tenant, run.id).await.unwrap();
+    store.runs_of(request.id).await.unwrap();
+    store.runs(&tenant).await.unwrap();
+    store.cancel_requested(run.id).await.unwrap();
+    store.add_usage(run.id, Usage::default()).await.unwrap();
+    store.change_set(change_set.id).await.unwrap();
+    store.latest_change_set(request.id).await.unwrap();
+    store.approvals(request.id).await.unwrap();
+    store.merge_request(&tenant, MergeRequestId::random()).await.unwrap();
+    store.merge_requests(&tenant).await.unwrap();
+    store.events(request.id, 0, 10).await.unwrap();
+    store.events_of_run(run.id).await.unwrap();
+    store.running_jobs().await.unwrap();
+    store.waiting_jobs(request.id).await.unwrap();
+    store.job(JobId::random()).await.unwrap();
+    for state in JobState::ALL {
+        store.jobs(state, 10).await.unwrap();
+    }
+    store.add_link(samples::link()).await.unwrap();
+    store.link(&tenant, RepositoryLinkId::random()).await.unwrap();
+    store.links(&tenant).await.unwrap();
+    store.update_link(samples::link()).await.unwrap();
+    store.remove_link(&tenant, RepositoryLinkId::random()).await.unwrap();
+    let key = samples::api_key();
+    store.add_api_key(key.clone()).await.unwrap();
+    store.api_key_by_hash("x").await.unwrap();
+    store.api_keys(&tenant).await.unwrap();
+    store.count_api_keys().await.unwrap();
+    store.touch_api_key(key.id, at(600)).await.unwrap();
+    store.revoke_api_key(&tenant, ApiKeyId::random()).await.unwrap();
+
+    let sandbox = samples::sandbox();
+    store.add_sandbox(&sandbox).await.unwrap();
+    store.sandbox(sandbox.id).await.unwrap();
+    store.sandboxes(&tenant).await.unwrap();
+    store.live_sandboxes().await.unwrap();
+    store.update_sandbox(&sandbox).await.unwrap();
+    store.note_activity(sandbox.id, at(9)).await.unwrap();
+    store.note_heartbeat(sandbox.id, at(9)).await.unwrap();
+    store.snapshot(&tenant, SnapshotId::random()).await.unwrap();
+    store.snapshots(sandbox.id).await.unwrap();
+    store.remove_snapshot(SnapshotId::random()).await.unwrap();
+    store.artifact(&tenant, ArtifactId::random()).await.unwrap();
+    store.artifacts(SandboxId::random()).await.unwrap();
+}
+
+async fn fresh() -> (tempfile::TempDir, SqliteStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("db"), SecretKey::random().unwrap()).await.unwrap();
+    (folder, store)
+}
+
+/// The lines of plans that read a table from end to end, or sort, and are not allowed.
+async fn dear(store: &SqliteStore, statements: &BTreeSet<&'static str>) -> Vec<String> {
+    let mut dear = Vec::new();
+    for statement in statements {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+        for row in sqlx::query(explain).fetch_all(&store.readers).await.unwrap() {
+            let line: String = row.get("detail");
+            let is_dear = line.starts_with("SCAN") || line.contains("TEMP B-TREE");
+            let is_allowed = ALLOWED.iter().any(|(of, part)| statement.contains(of) && line.contains(part));
+            if is_dear && !is_allowed {
+                dear.push(format!("{line}: {statement}"));
+            }
+        }
+    }
+    dear
+}
+
+#[tokio::test]
+async fn every_statement_finds_its_rows_in_an_index() {
+    let (_folder, store) = fresh().await;
+    use_everything(&store).await;
+    let statements: BTreeSet<&'static str> =
+        seen::all().into_iter().filter(|text| !text.starts_with("PRAGMA")).collect();
+    assert!(statements.len() > 55, "only {} statements were seen", statements.len());
+    let dear = dear(&store, &statements).await;
+    assert!(dear.is_empty(), "{}", dear.join("\n"));
+}
+
+#[tokio::test]
+async fn a_statement_without_an_index_is_found() {
+    let (_folder, store) = fresh().await;
+    let bad =
+        BTreeSet::from(["SELECT * FROM events WHERE kind = $1", "SELECT * FROM runs WHERE id > $1 ORDER BY prompt"]);
+    assert_eq!(dear(&store, &bad).await.len(), 2);
+}
+
+/// A million events of a thousand requests, and as many jobs that are over.
+#[tokio::test]
+#[ignore = "takes a minute where SQLite is built without optimisation"]
+async fn soak_a_million_events_make_nothing_slow() {
+    let (_folder, store) = fresh().await;
+    let many = "INSERT INTO requests (id, tenant, requester, source, sender, title, prompt, repository, state, version, \
+                created_at, updated_at) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+                SELECT printf('00000000-0000-0000-0000-%012d', i), 'big', 'ada', 'x', '', 'x', 'x', \
+                '00000000-0000-0000-0000-000000000000', 'REVIEWED', 1, i, i FROM n; \
+                INSERT INTO events (request, seq, run, kind, created_at) \
+                WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999) \
+                SELECT printf('00000000-0000-0000-0000-%012d', i / 1000 + 1), i % 1000 + 1, \
+                printf('00000000-0000-0000-0001-%012d', i / 1000 + 1), '{\"type\":\"log\",\"message\":\"x\"}', i FROM n; \
+                INSERT INTO jobs (id, tenant, request, kind, attempts, state, created_at) \
+                WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999) \
+                SELECT printf('00000000-0000-0000-0002-%012d', i), 'big', \
+                printf('00000000-0000-0000-0000-%012d', i / 1000 + 1), '{}', 1, 'ended', i FROM n";
+    sqlx::raw_sql(many).execute(&store.writer).await.unwrap();
+    let begun = Instant::now();
+    use_everything(&store).await;
+    let request: RequestId = "00000000-0000-0000-0000-000000000500".parse().unwrap();
+    let run: RunId = "00000000-0000-0000-0001-000000000500".parse().unwrap();
+    assert_eq!(store.events(request, 990, 100).await.unwrap().len(), 10);
+    assert_eq!(store.append(vec![samples::log(request, "one more")]).await.unwrap(), 1001);
+    assert_eq!(store.events_of_run(run).await.unwrap().len(), 1000);
+    let took = begun.elapsed();
+    // One scan of a million rows takes longer than all of these calls.
+    assert!(took.as_millis() < 2000, "every call once took {took:?}");
+}
