@@ -118,24 +118,6 @@ macro_rules! speaks {
 
 pub(crate) use speaks;
 
-/// The statements that ran on this thread, for tests of how a database carries them out.
-#[cfg(test)]
-pub(crate) mod seen {
-    use std::{cell::RefCell, collections::BTreeSet};
-
-    thread_local! {
-        static SEEN: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
-    }
-
-    pub(crate) fn note(statement: &'static str) {
-        SEEN.with_borrow_mut(|seen| seen.insert(statement));
-    }
-
-    pub(crate) fn all() -> BTreeSet<&'static str> {
-        SEEN.with_borrow(Clone::clone)
-    }
-}
-
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
         Self::Text(Some(text.to_owned()))
@@ -214,3 +196,21 @@ macro_rules! values {
 }
 
 pub(super) use values;
+
+/// The statements that ran on this thread, for tests of how a database carries them out.
+#[cfg(test)]
+pub(crate) mod seen {
+    use std::{cell::RefCell, collections::BTreeSet};
+
+    thread_local! {
+        static SEEN: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub(crate) fn note(statement: &'static str) {
+        SEEN.with_borrow_mut(|seen| seen.insert(statement));
+    }
+
+    pub(crate) fn all() -> BTreeSet<&'static str> {
+        SEEN.with_borrow(Clone::clone)
+    }
+}
