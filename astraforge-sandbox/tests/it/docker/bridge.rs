@@ -1,5 +1,4 @@
 //! The bridge of sandboxes that may reach public addresses by themselves: out, and not to each other.
-#![expect(clippy::print_stderr, reason = "these functions are tests")]
 
 use astraforge_core::session::{Command, SandboxSpec};
 use astraforge_sandbox::docker::Network;

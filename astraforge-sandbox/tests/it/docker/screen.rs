@@ -1,5 +1,4 @@
 //! A screen, its mouse and its keyboard, in a sandbox of an image like the one of `deploy/images/desktop`.
-#![expect(clippy::print_stderr, reason = "these functions are tests")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -14,6 +14,7 @@ use astraforge_core::{
 };
 use astraforge_sandbox::{
     driver::{DriverError, DynSandboxDriver, SandboxDriver},
+    guest::client::GuestClient,
     native::NativeDriver,
     sandboxes::Sandboxes,
 };
@@ -31,6 +32,8 @@ async fn a_sandbox_without_a_server_ends_by_itself() {
     let id = SandboxId::random();
     let spec = SandboxSpec::default().with_orphan_timeout(Duration::from_millis(200));
     native.create(id, &spec, &[]).await.unwrap();
+    // Its time begins when it has met one.
+    drop(GuestClient::connect(native.connect(id).await.unwrap(), Vec::new()).await.unwrap());
     Footprint::of(&native.state.path().join(id.to_string())).wait_until_gone().await;
     assert!(matches!(native.connect(id).await, Err(DriverError::NotFound { .. })));
 }
