@@ -83,7 +83,7 @@ pub(crate) enum Queue {
 impl Node {
     /// Starts a node that takes calls on `listener`.
     pub(crate) async fn serve(args: &ServerArgs, listener: TcpListener, queue: Queue) -> anyhow::Result<(Self, Door)> {
-        let parts = Parts::assemble(args).await?;
+        let parts = Box::pin(Parts::assemble(args)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let (owner_key, is_first_start) = owner_key(&parts.forge, &parts.folder).await?;
         let plane = sandbox_plane::build(args, parts.folder.root(), parts.database.sandboxes(), args.native.pool).await;
@@ -103,7 +103,7 @@ impl Node {
 
     /// Starts a node that works through the queue only; on `listener` it tells how it is.
     pub(crate) async fn work(args: &ServerArgs, listener: Option<TcpListener>) -> anyhow::Result<Self> {
-        let parts = Parts::assemble(args).await?;
+        let parts = Box::pin(Parts::assemble(args)).await?;
         let (stop, stopped) = Cancellation::pair();
         let mut tasks = parts.start(args.workers, args.lease, &stopped).await?;
         if let Some(listener) = listener {
