@@ -1,7 +1,15 @@
 //! AstraForge put together: everything in one program, and the programs of an installation on many machines.
 //!
-//! The functions here are what the programs of these names do. A Rust program that wants a part of AstraForge uses the
-//! crates beneath: `astraforge-core`, `astraforge-sandbox`, `astraforge-codex`, `astraforge-adapters`, `astraforge-http`.
+//! The functions here are what the programs of these names do; a program of one's own that is one of them is one line:
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     astraforge::worker()
+//! }
+//! ```
+//!
+//! A Rust program that wants a part of AstraForge uses the crates beneath: `astraforge-core`, `astraforge-sandbox`,
+//! `astraforge-codex`, `astraforge-adapters`, `astraforge-http`.
 
 mod agent;
 mod cli;

@@ -14,7 +14,7 @@ use astraforge_core::{
         executor::{AgentExecutor, AgentOutcome, Assignment},
         git::{Base, GitBroker, GitError, Remote, VcsProvider},
         guest_service::{GuestService, GuestStream},
-        store::{Changes, Store, StoreError},
+        store::{Changes, LogEnd, Store, StoreError},
     },
     repository::{RepositoryEnvironment, RepositoryLink},
     request::{
@@ -156,6 +156,8 @@ store! {
     fn merge_requests(tenant: &TenantId) -> Vec<MergeRequest>;
     fn events(request: RequestId, after: u64, limit: u32) -> Vec<RunEvent>;
     fn events_of_run(run: RunId) -> Vec<RunEvent>;
+    fn last_event(request: RequestId) -> u64;
+    fn recent_logs(since: DateTime<Utc>, limit: u32) -> Vec<LogEnd>;
     fn running_jobs() -> Vec<Job>;
     fn waiting_jobs(request: RequestId) -> Vec<Job>;
     fn job(id: JobId) -> Option<QueuedJob>;
@@ -218,10 +220,11 @@ impl AgentExecutor for Outside {
         }
         let mut outcome = AgentOutcome { final_message: Some("Done.".to_owned()), ..AgentOutcome::default() };
         if world.chance.happens(8500) {
-            let commits = &mut world.state().book.quarantines;
-            let commits = commits.entry(request).or_default();
+            let book = &mut world.state().book;
+            let commits = book.quarantines.entry(request).or_default();
             let head = format!("{:0>40}", format!("{:x}{:0>4x}", world.chance.number(1, u64::MAX), commits.len()));
             commits.push(head.clone());
+            book.heads.insert(request, Some(head.clone()));
             outcome.head_commit = Some(head);
         }
         Ok(outcome)
@@ -234,10 +237,16 @@ impl AgentExecutor for Outside {
 
 #[async_trait]
 impl GitBroker for Outside {
-    async fn mirror(&self, request: RequestId, _remote: &Remote, _branch: Option<&str>) -> Result<Base, GitError> {
+    async fn mirror(
+        &self,
+        request: RequestId,
+        _remote: &Remote,
+        _branch: Option<&str>,
+        standing: Option<&Change>,
+    ) -> Result<Base, GitError> {
         self.hosted("mirror", || {
-            let work_head =
-                self.world.state().book.quarantines.get(&request).and_then(|commits| commits.last().cloned());
+            let work_head = standing.map(|change| change.head_commit.clone());
+            self.world.state().book.heads.insert(request, work_head.clone());
             Ok(Base { branch: "main".to_owned(), commit: "a".repeat(40), work_head })
         })
         .await
@@ -249,7 +258,7 @@ impl GitBroker for Outside {
 
     async fn change(&self, request: RequestId, base: &Base, branch: &str) -> Result<Option<Change>, GitError> {
         self.hosted("change", || {
-            let head = self.world.state().book.quarantines.get(&request).and_then(|commits| commits.last().cloned());
+            let head = self.world.state().book.heads.get(&request).cloned().flatten();
             let sample = samples::change_set(&samples::run(&samples::request())).change;
             Ok(head.map(|head| Change {
                 branch: branch.to_owned(),
@@ -260,6 +269,10 @@ impl GitBroker for Outside {
             }))
         })
         .await
+    }
+
+    async fn keep(&self, _request: RequestId, _change: &Change) -> Result<(), GitError> {
+        self.hosted("keep", || Ok(())).await
     }
 
     /// Without force, as the real one: to a commit that is there, or that follows what is there.

@@ -88,6 +88,8 @@ pub(super) struct Book {
     pub(super) executions: BTreeMap<RunId, u32>,
     /// The commits of each quarantine, the oldest first.
     pub(super) quarantines: HashMap<RequestId, Vec<String>>,
+    /// Where the work branch of each stands.
+    pub(super) heads: HashMap<RequestId, Option<String>>,
     /// The commits that each published branch has held.
     pub(super) branches: BTreeMap<String, Vec<String>>,
     /// The merge requests that were opened, by branch: how many.

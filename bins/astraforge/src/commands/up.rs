@@ -9,11 +9,12 @@ use crate::{
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn up(connection: &ConnectionArgs, args: &UpArgs) -> anyhow::Result<()> {
-    programs::until_told(async {
+    // Boxed, for all parts of a node are in it.
+    let start = Box::pin(async {
         let listener = args.listen.bind().await?;
         let (node, door) = Node::serve(&connection.node, listener, Queue::Work).await?;
         greet(connection.json, &connection.node.data_folder()?, &node, &door);
         Ok(node)
-    })
-    .await
+    });
+    programs::until_told(start).await
 }
