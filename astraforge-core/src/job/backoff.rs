@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// How long to wait before a job is tried again that has just failed once more than `job.failures` tells; `None` when it
 /// has failed often enough.
 ///
-/// The pause lies between half of its length and all of it. Where is drawn from the job's id, so jobs that failed in the
+/// The pause lies between half of its length and all of it. Where is drawn from the request's id, so jobs that failed in the
 /// same moment, because a host was away, do not all come back in the same moment.
 ///
 /// ```
@@ -40,10 +40,11 @@ pub fn pause_after(job: &Job) -> Option<Duration> {
     Some(longest / 2 + (longest / 2).mul_f64(fraction(job)))
 }
 
-/// A number from 0 to 1 that differs from job to job and from failure to failure.
+/// A number from 0 to 1 that differs from request to request, of which one job is tried at a time, and from failure to
+/// failure.
 fn fraction(job: &Job) -> f64 {
     let mut hasher = Sha256::new();
-    hasher.update(job.id.as_uuid().as_bytes());
+    hasher.update(job.request.as_uuid().as_bytes());
     hasher.update(job.failures.to_be_bytes());
     let hash = hasher.finalize();
     f64::from(u16::from_be_bytes([hash[0], hash[1]])) / f64::from(u16::MAX)
