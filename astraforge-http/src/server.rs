@@ -61,6 +61,7 @@ pub struct AppState {
     sandboxes: Option<ControlPlane>,
     limits: Limits,
     shutdown: Cancellation,
+    parts: Vec<health::Part>,
 }
 
 /// Bounds that keep one caller from taking everything.
@@ -79,7 +80,7 @@ impl AppState {
             timeout: Duration::from_secs(120),
             keep_alive: Duration::from_secs(15),
         };
-        AppStateBuilder(Self { forge, sandboxes: None, limits, shutdown: Cancellation::never() })
+        AppStateBuilder(Self { forge, sandboxes: None, limits, shutdown: Cancellation::never(), parts: Vec::new() })
     }
 
     fn forge(&self) -> &Forge {
@@ -106,6 +107,18 @@ impl AppStateBuilder {
     /// Serves sandboxes too: what was taken out of them, and what they use.
     pub fn with_sandboxes(mut self, sandboxes: ControlPlane) -> Self {
         self.0.sandboxes = Some(sandboxes);
+        self
+    }
+
+    /// Has `/readyz` tell of a part of the server: `probe` says at once, from what is known already, what is wrong with
+    /// it. Without one that `is_needed` the server is not ready; any other is only told.
+    pub fn with_part(
+        mut self,
+        name: &'static str,
+        is_needed: bool,
+        probe: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.0.parts.push(health::Part { name, is_needed, probe: std::sync::Arc::new(probe) });
         self
     }
 

@@ -1,5 +1,7 @@
 //! Short answers to commands.
 
+use std::collections::BTreeMap;
+
 use astraforge_core::id::RunId;
 use astraforge_core::request::RequestState;
 use serde::{Deserialize, Serialize};
@@ -33,9 +35,13 @@ pub struct Cancelled {
 /// How the server is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// `ok`, else what is wrong.
+    /// `ok`; `degraded` when calls are served without a part that helps; else what is wrong.
     #[schema(example = "ok")]
     pub status: String,
+    /// What is wrong with which part: `bus`, `sandboxes`. Left out when nothing is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(example = json!({ "bus": "it carries no hints" }))]
+    pub trouble: BTreeMap<String, String>,
 }
 
 /// Why a call was refused.

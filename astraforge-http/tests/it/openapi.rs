@@ -108,3 +108,15 @@ async fn the_document_and_its_page_are_open_to_all() {
     house.get(Who::Nobody, "/healthz").await.is(200, json!({"status": "ok"}));
     house.get(Who::Nobody, "/readyz").await.is(200, json!({"status": "ok"}));
 }
+
+#[tokio::test]
+async fn readiness_tells_of_the_parts_of_a_server() {
+    let wrong = || Err("it is away".to_owned());
+    let house =
+        House::with(move |state| state.with_part("bus", false, wrong).with_part("sandboxes", true, || Ok(()))).await;
+    let degraded = json!({"status": "degraded", "trouble": {"bus": "it is away"}});
+    house.get(Who::Nobody, "/readyz").await.is(200, degraded);
+    let house = House::with(move |state| state.with_part("sandboxes", true, wrong)).await;
+    let unready = json!({"status": "sandboxes: it is away", "trouble": {"sandboxes": "it is away"}});
+    house.get(Who::Nobody, "/readyz").await.is(503, unready);
+}

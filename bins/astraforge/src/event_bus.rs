@@ -53,7 +53,7 @@ enum Kind {
 }
 
 /// A bus that is at work.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum EventBus {
     Memory(InProcessWakeups),
     Postgres(Arc<PostgresWakeups>),

@@ -90,7 +90,7 @@ impl Node {
         let (stop, stopped) = Cancellation::pair();
         let n_workers = if queue == Queue::Work { args.workers } else { 0 };
         let mut tasks = parts.start(n_workers, args.lease, &stopped).await?;
-        let state = AppState::builder(parts.forge.clone()).with_shutdown(stopped.clone());
+        let state = parts.state(&stopped, false);
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
         tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
         match plane {
@@ -107,7 +107,7 @@ impl Node {
         let (stop, stopped) = Cancellation::pair();
         let mut tasks = parts.start(args.workers, args.lease, &stopped).await?;
         if let Some(listener) = listener {
-            let state = AppState::builder(parts.forge.clone()).with_shutdown(stopped.clone()).build();
+            let state = parts.state(&stopped, true).build();
             tasks.spawn(serve(listener, health_router(state), stopped));
         }
         Ok(parts.into_node(stop, tasks))
@@ -133,6 +133,8 @@ struct Parts {
     /// Where a killed process may have left a file half written.
     file_folders: Vec<FolderArtifacts>,
     notes: Vec<String>,
+    /// Why runs will fail, if they will.
+    trouble: Option<String>,
     known: Option<KnownSecret>,
 }
 
@@ -159,7 +161,7 @@ impl Parts {
         }
         // The quarantines are this process's alone, so nothing of them is in use.
         quarantine.sweep_older_than(Duration::ZERO).await?;
-        Ok(Self { forge, folder, bus, database, quarantine, file_folders, notes, known })
+        Ok(Self { forge, folder, bus, database, quarantine, file_folders, notes, trouble: agent.trouble, known })
     }
 
     /// Settles what an earlier process left, and begins to work.
@@ -176,6 +178,18 @@ impl Parts {
         }
         tasks.spawn(sweep(self.quarantine.clone(), stopped.clone()));
         Ok(tasks)
+    }
+
+    /// What handlers share; `/readyz` tells of the bus and of where runs work, which is needed by whoever does some.
+    fn state(&self, stopped: &Cancellation, does_runs: bool) -> AppStateBuilder {
+        // Anybody may ask, so what exactly is wrong is in the log and in the greeting only.
+        let (bus, has_trouble) = (self.bus.clone(), self.trouble.is_some());
+        let told =
+            |is_wrong: bool, what: &str| if is_wrong { Err(format!("{what}; see the server's log")) } else { Ok(()) };
+        AppState::builder(self.forge.clone())
+            .with_shutdown(stopped.clone())
+            .with_part("bus", false, move || told(bus.check().is_err(), "readers of other processes are not woken"))
+            .with_part("sandboxes", does_runs, move || told(has_trouble, "runs cannot work here"))
     }
 
     fn into_node(self, stop: Arc<Canceller>, tasks: JoinSet<()>) -> Node {
