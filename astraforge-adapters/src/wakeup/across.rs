@@ -272,10 +272,13 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// An error and what it comes from, in one line.
+/// An error and what it comes from, in one line. Some libraries repeat the source in their own words.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+    let sources = std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string);
+    sources.fold(
+        error.to_string(),
+        |text, source| if text.ends_with(&source) { text } else { format!("{text}: {source}") },
+    )
 }
 
 #[cfg(test)]
