@@ -154,7 +154,7 @@ pub async fn a_watch_that_falls_behind_says_so(driver: DynSandboxDriver) {
     sandbox.make_folder().await;
     let mut watch = sandbox.watch("").await;
     let line =
-        format!("cd {} && i=0; while [ $i -lt 30000 ]; do echo > a; echo > b; i=$((i+1)); done", sandbox.path(""));
+        format!("cd {} && i=0; while [ $i -lt 30000 ]; do echo >> a; echo >> b; i=$((i+1)); done", sandbox.path(""));
     assert!(sandbox.shell(&line).await.exit.success());
     watch.until("", FileChange::Overflowed).await;
     assert!(sandbox.shell(&format!("mkdir {0}late && echo > {0}late/f", sandbox.path(""))).await.exit.success());
