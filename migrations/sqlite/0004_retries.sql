@@ -29,3 +29,4 @@ CREATE INDEX jobs_waiting_of_request ON jobs (request, created_at, position) WHE
 CREATE INDEX jobs_dead ON jobs (created_at, position) WHERE state = 'dead';
 -- Lists of links come out of the index in their order.
 CREATE INDEX links_of_tenant ON links (tenant, created_at, position);
+CREATE INDEX merge_requests_of_request ON merge_requests (request, created_at, position);

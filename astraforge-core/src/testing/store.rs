@@ -119,6 +119,15 @@ impl Store for MemoryStore {
         Ok(newest_first(found, |r| r.created_at))
     }
 
+    async fn requests_before(
+        &self,
+        tenant: &TenantId,
+        before: Option<RequestId>,
+        limit: u32,
+    ) -> Result<Vec<Request>, StoreError> {
+        Ok(page(self.requests(tenant).await?, before, limit, |r| r.id))
+    }
+
     async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError> {
         let found = collect(&self.tables().messages, |m| m.request == request);
         Ok(oldest_first(found, |m| m.created_at))
@@ -140,6 +149,10 @@ impl Store for MemoryStore {
     async fn runs(&self, tenant: &TenantId) -> Result<Vec<Run>, StoreError> {
         let found = collect(&self.tables().runs, |r| r.tenant == *tenant);
         Ok(newest_first(found, |r| r.created_at))
+    }
+
+    async fn runs_before(&self, tenant: &TenantId, before: Option<RunId>, limit: u32) -> Result<Vec<Run>, StoreError> {
+        Ok(page(self.runs(tenant).await?, before, limit, |r| r.id))
     }
 
     async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError> {
@@ -173,6 +186,20 @@ impl Store for MemoryStore {
     async fn merge_requests(&self, tenant: &TenantId) -> Result<Vec<MergeRequest>, StoreError> {
         let found = collect(&self.tables().merge_requests, |m| m.tenant == *tenant);
         Ok(newest_first(found, |m| m.created_at))
+    }
+
+    async fn merge_requests_before(
+        &self,
+        tenant: &TenantId,
+        before: Option<MergeRequestId>,
+        limit: u32,
+    ) -> Result<Vec<MergeRequest>, StoreError> {
+        Ok(page(self.merge_requests(tenant).await?, before, limit, |m| m.id))
+    }
+
+    async fn merge_request_of(&self, request: RequestId) -> Result<Option<MergeRequest>, StoreError> {
+        let found = collect(&self.tables().merge_requests, |m| m.request == request);
+        Ok(newest_first(found, |m| m.created_at).into_iter().next())
     }
 
     async fn append(&self, events: Vec<NewEvent>) -> Result<u64, StoreError> {
@@ -325,6 +352,15 @@ fn newest_first<T>(rows: Vec<T>, time: impl Fn(&T) -> DateTime<Utc>) -> Vec<T> {
     let mut rows = oldest_first(rows, time);
     rows.reverse();
     rows
+}
+
+/// What comes after the row `before`, or all without one.
+fn page<T, Id: PartialEq>(rows: Vec<T>, before: Option<Id>, limit: u32, id: impl Fn(&T) -> Id) -> Vec<T> {
+    let begin = match before {
+        None => 0,
+        Some(before) => rows.iter().position(|row| id(row) == before).map_or(rows.len(), |position| position + 1),
+    };
+    rows.into_iter().skip(begin).take(limit as usize).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::{
     command::OpenMergeRequest,
     error::ForgeError,
     event::EventKind,
-    id::{MergeRequestId, RequestId, TenantId},
+    id::{MergeRequestId, TenantId},
     job::{Job, JobKind},
     merge_request::{MergeRequest, MergeRequestStatus, Proposal},
     ports::store::Changes,
@@ -27,7 +27,8 @@ use crate::{
 pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest) -> Result<MergeRequest, ForgeError> {
     let ports = &under(ports, command.claim);
     let request = find_request(ports, &command.tenant, command.request).await?;
-    let earlier = earlier_merge_request(ports, &command.tenant, command.request).await?;
+    // The one that an earlier change set of the request opened is moved on rather than doubled.
+    let earlier = ports.journal.store().merge_request_of(command.request).await?;
     let done = earlier.as_ref().filter(|mr| mr.change_set == command.change_set);
     // A follow-up that changed nothing waits for approval of the same change again.
     if let Some(done) = done.filter(|_| request.state != RequestState::PatchReady) {
@@ -58,16 +59,6 @@ pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest)
         created_at: ports.journal.clock().now(),
     };
     record(ports, merge_request, &change_set).await
-}
-
-/// The merge request that an earlier change set of the request opened; it is moved on rather than doubled.
-async fn earlier_merge_request(
-    ports: &Ports,
-    tenant: &TenantId,
-    request: RequestId,
-) -> Result<Option<MergeRequest>, ForgeError> {
-    let all = ports.journal.store().merge_requests(tenant).await?;
-    Ok(all.into_iter().find(|mr| mr.request == request))
 }
 
 /// The approval of exactly this change set, checked against what the rows hold now.
