@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use astraforge_codex::{LlmProxy, proxy::RunToken};
+use astraforge_codex::{
+    LlmProxy,
+    proxy::{ProxyConfig, RunToken, RunTokens, stack_for_workers},
+};
 use astraforge_core::{
     BoxError,
     id::{RunId, TenantId},
@@ -14,6 +17,7 @@ use astraforge_core::{
         model::{ModelAnswer, ModelCall, ModelUpstream, UpstreamError},
         usage::UsageLog,
     },
+    repository::Secret,
     run::Usage,
 };
 use async_trait::async_trait;
@@ -451,4 +455,28 @@ async fn a_sandbox_reaches_the_proxy_with_the_token_of_its_own_run_only() {
     let answer = from_sandbox(&setup.proxy, setup.run, foreign.secret().reveal()).await;
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("foreign_run_token"), "{answer}");
     assert_eq!(setup.calls.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_for_workers_takes_their_token_only_and_hands_it_to_nobody() {
+    let calls = Arc::<Mutex<Vec<ModelCall>>>::default();
+    let fake = Fake { play: Play::Stream(vec![Bytes::from_static(RECORDED.as_bytes())]), calls: Arc::clone(&calls) };
+    let token = Secret::new("the token of all workers");
+    let stack = stack_for_workers(&ProxyConfig::default(), &token, Arc::new(fake));
+    let proxy = LlmProxy::from_service(stack, RunTokens::default());
+    let ask = |authorization: Option<&str>| {
+        let request =
+            authorization.into_iter().fold(Request::post("/responses"), |r, it| r.header("authorization", it));
+        proxy.clone().oneshot(request.body(r#"{"model": "any", "stream": true}"#.to_owned()).unwrap())
+    };
+    for wrong in [None, Some("Bearer another"), Some("Bearer "), Some("the token of all workers"), Some("Basic dDp0")] {
+        let answer = ask(wrong).await.unwrap();
+        assert_eq!(answer.status(), 400, "{wrong:?}");
+    }
+    assert!(calls.lock().unwrap().is_empty());
+    let answer = ask(Some("Bearer the token of all workers")).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(bytes, RECORDED.as_bytes());
+    assert!(calls.lock().unwrap()[0].headers.iter().all(|(name, _)| name != "authorization"));
 }
