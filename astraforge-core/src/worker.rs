@@ -112,9 +112,18 @@ impl Worker {
     /// Dropping the future leaves the job at work marked as running: whoever looks for work settles it once its lease has
     /// ended, [`recover`](Self::recover) at once.
     pub async fn run(&self, stop: Cancellation) {
+        self.run_until(stop.clone(), stop).await;
+    }
+
+    /// Works until `drain` is called, and sees the job through that it is at then; `stop` ends that too, as for
+    /// [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    /// That of [`run`](Self::run).
+    pub async fn run_until(&self, drain: Cancellation, stop: Cancellation) {
         let journal = self.forge.journal().clone();
         let mut queue = journal.watch_jobs();
-        while !stop.is_cancelled() {
+        while !drain.is_cancelled() && !stop.is_cancelled() {
             match self.next_job().await {
                 Ok(Some(job)) => {
                     self.work(&job, &stop).await;
@@ -126,7 +135,7 @@ impl Worker {
                 Err(error) => error!(error = %chain(&error), "cannot take a job; will try again"),
             }
             let wake = select(queue.next(), journal.clock().sleep(Self::LOOK_AGAIN));
-            select(wake, std::pin::pin!(stop.cancelled())).await;
+            select(wake, std::pin::pin!(either(drain.cancelled(), stop.cancelled()))).await;
         }
     }
 

@@ -53,7 +53,11 @@ use crate::{
 pub(crate) struct Node {
     /// What a person should know at the start.
     pub(crate) notes: Vec<String>,
+    drain: Arc<Canceller>,
+    /// How long workers may see through what they are at when the node is stopped.
+    drain_time: Duration,
     stop: Arc<Canceller>,
+    workers: JoinSet<()>,
     tasks: JoinSet<()>,
     folder: DataFolder,
     bus: EventBus,
@@ -89,7 +93,9 @@ impl Node {
         let plane = sandbox_plane::build(args, parts.folder.root(), parts.database.sandboxes(), args.native.pool).await;
         let (stop, stopped) = Cancellation::pair();
         let n_workers = if queue == Queue::Work { args.workers } else { 0 };
-        let mut tasks = parts.start(n_workers, args.lease, &stopped).await?;
+        let (drain, workers) = parts.start_workers(n_workers, args.lease, &stopped).await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sweep(parts.quarantine.clone(), stopped.clone()));
         let state = parts.state(&stopped, false);
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
         tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
@@ -98,24 +104,41 @@ impl Node {
             Err(error) => tracing::warn!("durable sandboxes cannot be used: {error:#}"),
         }
         parts.folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
-        Ok((parts.into_node(stop, tasks), Door { url, owner_key, is_first_start }))
+        let node = parts.into_node(drain, Duration::ZERO, stop, workers, tasks);
+        Ok((node, Door { url, owner_key, is_first_start }))
     }
 
-    /// Starts a node that works through the queue only; on `listener` it tells how it is.
-    pub(crate) async fn work(args: &ServerArgs, listener: Option<TcpListener>) -> anyhow::Result<Self> {
+    /// Starts a node that works through the queue only; on `listener` it tells how it is. When it is stopped, it has
+    /// `drain_time` to see through what it is at.
+    pub(crate) async fn work(
+        args: &ServerArgs,
+        listener: Option<TcpListener>,
+        drain_time: Duration,
+    ) -> anyhow::Result<Self> {
         let parts = Box::pin(Parts::assemble(args)).await?;
         let (stop, stopped) = Cancellation::pair();
-        let mut tasks = parts.start(args.workers, args.lease, &stopped).await?;
+        let (drain, workers) = parts.start_workers(args.workers, args.lease, &stopped).await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sweep(parts.quarantine.clone(), stopped.clone()));
         if let Some(listener) = listener {
             let state = parts.state(&stopped, true).build();
             tasks.spawn(serve(listener, health_router(state), stopped));
         }
-        Ok(parts.into_node(stop, tasks))
+        Ok(parts.into_node(drain, drain_time, stop, workers, tasks))
     }
 
-    /// Stops: calls are no longer accepted, runs at work are settled as interrupted, sandboxes are gone.
+    /// Stops: nothing new is begun, what is at work has its time, and what is left of it then is settled as interrupted;
+    /// calls are no longer accepted, sandboxes are gone.
     pub(crate) async fn stop(mut self) {
+        self.drain.cancel();
+        if !self.drain_time.is_zero() {
+            let drained = async { while self.workers.join_next().await.is_some() {} };
+            if tokio::time::timeout(self.drain_time, drained).await.is_err() {
+                tracing::warn!(seconds = self.drain_time.as_secs(), "what is still at work is interrupted");
+            }
+        }
         self.stop.cancel();
+        while self.workers.join_next().await.is_some() {}
         while self.tasks.join_next().await.is_some() {}
         self.bus.close().await;
         self.database.close().await;
@@ -164,20 +187,25 @@ impl Parts {
         Ok(Self { forge, folder, bus, database, quarantine, file_folders, notes, trouble: agent.trouble, known })
     }
 
-    /// Settles what an earlier process left, and begins to work.
-    async fn start(&self, n_workers: u16, lease: u32, stopped: &Cancellation) -> anyhow::Result<JoinSet<()>> {
+    /// Settles what an earlier process left, and begins to work; the first value has the workers begin nothing more.
+    async fn start_workers(
+        &self,
+        n_workers: u16,
+        lease: u32,
+        stopped: &Cancellation,
+    ) -> anyhow::Result<(Arc<Canceller>, JoinSet<()>)> {
         let worker = Worker::new(self.forge.clone()).with_lease(Duration::from_secs(lease.into()));
         if !self.database.is_shared() {
             // Nobody else can be at work. Elsewhere leases tell.
             worker.recover().await?;
         }
-        let mut tasks = JoinSet::new();
+        let (drain, drained) = Cancellation::pair();
+        let mut workers = JoinSet::new();
         for _ in 0..n_workers {
-            let (worker, stopped) = (worker.clone(), stopped.clone());
-            tasks.spawn(async move { worker.run(stopped).await });
+            let (worker, drained, stopped) = (worker.clone(), drained.clone(), stopped.clone());
+            workers.spawn(async move { worker.run_until(drained, stopped).await });
         }
-        tasks.spawn(sweep(self.quarantine.clone(), stopped.clone()));
-        Ok(tasks)
+        Ok((drain, workers))
     }
 
     /// What handlers share; `/readyz` tells of the bus and of where runs work, which is needed by whoever does some.
@@ -192,9 +220,16 @@ impl Parts {
             .with_part("sandboxes", does_runs, move || told(has_trouble, "runs cannot work here"))
     }
 
-    fn into_node(self, stop: Arc<Canceller>, tasks: JoinSet<()>) -> Node {
+    fn into_node(
+        self,
+        drain: Arc<Canceller>,
+        drain_time: Duration,
+        stop: Arc<Canceller>,
+        workers: JoinSet<()>,
+        tasks: JoinSet<()>,
+    ) -> Node {
         let Self { notes, folder, bus, database, known, .. } = self;
-        Node { notes, stop, tasks, folder, bus, database, _known: known }
+        Node { notes, drain, drain_time, stop, workers, tasks, folder, bus, database, _known: known }
     }
 }
 

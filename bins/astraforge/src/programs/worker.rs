@@ -1,6 +1,6 @@
 //! `astraforge-worker`: runs, publications and reviews, as many workers as are needed on one database.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
@@ -15,6 +15,10 @@ struct WorkerArgs {
     /// Address to answer `/healthz`, `/readyz` and `/metrics` on [default: none]
     #[arg(long, env = "ASTRAFORGE_HEALTH_LISTEN", value_name = "ADDRESS")]
     health_listen: Option<SocketAddr>,
+    /// How many seconds it may see through what it is at when it is told to stop; then runs are interrupted
+    #[arg(long, env = "ASTRAFORGE_DRAIN", value_name = "SECONDS", default_value_t = 20,
+          value_parser = clap::value_parser!(u32).range(..=86_400))]
+    drain: u32,
     #[command(flatten)]
     node: ServerArgs,
 }
@@ -30,7 +34,7 @@ pub fn worker() -> ExitCode {
             None => None,
         };
         let health = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let node = Node::work(&args.node, listener).await?;
+        let node = Node::work(&args.node, listener, Duration::from_secs(args.drain.into())).await?;
         node.notes.iter().for_each(|note| tracing::warn!("{note}"));
         tracing::info!(workers = args.node.workers, health = health.map(tracing::field::display), "at work");
         Ok(node)

@@ -14,7 +14,10 @@ use std::{
 };
 
 use astraforge_core::{request::RequestState, run::RunStatus};
-use astraforge_http::Client;
+use astraforge_http::{
+    Client,
+    wire::{repository_link::NewRepositoryLink, request::NewRequest},
+};
 use serde_json::{Value, json};
 
 use crate::world::{World, codex, database, git, has_status, last_run, one_command, say, shell, step, text};
@@ -130,6 +133,11 @@ impl Installation {
     /// Stops a program in order.
     fn stop(&mut self, name: &str) {
         self.signal(name, "-TERM");
+        self.wait(name);
+    }
+
+    /// Waits for the end of a program that was told to stop.
+    fn wait(&mut self, name: &str) {
         let mut program = self.programs.remove(name).unwrap();
         let ended = program.child.wait().unwrap();
         assert!(ended.success(), "{name}: {ended}\n{}", self.log());
@@ -244,6 +252,26 @@ async fn what_a_killed_worker_was_at_is_settled_by_another() {
     it.start("worker-1");
     it.world.assert_no_sandbox_of("data-worker-1");
     assert_eq!(it.sql("SELECT count(*) FROM jobs WHERE state <> 'ended'"), "0");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test --only services"]
+async fn a_worker_that_is_told_to_stop_sees_its_run_through_and_begins_no_other() {
+    let mut it = Installation::new(one_command("echo made > made; sleep 2"));
+    for name in ["proxy", "api-1", "worker-1"] {
+        it.start(name);
+    }
+    let client = it.client("api-1");
+    let link = client.link_repository(&NewRepositoryLink::new("local", "demo")).await.unwrap().id;
+    let request = client.submit(&NewRequest::new(link, "Make it".parse().unwrap())).await.unwrap().id;
+    while !text(&it.world.events_so_far(request).await).contains("echo made") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    it.signal("worker-1", "-TERM");
+    let next = client.submit(&NewRequest::new(link, "And another".parse().unwrap())).await.unwrap().id;
+    it.wait("worker-1");
+    assert_eq!(client.request(request).await.unwrap().state, RequestState::PatchReady, "{}", it.log());
+    assert_eq!(client.request(next).await.unwrap().state, RequestState::Received);
 }
 
 #[tokio::test]
