@@ -68,6 +68,10 @@ pub(crate) enum Command {
     Jobs(JobsCommand),
     /// Bring the database to the version of this program; a server does so too when it starts
     Migrate,
+    /// Say what is set, to what and by whom; secrets are blanked
+    ///
+    /// Fails if a variable is unknown, or settings contradict each other.
+    Config,
     /// Say what this machine can do, and what would change what it can't
     Doctor,
     /// Print a completion script for a shell

@@ -1,10 +1,10 @@
 //! Configuration of a node: read from the command line and the environment, once, and checked here.
 
-use std::{num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf};
 
 use anyhow::Context;
 use astraforge_core::session::ByteSize;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 use crate::{
     database::DatabaseArgs,
@@ -92,7 +92,7 @@ pub(crate) struct ServerArgs {
           value_parser = clap::value_parser!(u32).range(3..=3600))]
     pub(crate) lease: u32,
     /// Somebody else than the requester has to approve
-    #[arg(long, global = true, env = "ASTRAFORGE_APPROVER_MUST_DIFFER")]
+    #[arg(long, global = true, env = "ASTRAFORGE_APPROVER_MUST_DIFFER", value_parser = BoolishValueParser::new())]
     pub(crate) approver_must_differ: bool,
     /// Author of the agent's commits
     #[arg(
@@ -138,6 +138,22 @@ pub(crate) enum Executor {
 }
 
 impl ServerArgs {
+    /// What contradicts itself, as far as that can be told without a look at the machine; each names its variables.
+    pub(crate) fn contradictions(&self) -> Vec<String> {
+        let checks = [
+            self.database.postgres().err(),
+            self.keys.given().err(),
+            self.event_bus.check(&self.database).err(),
+            self.model.config().err(),
+            self.sandbox_files.check().err(),
+        ];
+        let mut told: Vec<_> = checks.into_iter().flatten().map(|error| format!("{error:#}")).collect();
+        // What is wrong with the database is wrong with the bus on it.
+        let mut seen = BTreeSet::new();
+        told.retain(|text| seen.insert(text.clone()));
+        told
+    }
+
     /// The data folder.
     pub(crate) fn data_folder(&self) -> anyhow::Result<PathBuf> {
         let folder = match &self.data {
@@ -153,4 +169,49 @@ impl ServerArgs {
 fn default_data_folder() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share"))).map(|folder| folder.join("astraforge"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        node: ServerArgs,
+    }
+
+    fn read(words: &[&str]) -> Result<ServerArgs, String> {
+        let line = Line::try_parse_from(["x"].iter().chain(words));
+        line.map(|line| line.node).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn older_values_are_taken_and_others_refused() {
+        let usual = read(&[]).unwrap();
+        assert_eq!((usual.provisioner, usual.executor), (Provisioner::Native, Executor::Codex));
+        assert_eq!(usual.git_author_name, "AstraForge Bot");
+        assert_eq!(usual.git_author_email, "bot@astraforge.local");
+        let named = read(&["--git-author-name", "Ada", "--git-author-email", "a@b"]).unwrap();
+        assert_eq!((named.git_author_name.as_str(), named.git_author_email.as_str()), ("Ada", "a@b"));
+        assert_eq!(read(&["--provisioner", "k8s"]).unwrap().provisioner, Provisioner::K8s);
+        assert_eq!(read(&["--provisioner", "docker"]).unwrap().provisioner, Provisioner::Docker);
+        assert!(read(&["--provisioner", "hybrid"]).unwrap_err().contains("docker"));
+        assert!(read(&["--executor", "claude"]).unwrap_err().contains("codex"));
+    }
+
+    #[test]
+    fn contradictions_are_told_all_at_once_and_by_name() {
+        assert_eq!(read(&[]).unwrap().contradictions(), Vec::<String>::new());
+        let words =
+            ["--event-bus=redis", "--llm-proxy-url=http://p", "--secret-key=short", "--s3-bucket=b", "--s3-use-ssl=no"];
+        let told = read(&words).unwrap().contradictions();
+        let names = ["ASTRAFORGE_SECRET_KEY", "REDIS_URL", "LLM_PROXY_TOKEN", "SANDBOX_S3_USE_SSL"];
+        assert_eq!(told.len(), names.len(), "{told:?}");
+        assert!(told.iter().zip(names).all(|(told, name)| told.contains(name)), "{told:?}");
+        let told = read(&["--database-url=mysql://h/x"]).unwrap().contradictions();
+        assert!(told.len() == 1 && told[0].contains("DATABASE_URL"), "{told:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use astraforge_adapters::{
     postgres::{PostgresConfig, PostgresStore},
     secret_box::SecretKey,
@@ -64,7 +64,11 @@ impl DatabaseArgs {
     /// The PostgreSQL server, if one is named.
     pub(crate) fn postgres(&self) -> anyhow::Result<Option<PostgresConfig>> {
         let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) else { return Ok(None) };
-        Ok(Some(PostgresConfig::new(url)?.with_max_connections(self.database_max_connections)))
+        Ok(Some(
+            PostgresConfig::new(url)
+                .context("DATABASE_URL cannot be used")?
+                .with_max_connections(self.database_max_connections),
+        ))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use astraforge_adapters::{
-    postgres::PostgresWakeups,
+    postgres::{PostgresConfig, PostgresWakeups},
     redis::{RedisBus, RedisConfig},
     wakeup::{BusTrouble, InProcessWakeups},
 };
@@ -52,6 +52,13 @@ enum Kind {
     Redis,
 }
 
+/// A bus that is not at work yet.
+enum Choice {
+    Memory,
+    Postgres(PostgresConfig),
+    Redis(RedisConfig),
+}
+
 /// A bus that is at work.
 #[derive(Debug, Clone)]
 pub(crate) enum EventBus {
@@ -63,17 +70,28 @@ pub(crate) enum EventBus {
 impl EventBusArgs {
     /// Starts the bus. A server that is not there may come later.
     pub(crate) fn open(&self, database: &DatabaseArgs, store: Arc<dyn Store>) -> anyhow::Result<EventBus> {
+        Ok(match self.choice(database)? {
+            Choice::Memory => EventBus::Memory(InProcessWakeups::default()),
+            Choice::Postgres(postgres) => EventBus::Postgres(Arc::new(PostgresWakeups::start(&postgres))),
+            Choice::Redis(redis) => EventBus::Redis(Arc::new(RedisBus::start(&redis, store))),
+        })
+    }
+
+    /// Fails if the settings contradict each other.
+    pub(crate) fn check(&self, database: &DatabaseArgs) -> anyhow::Result<()> {
+        self.choice(database).map(drop)
+    }
+
+    fn choice(&self, database: &DatabaseArgs) -> anyhow::Result<Choice> {
         let (redis, postgres) = (self.redis()?, database.postgres()?);
         Ok(match (self.event_bus, redis, postgres) {
-            (Some(Kind::Redis) | None, Some(redis), _) => EventBus::Redis(Arc::new(RedisBus::start(&redis, store))),
+            (Some(Kind::Redis) | None, Some(redis), _) => Choice::Redis(redis),
             (Some(Kind::Redis), None, _) => bail!("EVENT_BUS is redis, and REDIS_URL names no server: set it"),
-            (Some(Kind::Postgres), _, Some(postgres)) | (None, None, Some(postgres)) => {
-                EventBus::Postgres(Arc::new(PostgresWakeups::start(&postgres)))
-            }
+            (Some(Kind::Postgres), _, Some(postgres)) | (None, None, Some(postgres)) => Choice::Postgres(postgres),
             (Some(Kind::Postgres), _, None) => {
                 bail!("EVENT_BUS is postgres, and DATABASE_URL names no PostgreSQL server: set it")
             }
-            (Some(Kind::Memory), _, _) | (None, None, None) => EventBus::Memory(InProcessWakeups::default()),
+            (Some(Kind::Memory), _, _) | (None, None, None) => Choice::Memory,
         })
     }
 
@@ -174,6 +192,20 @@ mod tests {
         check(&[REDIS, POSTGRES, "--event-bus=postgres"], "postgres").await;
         check(&[REDIS, POSTGRES, "--event-bus=memory"], "memory").await;
         check(&["--redis-url=", "--database-url="], "memory").await;
+    }
+
+    #[test]
+    fn run_logs_in_redis_are_named_and_kept_as_the_variables_say() {
+        let check = |words: &[&str], expected: &str| {
+            let line = Line::try_parse_from(["astraforge", REDIS].iter().chain(words)).unwrap();
+            let config = format!("{:?}", line.bus.redis().unwrap().unwrap());
+            assert!(config.contains(expected), "{config}");
+        };
+        check(&[], r#"prefix: "runlog", max_length: 512, retention: Some(21600s)"#);
+        check(&["--run-log-stream-prefix=acme"], r#"prefix: "acme""#);
+        check(&["--run-log-stream-maxlen=9"], "max_length: 9");
+        check(&["--run-log-retention-seconds=60"], "retention: Some(60s)");
+        check(&["--run-log-retention-seconds=0"], "retention: None");
     }
 
     #[tokio::test]

@@ -33,7 +33,8 @@ impl KeyArgs {
         })
     }
 
-    fn given(&self) -> anyhow::Result<Option<[u8; 32]>> {
+    /// The key that is configured.
+    pub(crate) fn given(&self) -> anyhow::Result<Option<[u8; 32]>> {
         let given = self.secret_key.as_deref().filter(|text| !text.trim().is_empty());
         given.map(|text| parse_key(text).context("ASTRAFORGE_SECRET_KEY is no key")).transpose()
     }

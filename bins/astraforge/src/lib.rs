@@ -21,6 +21,7 @@ mod database;
 mod drivers;
 mod egress_args;
 mod egress_log;
+mod environment;
 mod event_bus;
 mod greeting;
 mod keys;
@@ -31,6 +32,7 @@ mod programs;
 mod render;
 mod sandbox_files;
 mod sandbox_plane;
+mod settings;
 mod signals;
 mod user_clone;
 

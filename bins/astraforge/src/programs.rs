@@ -1,15 +1,17 @@
 //! The programs: each reads its configuration, puts its parts together, runs, and shuts down.
 
-use std::{io::IsTerminal, net::SocketAddr, process::ExitCode};
+use std::{collections::BTreeSet, io::IsTerminal, net::SocketAddr, process::ExitCode};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgMatches, Args, Command, CommandFactory};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    cli::{Cli, UpArgs},
+    environment::Findings,
     node::Node,
-    render,
+    render, settings,
     signals::{Interrupted, StopSignals},
 };
 
@@ -51,6 +53,28 @@ pub(crate) async fn until_told(start: impl Future<Output = anyhow::Result<Node>>
         () = stop.told() => tracing::warn!("told twice: what is left is settled at the next start"),
     }
     Ok(())
+}
+
+/// The servers that are programs of their own.
+pub(crate) fn commands() -> [Command; 3] {
+    [api::ApiArgs::command(), worker::WorkerArgs::command(), proxy::ProxyArgs::command()]
+}
+
+/// The environment variables that are read by one program or another.
+pub(crate) fn variables() -> BTreeSet<String> {
+    commands().iter().chain([&Cli::command()]).flat_map(settings::variables).collect()
+}
+
+/// The servers with what the environment alone tells them: `up`, worker, proxy.
+pub(crate) fn untyped() -> [(Command, ArgMatches); 3] {
+    let up = UpArgs::augment_args(Command::new("up"));
+    [up, worker::WorkerArgs::command(), proxy::ProxyArgs::command()].map(settings::untyped)
+}
+
+/// Warns of variables that are set and read by nobody, and fails if one of them is a mistake for certain: a server that
+/// starts without what was meant for it looks well.
+pub(crate) fn look_around() -> anyhow::Result<()> {
+    Findings::of_process(&variables()).tell()
 }
 
 /// What a process has to have before anything else: logs on standard error, from `level` on unless `RUST_LOG` says

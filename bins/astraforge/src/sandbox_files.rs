@@ -75,6 +75,11 @@ impl SandboxFilesArgs {
         set(self.artifact_base_url.as_ref()).map(|url| url.trim_end_matches('/'))
     }
 
+    /// Fails if the settings contradict each other.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        self.bucket().map(drop)
+    }
+
     fn request_dir(&self) -> Option<&Path> {
         self.request_dir.as_deref().filter(|folder| !folder.as_os_str().is_empty())
     }

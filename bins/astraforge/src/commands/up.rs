@@ -9,6 +9,7 @@ use crate::{
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn up(connection: &ConnectionArgs, args: &UpArgs) -> anyhow::Result<()> {
+    programs::look_around()?;
     // Boxed, for all parts of a node are in it.
     let start = Box::pin(async {
         let listener = args.listen.bind().await?;

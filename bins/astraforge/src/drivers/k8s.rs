@@ -9,7 +9,7 @@ use astraforge_sandbox::{
     driver::SandboxDriver,
     kubernetes::{GUEST_IMAGE, K8sConfig, KubernetesDriver, find_cluster},
 };
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 
 use super::{Purpose, image::ImageArgs, owner};
 
@@ -63,10 +63,11 @@ pub(crate) struct K8sArgs {
     #[arg(long = "k8s-owner", global = true, env = "ASTRAFORGE_K8S_OWNER", value_name = "NAME")]
     owner: Option<String>,
     /// Let sandboxes with public egress out by the cluster's own network instead of the server's gateway
-    #[arg(long = "k8s-direct-egress", global = true, env = "KUBERNETES_DIRECT_EGRESS")]
+    #[arg(long = "k8s-direct-egress", global = true, env = "KUBERNETES_DIRECT_EGRESS",
+          value_parser = BoolishValueParser::new())]
     direct_egress: bool,
     /// Run sandboxes although the cluster does not keep them off its network
-    #[arg(long, global = true, env = "ACCEPT_UNENFORCED_EGRESS")]
+    #[arg(long, global = true, env = "ACCEPT_UNENFORCED_EGRESS", value_parser = BoolishValueParser::new())]
     accept_unenforced_egress: bool,
 }
 
@@ -192,6 +193,8 @@ mod tests {
         };
         check(&[], "astraforge/codex-cli:latest");
         check(&["--k8s-image", "a:1"], "a:1");
+        check(&["--k8s-image-fallback", "c:1"], "c:1");
+        check(&["--k8s-image", "a:1", "--k8s-image-fallback", "c:1"], "a:1");
         check(&["--k8s-image", "a:1", "--sandbox-image", "b:1"], "b:1");
     }
 }

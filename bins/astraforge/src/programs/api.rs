@@ -9,6 +9,7 @@ use crate::{
     config::ServerArgs,
     greeting::greet,
     node::{Node, Queue},
+    settings,
 };
 
 /// Serves the HTTP API of an installation whose workers are programs of their own.
@@ -16,7 +17,7 @@ use crate::{
 /// All programs of an installation have the same DATABASE_URL, ASTRAFORGE_SECRET_KEY, and bucket or folder of files.
 #[derive(Debug, Parser)]
 #[command(name = "astraforge-api", version, max_term_width = 110)]
-struct ApiArgs {
+pub(super) struct ApiArgs {
     #[command(flatten)]
     listen: ListenArgs,
     /// Say where it listens as one line of JSON
@@ -29,8 +30,9 @@ struct ApiArgs {
 /// Serves the HTTP API until the process is told to stop.
 #[must_use]
 pub fn api() -> ExitCode {
-    let args = ApiArgs::parse();
+    let (args, _) = settings::read::<ApiArgs>();
     super::run(super::until_told(async {
+        super::look_around()?;
         args.node.database.require_server("astraforge-api")?;
         let listener = args.listen.bind().await?;
         let (node, door) = Node::serve(&args.node, listener, Queue::Leave).await?;

@@ -2,22 +2,22 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{ArgMatches, CommandFactory};
 
 use crate::{
     cli::{Cli, Command},
-    commands, render,
+    commands, render, settings,
     signals::{Interrupted, OUTPUT_GONE},
 };
 
 /// Carries out one command line of `astraforge`.
 #[must_use]
 pub fn astraforge() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, matches) = settings::read::<Cli>();
     // `up` tells what it does, other commands only what is wrong.
     super::prepare(if matches!(cli.command, Command::Up(_)) { "info" } else { "warn" });
     let is_quiet = !matches!(cli.command, Command::Run(_));
-    match run(cli) {
+    match run(cli, &matches) {
         Ok(code) => code,
         // `head` has read what it wanted: no mistake, and nothing to tell.
         Err(error) if OUTPUT_GONE.is_so() && error.is::<Interrupted>() && is_quiet => ExitCode::SUCCESS,
@@ -26,7 +26,7 @@ pub fn astraforge() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+async fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let args = &cli.connection;
     match &cli.command {
         Command::Up(up) => commands::up::up(args, up).await?,
@@ -41,6 +41,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Sandbox(sandbox) => return commands::sandbox::sandbox(args, sandbox).await,
         Command::Jobs(jobs) => return commands::jobs::jobs(args, jobs).await,
         Command::Migrate => commands::migrate::migrate(args).await?,
+        Command::Config => return Ok(commands::config::config(args, matches)),
         Command::Doctor => return commands::doctor::doctor(args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

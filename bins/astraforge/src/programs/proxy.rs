@@ -12,6 +12,7 @@ use clap::Parser;
 
 use crate::{
     model::{ModelArgs, ModelConfig},
+    settings,
     signals::StopSignals,
 };
 
@@ -20,7 +21,7 @@ use crate::{
 /// Workers find it by LLM_PROXY_URL, and prove by LLM_PROXY_TOKEN that they are of the same installation.
 #[derive(Debug, Parser)]
 #[command(name = "astraforge-proxy", version, max_term_width = 110)]
-struct ProxyArgs {
+pub(super) struct ProxyArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, env = "ASTRAFORGE_PROXY_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
@@ -35,10 +36,12 @@ struct ProxyArgs {
 /// Passes model calls on until the process is told to stop.
 #[must_use]
 pub fn proxy() -> ExitCode {
-    super::run(serve(ProxyArgs::parse()))
+    let (args, _) = settings::read();
+    super::run(serve(args))
 }
 
 async fn serve(args: ProxyArgs) -> anyhow::Result<()> {
+    super::look_around()?;
     let mut stop = StopSignals::listen().context("cannot listen for signals")?;
     let token = args
         .model

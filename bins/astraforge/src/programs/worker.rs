@@ -4,14 +4,14 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
-use crate::{config::ServerArgs, node::Node};
+use crate::{config::ServerArgs, node::Node, settings};
 
 /// Does the runs, publications and reviews that wait in an installation's database.
 ///
 /// All programs of an installation have the same DATABASE_URL, ASTRAFORGE_SECRET_KEY, and bucket or folder of files.
 #[derive(Debug, Parser)]
 #[command(name = "astraforge-worker", version, max_term_width = 110)]
-struct WorkerArgs {
+pub(super) struct WorkerArgs {
     /// Address to answer `/healthz`, `/readyz` and `/metrics` on [default: none]
     #[arg(long, env = "ASTRAFORGE_HEALTH_LISTEN", value_name = "ADDRESS")]
     health_listen: Option<SocketAddr>,
@@ -26,8 +26,9 @@ struct WorkerArgs {
 /// Works until the process is told to stop.
 #[must_use]
 pub fn worker() -> ExitCode {
-    let args = WorkerArgs::parse();
+    let (args, _) = settings::read::<WorkerArgs>();
     super::run(super::until_told(async {
+        super::look_around()?;
         args.node.database.require_server("astraforge-worker")?;
         let listener = match args.health_listen {
             Some(address) => Some(super::bind(address, "--health-listen").await?),

@@ -221,3 +221,75 @@ fn applying_again_changes_nothing_and_never_moves_what_is_checked_out() {
     git(&clone, &["branch", "--quiet", "--force", branch, "main"]);
     works(&mut apply());
 }
+
+#[test]
+fn settings_are_told_with_their_source_and_without_their_secrets() {
+    let world = World::without_server(vec![step(0, say("Fine."))]);
+    let config = || world.program(env!("CARGO_BIN_EXE_astraforge"));
+    let mut command = config();
+    command.args(["config", "--json", "--workers", "3"]).env("ASTRAFORGE_LEASE", "20").env("OPENAI_API_KEY", "hunter2");
+    command.env("ASTRAFORGE_HEALTH_LISTEN", "127.0.0.1:1").env("LOG_LEVEL", "DEBUG").env("DEBUG", "");
+    let told = works(&mut command);
+    assert!(!told.contains("hunter2"), "{told}");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let setting = |name: &str| {
+        let all = told["settings"].as_array().unwrap();
+        let found = all.iter().find(|it| it["variable"] == name).unwrap_or_else(|| panic!("{name}: {told}"));
+        format!("{} {}", found["source"].as_str().unwrap(), found["value"].as_str().unwrap_or("-"))
+    };
+    assert_eq!(setting("ASTRAFORGE_WORKERS"), "argument 3");
+    assert_eq!(setting("ASTRAFORGE_LEASE"), "variable 20");
+    assert_eq!(setting("OPENAI_API_KEY"), "variable ***");
+    assert_eq!(setting("ASTRAFORGE_HEALTH_LISTEN"), "variable 127.0.0.1:1");
+    assert_eq!(setting("LLM_PROXY_MAX_IN_FLIGHT"), "default 256");
+    assert_eq!(setting("ASTRAFORGE_LISTEN"), "default 127.0.0.1:8001");
+    assert_eq!(told["ignored"][0]["variable"], "LOG_LEVEL");
+    assert_eq!(told["ignored"].as_array().unwrap().len(), 1, "one that is set to nothing is not set: {told}");
+    let output = config().args(["config"]).env("ASTRAFORGE_LAESE", "20").env("EVENT_BUS", "redis").output().unwrap();
+    let text = stdout(&output);
+    assert!(!output.status.success() && text.contains("nearest one is ASTRAFORGE_LEASE"), "{text}");
+    assert!(text.contains("REDIS_URL names no server"), "{text}");
+}
+
+#[test]
+fn every_server_refuses_a_variable_that_is_a_mistake_and_tells_of_one_that_is_ignored() {
+    let world = World::without_server(vec![step(0, say("Fine."))]);
+    for (program, words) in [
+        (env!("CARGO_BIN_EXE_astraforge"), &["up", "--listen", "127.0.0.1:0"][..]),
+        (env!("CARGO_BIN_EXE_astraforge-api"), &[]),
+        (env!("CARGO_BIN_EXE_astraforge-worker"), &[]),
+        (env!("CARGO_BIN_EXE_astraforge-proxy"), &[]),
+    ] {
+        let run = |name: &str, value: &str| {
+            let mut command = world.program(program);
+            // None of them comes further than its configuration.
+            let command = command.args(words).env("EVENT_BUS", "redis").env("SECRET_KEY", "x").env(name, value);
+            command.env("DATABASE_URL", "");
+            let output = command.output().unwrap();
+            assert!(!output.status.success(), "{program}");
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        let said = run("ASTRAFORGE_LAESE", "20");
+        assert!(said.contains("ASTRAFORGE_LAESE: there is no such variable"), "{program}: {said}");
+        assert!(said.contains("SECRET_KEY is set: use ASTRAFORGE_SECRET_KEY instead"), "{program}: {said}");
+        let said = run("SANDBOX_S3_BUKCET", "x");
+        assert!(said.contains("is SANDBOX_S3_BUCKET meant?"), "{program}: {said}");
+        if !program.ends_with("proxy") {
+            let said = run("ASTRAFORGE_LEASE", "soon");
+            assert!(said.contains("the environment variable ASTRAFORGE_LEASE"), "{program}: {said}");
+        }
+    }
+}
+
+#[test]
+fn yes_and_no_are_said_in_a_variable_as_people_say_them() {
+    let world = World::without_server(vec![step(0, say("Fine."))]);
+    for (value, expected) in [("1", "true"), ("yes", "true"), ("true", "true"), ("0", "false"), ("off", "false")] {
+        let mut command = world.program(env!("CARGO_BIN_EXE_astraforge"));
+        command.args(["config", "--json"]).env("ASTRAFORGE_APPROVER_MUST_DIFFER", value);
+        let told: Value = serde_json::from_str(&works(&mut command)).unwrap();
+        let all = told["settings"].as_array().unwrap();
+        let found = all.iter().find(|it| it["variable"] == "ASTRAFORGE_APPROVER_MUST_DIFFER").unwrap();
+        assert_eq!(found["value"], expected, "{value}");
+    }
+}
