@@ -175,6 +175,9 @@ mod tests {
         check_model(&["--openai-api-key", "sk-1"], "OpenAi");
         check_model(&["--openai-api-key", "sk-1"], "Secret(***)");
         check_model(&["--scenario", "s.json"], "Scripted");
+        let elsewhere = ["--openai-api-key", "k", "--openai-base-url", "http://h/v1/"];
+        check_model(&elsewhere, "base_url: \"http://h/v1\"");
+        check_model(&["--openai-api-key", "k"], "base_url: \"https://api.openai.com/v1\"");
     }
 
     #[test]

@@ -128,6 +128,9 @@ mod tests {
             "--docker-read-only=0",
             "--codex-workspace-network=office",
             "--docker-user=5",
+            "--docker-host-gateway=1",
+            "--docker-volume-prefix=mine-",
+            "--docker-build-context=/src",
         ])
         .unwrap();
         assert_eq!(config.tmpfs, [Path::new("/tmp"), Path::new("/var/cache")]);
@@ -136,6 +139,11 @@ mod tests {
         assert_eq!(config.root, RootFiles::Writable);
         assert_eq!(config.network, Network::Named("office".to_owned()));
         assert_eq!(config.user, ContainerUser { uid: 5, gid: 5 });
+        assert_eq!(config.host_gateway, HostGateway::Named);
+        assert_eq!(config.volume_prefix, "mine-");
+        assert_eq!(config.build_context.as_deref(), Some(Path::new("/src")));
+        let both = read(&["--docker-network=one", "--codex-workspace-network=other"]).unwrap();
+        assert_eq!(both.network, Network::Named("one".to_owned()));
     }
 
     #[test]

@@ -31,3 +31,27 @@ impl ImageArgs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        image: ImageArgs,
+    }
+
+    #[test]
+    fn the_image_of_sandboxes_comes_before_that_of_workspaces() {
+        let check = |words: &[&str], expected: &str| {
+            let line = Line::try_parse_from(["x"].iter().chain(words)).unwrap();
+            assert_eq!(line.image.image().unwrap().as_str(), expected, "{words:?}");
+        };
+        check(&[], DEFAULT);
+        check(&["--codex-workspace-image", "a:1"], "a:1");
+        check(&["--codex-workspace-image", "a:1", "--sandbox-image", "b:1"], "b:1");
+    }
+}
