@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use anyhow::bail;
 use serde::Serialize;
 
+#[cfg(test)]
+mod documented;
+
 /// Variables of the system that AstraForge takes the place of which are not read, and what became of them.
 pub(crate) const NOT_READ: &[(&str, &str)] = &[
     // The server.

@@ -41,11 +41,13 @@ pub(crate) struct SandboxFilesArgs {
     /// Address of a server that speaks S3 [default: AWS_ENDPOINT_URL, or AWS]
     #[arg(long, global = true, env = "SANDBOX_S3_ENDPOINT_URL", value_name = "URL")]
     s3_endpoint: Option<String>,
+    /// Address of that server, where SANDBOX_S3_ENDPOINT_URL is not set
     #[arg(long, global = true, env = "AWS_ENDPOINT_URL", value_name = "URL", hide = true)]
     aws_endpoint: Option<String>,
     /// Region of the bucket [default: AWS_DEFAULT_REGION, or us-east-1]
     #[arg(long, global = true, env = "SANDBOX_S3_REGION", value_name = "NAME")]
     s3_region: Option<String>,
+    /// Region of the bucket, where SANDBOX_S3_REGION is not set
     #[arg(long, global = true, env = "AWS_DEFAULT_REGION", value_name = "NAME", hide = true)]
     aws_region: Option<String>,
     /// Whether an address without a scheme is one of HTTPS [default: yes]

@@ -21,6 +21,7 @@ pub(crate) struct DockerArgs {
     /// the name of another [default: CODEX_WORKSPACE_NETWORK, else none]
     #[arg(long, global = true, env = "SANDBOX_DOCKER_NETWORK", value_name = "NETWORK")]
     docker_network: Option<Network>,
+    /// Network of sandboxes, where SANDBOX_DOCKER_NETWORK is not set
     #[arg(long, global = true, env = "CODEX_WORKSPACE_NETWORK", hide = true)]
     codex_workspace_network: Option<Network>,
     /// Sandboxes on a network find the engine's host as host.docker.internal

@@ -13,6 +13,7 @@ pub(crate) struct ImageArgs {
     /// astraforge/codex-cli:latest]
     #[arg(long, global = true, env = "SANDBOX_IMAGE", value_name = "IMAGE")]
     sandbox_image: Option<Image>,
+    /// Image of sandboxes, where SANDBOX_IMAGE is not set
     #[arg(long, global = true, env = "CODEX_WORKSPACE_IMAGE", hide = true)]
     codex_workspace_image: Option<Image>,
 }
