@@ -17,8 +17,9 @@ pub(super) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<
     // Servers that are used and killed, as on SQLite.
     let servers = "package(astraforge) & test(/^(restarts|follow_ups|agents|repositories|event_bus)::/)";
     stages::some(context, &["--test", "it", "-E", servers], tell, tally)?;
-    // An installation of several programs, with ten blows against it; they are ignored where there are no servers.
-    let installation = "package(astraforge) & test(/^installation::/)";
+    // An installation of several programs, with ten blows against it, and whatever else is ignored where there are no
+    // servers.
+    let installation = "package(astraforge) & test(/^(installation|event_bus)::/)";
     let seed = chaos::new_seed();
     println!("chaos: 10 blows, seed {seed}; play them again with: cargo xtask chaos service --seed {seed}");
     let tell = &|command: &mut _| {

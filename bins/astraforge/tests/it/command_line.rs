@@ -126,8 +126,11 @@ fn a_reader_that_has_had_enough_ends_a_run_in_order() {
     let mut command = world.astraforge();
     command.args(["run", "--repo", "demo", "Take your time"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut first = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    // The run has begun; what is told of it after this has no reader.
+    assert!(lines.any(|line| line.contains("Provisioning")));
+    drop(lines);
     assert_eq!(child.wait().unwrap().code(), Some(130), "the run did not end well");
     assert!(world.sandbox_processes().is_empty());
     let request = first.trim().strip_prefix("request ").unwrap().to_owned();
