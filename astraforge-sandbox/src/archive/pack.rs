@@ -106,7 +106,15 @@ impl<W: Write> Packer<W> {
         match found.kind() {
             FileType::Directory => self.member(found, EntryType::Directory, name, 0),
             FileType::Symlink => {
-                let target = readlinkat(found.folder, found.name, Vec::new()).map_err(at(found.path))?;
+                let target = match readlinkat(found.folder, found.name, Vec::new()) {
+                    Ok(target) => target,
+                    // It vanished, or became something else.
+                    Err(Errno::NOENT | Errno::INVAL) => {
+                        self.summary.n_skipped += 1;
+                        return Ok(());
+                    }
+                    Err(errno) => return Err(at(found.path)(errno)),
+                };
                 let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes())).to_owned();
                 self.link(found, EntryType::Symlink, name, &target)
             }
@@ -188,5 +196,37 @@ impl<W: Write> Packer<W> {
         header.set_uid(0);
         header.set_gid(0);
         Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::CString, fs, os::fd::AsFd};
+
+    use super::*;
+    use crate::tree;
+
+    #[test]
+    fn what_vanishes_while_it_is_packed_is_left_out() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = File::open(outer.path()).unwrap();
+        let top = outer.path().join("top");
+        fs::create_dir(&top).unwrap();
+        fs::write(top.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink("file", top.join("link")).unwrap();
+        let mut packer = Packer {
+            builder: Builder::new(Sink::new(Compression::None, Vec::new()).unwrap()),
+            buffer: vec![0; PIECE],
+            linked: HashMap::new(),
+            summary: ArchiveSummary::default(),
+        };
+        let mut remove_first = |found: &Found<'_>| {
+            if found.kind() != FileType::Directory {
+                fs::remove_file(found.path).unwrap();
+            }
+            packer.add(found).map(|()| tree::Next::Into)
+        };
+        tree::walk(folder.as_fd(), &CString::new("top").unwrap(), &top, &mut remove_first).unwrap();
+        assert_eq!((packer.summary.n_entries, packer.summary.n_skipped), (1, 2));
     }
 }
