@@ -78,8 +78,7 @@ async fn dropped(target: &Target) -> Judged {
     }
     let gone = async {
         // What was dropped is removed in the background; what was made in time is the case's own to remove.
-        // An engine may take seconds to make what nobody waits for, and only then it can be removed.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
         target.clear().await
     };
     gone.await.map_err(Stop::Breach)?;
