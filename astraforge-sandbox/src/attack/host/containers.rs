@@ -62,14 +62,36 @@ impl HostView for ContainerView {
 fn cgroups(pid: i32) -> Vec<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let theirs = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let paths = theirs.lines().filter(|it| !own.lines().any(|own| own == *it)).filter_map(|line| {
+    let mut paths = folders(&own, &theirs);
+    paths.retain(|it| it.is_dir());
+    paths
+}
+
+/// Where the groups of `theirs` may be that are not among `own`, both as `/proc` tells them: below the hierarchy's own
+/// folder, or in the only one that there is. The root is nobody's own: a process is in it until its engine has moved it,
+/// and again once it has ended.
+fn folders(own: &str, theirs: &str) -> Vec<PathBuf> {
+    let others = theirs.lines().filter(|it| !own.lines().any(|own| own == *it));
+    let paths = others.filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next()?, fields.next()?);
+        let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
         let hierarchy = controllers.strip_prefix("name=").unwrap_or(controllers);
-        Some(
-            [PathBuf::from("/sys/fs/cgroup"), PathBuf::from("/sys/fs/cgroup").join(hierarchy)]
-                .map(|it| it.join(path.trim_start_matches('/'))),
-        )
+        let top = PathBuf::from("/sys/fs/cgroup");
+        (!path.is_empty()).then(|| [top.join(path), top.join(hierarchy).join(path)])
     });
-    paths.flatten().filter(|it| it.is_dir() && it.components().count() > 4).collect()
+    paths.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_groups_of_a_container_are_those_that_the_server_is_not_in_without_the_root() {
+        let own = "5:memory:/server\n4:cpu,cpuacct:/\n1:name=systemd:/docker/b\n0::/\n";
+        let theirs = "5:memory:/\n4:cpu,cpuacct:/docker/a\n1:name=systemd:/docker/b\n0::/docker/a\n";
+        let found = folders(own, theirs);
+        let expected = ["docker/a", "cpu,cpuacct/docker/a", "docker/a", "docker/a"];
+        assert_eq!(found, expected.map(|it| PathBuf::from("/sys/fs/cgroup").join(it)));
+    }
 }
