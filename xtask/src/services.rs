@@ -3,7 +3,13 @@
 //! They come from the system's packages, listen on 127.0.0.1 on free ports, keep their files below a temporary folder,
 //! and end when this process does, even when it is killed.
 
-use std::process::{Command, ExitCode};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, ExitCode},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use clap::Args;
@@ -14,6 +20,9 @@ mod postgres;
 mod redis;
 
 use self::{postgres::Postgres, redis::Redis};
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is to be done with the services.
 #[derive(Debug, Args)]
@@ -42,6 +51,26 @@ pub(crate) fn run(arguments: &ServicesArguments) -> anyhow::Result<ExitCode> {
 /// Why this machine can't run the services, unless it can. With `install` they are installed, aloud.
 pub(crate) fn obstacle(install: bool) -> anyhow::Result<Option<String>> {
     Ok(postgres::obstacle(install)?.or(redis::obstacle(install)?))
+}
+
+/// Waits until a server answers that was just started; one that has ended, or takes too long, is told with the last lines
+/// of its `log`.
+fn wait_until_it_answers(
+    name: &str,
+    server: &mut Child,
+    log: &Path,
+    answers: impl Fn() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !answers()? {
+        if server.try_wait()?.is_some() || began.elapsed() > PATIENCE {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            bail!("the {name} server did not start:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// All of them; they run as long as this value lives.

@@ -1,20 +1,24 @@
 //! Configuration of a node: read from the command line and the environment, once, and checked here.
 
-use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use astraforge_core::session::ByteSize;
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 use crate::{
-    database::DatabaseArgs,
+    database::{Database, DatabaseArgs},
     drivers::{docker::DockerArgs, image::ImageArgs, k8s::K8sArgs},
     egress_args::EgressArgs,
     event_bus::EventBusArgs,
+    files::FilesArgs,
     keys::KeyArgs,
     model::ModelArgs,
     native_args::NativeArgs,
-    sandbox_files::SandboxFilesArgs,
 };
 
 /// Settings of a node, for `up` and for commands that start one in their own process.
@@ -73,7 +77,7 @@ pub(crate) struct ServerArgs {
     #[command(flatten)]
     pub(crate) k8s: K8sArgs,
     #[command(flatten)]
-    pub(crate) sandbox_files: SandboxFilesArgs,
+    pub(crate) files: FilesArgs,
     /// Size of a run's workspace, in memory
     #[arg(long, global = true, env = "ASTRAFORGE_WORKSPACE_SIZE", value_name = "SIZE", default_value = "2Gi")]
     pub(crate) workspace_size: ByteSize,
@@ -114,6 +118,11 @@ pub(crate) struct ServerArgs {
     pub(crate) git_author_email: String,
 }
 
+/// What a setting is set to. One that is set to nothing, as in files of variables, is not set.
+pub(crate) fn given(setting: Option<&str>) -> Option<&str> {
+    setting.map(str::trim).filter(|text| !text.is_empty())
+}
+
 /// The tenant that owns everything on a node of one person or team.
 pub(crate) const TENANT: &str = "tenant-default";
 
@@ -138,6 +147,11 @@ pub(crate) enum Executor {
 }
 
 impl ServerArgs {
+    /// Opens the database of the node whose data folder is `root`. Several processes may do so at once.
+    pub(crate) async fn open_database(&self, root: &Path) -> anyhow::Result<Database> {
+        self.database.open(root, self.keys.secrets(root)?).await
+    }
+
     /// What contradicts itself, as far as that can be told without a look at the machine; each names its variables.
     pub(crate) fn contradictions(&self) -> Vec<String> {
         let checks = [
@@ -145,7 +159,7 @@ impl ServerArgs {
             self.keys.given().err(),
             self.event_bus.check(&self.database).err(),
             self.model.config().err(),
-            self.sandbox_files.check().err(),
+            self.files.check().err(),
         ];
         let mut told: Vec<_> = checks.into_iter().flatten().map(|error| format!("{error:#}")).collect();
         // What is wrong with the database is wrong with the bus on it.

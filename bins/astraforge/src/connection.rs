@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use crate::{
     cli::ConnectionArgs,
     data_folder,
+    database::Database,
     node::{Node, Queue},
     signals::{Interrupted, StopSignals},
 };
@@ -72,6 +73,16 @@ impl Connection {
 
 async fn answers(client: &Client) -> bool {
     matches!(tokio::time::timeout(Duration::from_secs(2), client.health()).await, Ok(Ok(_)))
+}
+
+/// Opens the database of the configuration, beside a server that may run on it.
+pub(crate) async fn open_database(args: &ConnectionArgs) -> anyhow::Result<Database> {
+    if let Some(server) = &args.server {
+        bail!("this works on the database itself, not through the server at {server}: run it where the server runs");
+    }
+    let folder = args.node.data_folder()?;
+    data_folder::make_private(&folder)?;
+    args.node.open_database(&folder).await
 }
 
 /// Reads an id, or says what it should look like, and which command lists those that there are.

@@ -12,6 +12,8 @@ use astraforge_adapters::{
 use astraforge_core::ports::{sandbox_store::SandboxStore, store::Store};
 use clap::Args;
 
+use crate::config::given;
+
 /// Which database is used.
 #[derive(Debug, Args)]
 pub(crate) struct DatabaseArgs {
@@ -41,8 +43,7 @@ pub(crate) enum Database {
 }
 
 impl DatabaseArgs {
-    /// Opens the database of the node whose data folder is `root`, where `key` seals secrets. Several processes may do so
-    /// at once.
+    /// Opens it; a file is in the data folder at `root`. `key` seals secrets in it.
     pub(crate) async fn open(&self, root: &Path, key: SecretKey) -> anyhow::Result<Database> {
         Ok(match self.postgres()? {
             Some(config) => Database::Postgres(Arc::new(PostgresStore::open(&config, key).await?)),
@@ -63,7 +64,7 @@ impl DatabaseArgs {
 
     /// The PostgreSQL server, if one is named.
     pub(crate) fn postgres(&self) -> anyhow::Result<Option<PostgresConfig>> {
-        let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) else { return Ok(None) };
+        let Some(url) = given(self.database_url.as_deref()) else { return Ok(None) };
         Ok(Some(
             PostgresConfig::new(url)
                 .context("DATABASE_URL cannot be used")?

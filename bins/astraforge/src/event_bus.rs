@@ -14,7 +14,7 @@ use astraforge_adapters::{
 use astraforge_core::ports::{store::Store, wakeup::Wakeups};
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
-use crate::database::DatabaseArgs;
+use crate::{config::given, database::DatabaseArgs};
 
 /// Which bus is used.
 #[derive(Debug, Args)]
@@ -96,7 +96,7 @@ impl EventBusArgs {
     }
 
     fn redis(&self) -> anyhow::Result<Option<RedisConfig>> {
-        let Some(url) = self.redis_url.as_deref().filter(|url| !url.is_empty()) else { return Ok(None) };
+        let Some(url) = given(self.redis_url.as_deref()) else { return Ok(None) };
         let seconds = self.run_log_retention_seconds;
         let config = RedisConfig::new(url).context("REDIS_URL cannot be used")?;
         Ok(Some(

@@ -7,6 +7,8 @@ use astraforge_adapters::secret_box::{SecretKey, key_bytes, parse_key};
 use astraforge_core::download_link::LinkKey;
 use clap::Args;
 
+use crate::config::given;
+
 /// Where keys come from.
 #[derive(Debug, Args)]
 pub(crate) struct KeyArgs {
@@ -35,7 +37,7 @@ impl KeyArgs {
 
     /// The key that is configured.
     pub(crate) fn given(&self) -> anyhow::Result<Option<[u8; 32]>> {
-        let given = self.secret_key.as_deref().filter(|text| !text.trim().is_empty());
-        given.map(|text| parse_key(text).context("ASTRAFORGE_SECRET_KEY is no key")).transpose()
+        let key = given(self.secret_key.as_deref());
+        key.map(|text| parse_key(text).context("ASTRAFORGE_SECRET_KEY is no key")).transpose()
     }
 }

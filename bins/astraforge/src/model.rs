@@ -11,6 +11,8 @@ use astraforge_core::{
 };
 use clap::{Args, ValueEnum};
 
+use crate::config::given;
+
 /// Settings of the model.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
@@ -62,15 +64,10 @@ pub(crate) enum ModelConfig {
     Missing,
 }
 
-/// A variable that is set to nothing is not set.
-fn set(value: Option<&String>) -> Option<&str> {
-    value.map(|value| value.trim()).filter(|value| !value.is_empty())
-}
-
 impl ModelArgs {
     /// The model upstream, or why the settings contradict each other.
     pub(crate) fn config(&self) -> anyhow::Result<ModelConfig> {
-        match (set(self.llm_proxy_url.as_ref()), self.token()?) {
+        match (given(self.llm_proxy_url.as_deref()), self.token()?) {
             (Some(_), None) => bail!("LLM_PROXY_URL needs LLM_PROXY_TOKEN, which the proxy has too"),
             (Some(_), Some(_)) if self.model_upstream.is_some() || self.scenario.is_some() => bail!(
                 "LLM_PROXY_URL leaves the choice of a model to the proxy; unset MODEL_UPSTREAM and SCRIPTED_SCENARIO here"
@@ -104,7 +101,7 @@ impl ModelArgs {
 
     /// What workers and their proxy share.
     pub(crate) fn token(&self) -> anyhow::Result<Option<Secret>> {
-        match set(self.llm_proxy_token.as_ref()) {
+        match given(self.llm_proxy_token.as_deref()) {
             Some(token) if token.len() < 32 => bail!(
                 "LLM_PROXY_TOKEN has {} characters, which can be guessed; make one with: openssl rand -hex 32",
                 token.len()

@@ -44,8 +44,8 @@ use crate::{
     data_folder::{DataFolder, ServerFile},
     database::Database,
     event_bus::EventBus,
+    files::{self, Files},
     model::ModelConfig,
-    sandbox_files::{self, SandboxFiles},
     sandbox_plane,
 };
 
@@ -53,16 +53,24 @@ use crate::{
 pub(crate) struct Node {
     /// What a person should know at the start.
     pub(crate) notes: Vec<String>,
-    drain: Arc<Canceller>,
+    running: Running,
     /// How long workers may see through what they are at when the node is stopped.
     drain_time: Duration,
-    stop: Arc<Canceller>,
-    workers: JoinSet<()>,
-    tasks: JoinSet<()>,
     folder: DataFolder,
     bus: EventBus,
     database: Database,
     _known: Option<KnownSecret>,
+}
+
+/// What runs in a node, and what ends it.
+struct Running {
+    /// Has workers begin nothing more.
+    drain: Arc<Canceller>,
+    workers: JoinSet<()>,
+    /// Ends everything.
+    stop: Arc<Canceller>,
+    stopped: Cancellation,
+    tasks: JoinSet<()>,
 }
 
 /// Where a node takes calls.
@@ -91,21 +99,17 @@ impl Node {
         let url = format!("http://{}", listener.local_addr()?);
         let (owner_key, is_first_start) = owner_key(&parts.forge, &parts.folder).await?;
         let plane = sandbox_plane::build(args, parts.folder.root(), parts.database.sandboxes(), args.native.pool).await;
-        let (stop, stopped) = Cancellation::pair();
-        let n_workers = if queue == Queue::Work { args.workers } else { 0 };
-        let (drain, workers) = parts.start_workers(n_workers, args.lease, &stopped).await?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(sweep(parts.quarantine.clone(), stopped.clone()));
+        let mut running = parts.start(if queue == Queue::Work { args.workers } else { 0 }, args.lease).await?;
+        let stopped = running.stopped.clone();
         let state = parts.state(&stopped, false);
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
-        tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
+        running.tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
         match plane {
-            Ok(plane) => drop(tasks.spawn(reap(plane, parts.file_folders.clone(), stopped))),
+            Ok(plane) => drop(running.tasks.spawn(reap(plane, parts.file_folders.clone(), stopped))),
             Err(error) => tracing::warn!("durable sandboxes cannot be used: {error:#}"),
         }
         parts.folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
-        let node = parts.into_node(drain, Duration::ZERO, stop, workers, tasks);
-        Ok((node, Door { url, owner_key, is_first_start }))
+        Ok((parts.into_node(running, Duration::ZERO), Door { url, owner_key, is_first_start }))
     }
 
     /// Starts a node that works through the queue only; on `listener` it tells how it is. When it is stopped, it has
@@ -116,30 +120,29 @@ impl Node {
         drain_time: Duration,
     ) -> anyhow::Result<Self> {
         let parts = Box::pin(Parts::assemble(args)).await?;
-        let (stop, stopped) = Cancellation::pair();
-        let (drain, workers) = parts.start_workers(args.workers, args.lease, &stopped).await?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(sweep(parts.quarantine.clone(), stopped.clone()));
+        let mut running = parts.start(args.workers, args.lease).await?;
         if let Some(listener) = listener {
+            let stopped = running.stopped.clone();
             let state = parts.state(&stopped, true).build();
-            tasks.spawn(serve(listener, health_router(state), stopped));
+            running.tasks.spawn(serve(listener, health_router(state), stopped));
         }
-        Ok(parts.into_node(drain, drain_time, stop, workers, tasks))
+        Ok(parts.into_node(running, drain_time))
     }
 
     /// Stops: nothing new is begun, what is at work has its time, and what is left of it then is settled as interrupted;
     /// calls are no longer accepted, sandboxes are gone.
-    pub(crate) async fn stop(mut self) {
-        self.drain.cancel();
+    pub(crate) async fn stop(self) {
+        let Running { drain, mut workers, stop, mut tasks, .. } = self.running;
+        drain.cancel();
         if !self.drain_time.is_zero() {
-            let drained = async { while self.workers.join_next().await.is_some() {} };
+            let drained = async { while workers.join_next().await.is_some() {} };
             if tokio::time::timeout(self.drain_time, drained).await.is_err() {
                 tracing::warn!(seconds = self.drain_time.as_secs(), "what is still at work is interrupted");
             }
         }
-        self.stop.cancel();
-        while self.workers.join_next().await.is_some() {}
-        while self.tasks.join_next().await.is_some() {}
+        stop.cancel();
+        while workers.join_next().await.is_some() {}
+        while tasks.join_next().await.is_some() {}
         self.bus.close().await;
         self.database.close().await;
         self.folder.withdraw();
@@ -156,8 +159,8 @@ struct Parts {
     /// Where a killed process may have left a file half written.
     file_folders: Vec<FolderArtifacts>,
     notes: Vec<String>,
-    /// Why runs will fail, if they will.
-    trouble: Option<String>,
+    /// Whether this machine has what runs need.
+    can_run: bool,
     known: Option<KnownSecret>,
 }
 
@@ -166,15 +169,15 @@ impl Parts {
         let folder = DataFolder::open(&args.data_folder()?)?;
         let redactor = Redactor::default();
         let (model, known) = args.model.config()?.open(&redactor)?;
-        let database = args.database.open(folder.root(), args.keys.secrets(folder.root())?).await?;
+        let database = args.open_database(folder.root()).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let bus = args.event_bus.open(&args.database, database.requests())?;
         let journal = Journal::new(database.requests(), bus.wakeups(), clock, redactor);
         let agent = Agent::new(args, &folder, model.clone(), database.requests()).await;
         let notes = agent.trouble.clone().into_iter().chain(notes(args)?).chain(bus.trouble_at_start().await).collect();
-        let artifacts = Arc::new(SandboxFiles::for_requests(&args.sandbox_files, folder.root()).await?);
+        let artifacts = Arc::new(Files::for_requests(&args.files, folder.root()).await?);
         let quarantine = Quarantine::new(QuarantineConfig::new(folder.path("quarantine"), artifacts.clone()));
-        let file_folders = sandbox_files::folders(&args.sandbox_files, folder.root())?;
+        let file_folders = files::folders(&args.files, folder.root())?;
         let forge = Forge::new(ports(args, &folder, journal, &agent, &quarantine, artifacts, &model)?);
         if let Some(sandboxes) = &agent.sandboxes {
             remove_left(sandboxes).await?;
@@ -184,52 +187,44 @@ impl Parts {
         }
         // The quarantines are this process's alone, so nothing of them is in use.
         quarantine.sweep_older_than(Duration::ZERO).await?;
-        Ok(Self { forge, folder, bus, database, quarantine, file_folders, notes, trouble: agent.trouble, known })
+        let can_run = agent.trouble.is_none();
+        Ok(Self { forge, folder, bus, database, quarantine, file_folders, notes, can_run, known })
     }
 
-    /// Settles what an earlier process left, and begins to work; the first value has the workers begin nothing more.
-    async fn start_workers(
-        &self,
-        n_workers: u16,
-        lease: u32,
-        stopped: &Cancellation,
-    ) -> anyhow::Result<(Arc<Canceller>, JoinSet<()>)> {
+    /// Settles what an earlier process left, and begins to work.
+    async fn start(&self, n_workers: u16, lease: u32) -> anyhow::Result<Running> {
         let worker = Worker::new(self.forge.clone()).with_lease(Duration::from_secs(lease.into()));
         if !self.database.is_shared() {
             // Nobody else can be at work. Elsewhere leases tell.
             worker.recover().await?;
         }
         let (drain, drained) = Cancellation::pair();
+        let (stop, stopped) = Cancellation::pair();
         let mut workers = JoinSet::new();
         for _ in 0..n_workers {
             let (worker, drained, stopped) = (worker.clone(), drained.clone(), stopped.clone());
             workers.spawn(async move { worker.run_until(drained, stopped).await });
         }
-        Ok((drain, workers))
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sweep(self.quarantine.clone(), stopped.clone()));
+        Ok(Running { drain, workers, stop, stopped, tasks })
     }
 
     /// What handlers share; `/readyz` tells of the bus and of where runs work, which is needed by whoever does some.
     fn state(&self, stopped: &Cancellation, does_runs: bool) -> AppStateBuilder {
         // Anybody may ask, so what exactly is wrong is in the log and in the greeting only.
-        let (bus, has_trouble) = (self.bus.clone(), self.trouble.is_some());
+        let (bus, can_run) = (self.bus.clone(), self.can_run);
         let told =
-            |is_wrong: bool, what: &str| if is_wrong { Err(format!("{what}; see the server's log")) } else { Ok(()) };
+            |is_well: bool, what: &str| if is_well { Ok(()) } else { Err(format!("{what}; see the server's log")) };
         AppState::builder(self.forge.clone())
             .with_shutdown(stopped.clone())
-            .with_part("bus", false, move || told(bus.check().is_err(), "readers of other processes are not woken"))
-            .with_part("sandboxes", does_runs, move || told(has_trouble, "runs cannot work here"))
+            .with_part("bus", false, move || told(bus.check().is_ok(), "readers of other processes are not woken"))
+            .with_part("sandboxes", does_runs, move || told(can_run, "runs cannot work here"))
     }
 
-    fn into_node(
-        self,
-        drain: Arc<Canceller>,
-        drain_time: Duration,
-        stop: Arc<Canceller>,
-        workers: JoinSet<()>,
-        tasks: JoinSet<()>,
-    ) -> Node {
+    fn into_node(self, running: Running, drain_time: Duration) -> Node {
         let Self { notes, folder, bus, database, known, .. } = self;
-        Node { notes, drain, drain_time, stop, workers, tasks, folder, bus, database, _known: known }
+        Node { notes, running, drain_time, folder, bus, database, _known: known }
     }
 }
 

@@ -13,12 +13,12 @@ use astraforge_core::{
 use crate::{
     config::{ServerArgs, TENANT},
     drivers,
-    sandbox_files::SandboxFiles,
+    files::Files,
 };
 
 /// Opens the control plane of the data folder at `root`. Several processes may do so at once.
 pub(crate) async fn open(args: &ServerArgs, root: &Path) -> anyhow::Result<ControlPlane> {
-    build(args, root, args.database.open(root, args.keys.secrets(root)?).await?.sandboxes(), 0).await
+    build(args, root, args.open_database(root).await?.sandboxes(), 0).await
 }
 
 /// Puts the control plane together over a store that is open; `n_ready` native sandboxes are kept ready.
@@ -28,10 +28,10 @@ pub(crate) async fn build(
     store: Arc<dyn SandboxStore>,
     n_ready: u16,
 ) -> anyhow::Result<ControlPlane> {
-    let files = SandboxFiles::open(&args.sandbox_files, root).await?;
+    let files = Files::for_sandboxes(&args.files, root).await?;
     let machines = drivers::machines(args, root, n_ready).await?;
     let settings = ControlSettings::default()
-        .with_kept_automatic(usize::from(args.sandbox_files.kept_snapshots))
+        .with_kept_automatic(usize::from(args.files.kept_snapshots))
         .with_node(drivers::node(root)?)
         .with_link_key(args.keys.links(root)?);
     Ok(ControlPlane::builder(store, Arc::new(files), Arc::new(SystemClock), machines, settings).build())

@@ -6,19 +6,15 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
+use super::wait_until_it_answers;
 use crate::{process, tools};
 
 /// Tells tests where the server answers.
 pub(crate) const VARIABLE: &str = "ASTRAFORGE_TEST_POSTGRES";
-
-/// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The login that owns everything.
 const USER: &str = "postgres";
@@ -92,17 +88,12 @@ impl Postgres {
     }
 
     fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {
-        let began = Instant::now();
-        let port = self.port.to_string();
-        let ready =
-            || Command::new(self.programs.join("pg_isready")).args(["-q", "-h", "127.0.0.1", "-p", &port]).status();
-        while !ready()?.success() {
-            if self.child.try_wait()?.is_some() || began.elapsed() > PATIENCE {
-                bail!("the PostgreSQL server did not start:\n{}", last_words(&self.folder.path().join("log")));
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        let (port, is_ready) = (self.port.to_string(), self.programs.join("pg_isready"));
+        let answers = || {
+            let asked = Command::new(&is_ready).args(["-q", "-h", "127.0.0.1", "-p", &port]).status();
+            Ok(asked?.success())
+        };
+        wait_until_it_answers("PostgreSQL", &mut self.child, &self.folder.path().join("log"), answers)
     }
 }
 
@@ -126,10 +117,4 @@ fn unprivileged(program: &Path) -> Command {
     }
     command.args(["--pdeathsig", "QUIT"]).arg(program).current_dir("/");
     command
-}
-
-fn last_words(log: &Path) -> String {
-    let log = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
 }

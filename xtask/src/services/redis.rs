@@ -1,23 +1,19 @@
 //! A Redis server of our own.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
+use super::{PATIENCE, wait_until_it_answers};
 use crate::{process, tools};
 
 /// Tells tests where the server answers.
 pub(crate) const VARIABLE: &str = "ASTRAFORGE_TEST_REDIS";
-
-/// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that runs as long as this value lives.
 #[derive(Debug)]
@@ -30,7 +26,7 @@ pub(crate) struct Redis {
 /// Why this machine can't run a server and its tests, unless it can. With `install` what lacks is installed, aloud.
 pub(crate) fn obstacle(install: bool) -> anyhow::Result<Option<String>> {
     // A subscriber of the tests is a program in Python, so that none of our code is in it.
-    let is_there = || process::is_installed("redis-server") && process::is_installed("python3");
+    let is_there = || ["redis-server", "redis-cli", "python3"].into_iter().all(process::is_installed);
     if !is_there() && install && rustix::process::geteuid().is_root() && process::is_installed("apt-get") {
         tools::install_packages(&["redis-server", "python3-minimal"])?;
     }
@@ -50,7 +46,8 @@ impl Redis {
         server.args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"]).arg(folder.path());
         let child = server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         let mut redis = Self { child: child.context("cannot start setpriv")?, folder, port };
-        redis.wait_until_it_answers()?;
+        let log = redis.folder.path().join("log");
+        wait_until_it_answers("Redis", &mut redis.child, &log, || Ok(answers(port)))?;
         println!("a Redis server of our own answers at {}", redis.url());
         Ok(redis)
     }
@@ -59,30 +56,19 @@ impl Redis {
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
+}
 
-    fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {
-        let began = Instant::now();
-        while !self.answers() {
-            if self.child.try_wait()?.is_some() || began.elapsed() > PATIENCE {
-                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-                bail!("the Redis server did not start:\n{log}");
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    fn answers(&self) -> bool {
-        let ping = || -> std::io::Result<bool> {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.write_all(b"PING\r\n")?;
-            let mut answer = [0; 5];
-            stream.read_exact(&mut answer)?;
-            Ok(answer == *b"+PONG")
-        };
-        ping().unwrap_or(false)
-    }
+/// Whether the server at that port answers.
+fn answers(port: u16) -> bool {
+    let ping = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer)?;
+        Ok(answer == *b"+PONG")
+    };
+    ping().unwrap_or(false)
 }
 
 impl Drop for Redis {

@@ -2,7 +2,6 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use anyhow::bail;
 use astraforge_adapters::{clock::SystemClock, wakeup::InProcessWakeups};
 use astraforge_core::{
     id::JobId,
@@ -15,25 +14,13 @@ use serde_json::{Value, json};
 use crate::{
     cli::{ConnectionArgs, JobsArgs, JobsCommand, ListJobsArgs},
     commands::print,
-    connection::parse_id,
-    data_folder,
-    database::Database,
+    connection::{open_database, parse_id},
     render::{Terminal, attention, bad, faint, good, harmless, report},
 };
 
-/// Opens the database of the configuration, beside a server that may run on it.
-pub(crate) async fn open(args: &ConnectionArgs) -> anyhow::Result<Database> {
-    if let Some(server) = &args.server {
-        bail!("this works on the database itself, not through the server at {server}: run it where the server runs");
-    }
-    let folder = args.node.data_folder()?;
-    data_folder::make_private(&folder)?;
-    args.node.database.open(&folder, args.node.keys.secrets(&folder)?).await
-}
-
 /// Does what was asked. Of several jobs, those that can be changed are; any that cannot makes it fail.
 pub(crate) async fn jobs(args: &ConnectionArgs, command: &JobsCommand) -> anyhow::Result<ExitCode> {
-    let database = open(args).await?;
+    let database = open_database(args).await?;
     // A server that runs looks for work every second, so nobody has to be woken.
     let journal = Journal::new(
         database.requests(),

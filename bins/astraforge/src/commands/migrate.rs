@@ -2,14 +2,11 @@
 
 use serde_json::json;
 
-use crate::{
-    cli::ConnectionArgs,
-    commands::{jobs::open, print},
-};
+use crate::{cli::ConnectionArgs, commands::print, connection::open_database};
 
 /// Opens the database, which updates its schema, and says from which version to which.
 pub(crate) async fn migrate(args: &ConnectionArgs) -> anyhow::Result<()> {
-    let database = open(args).await?;
+    let database = open_database(args).await?;
     let migration = database.migration();
     database.close().await;
     print(args, &json!({ "from": migration.from, "to": migration.to }), |terminal, _| {

@@ -7,6 +7,8 @@ use astraforge_core::image::Image;
 use astraforge_sandbox::docker::{ContainerUser, DockerConfig, HostGateway, Network, RootFiles, Seccomp};
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 
+use crate::config::given;
+
 /// How sandboxes run on a Docker engine.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sandboxes on Docker")]
@@ -77,7 +79,7 @@ impl DockerArgs {
         config.tmpfs.clone_from(&self.docker_tmpfs);
         config.user = self.docker_user;
         config.volume_prefix.clone_from(&self.docker_volume_prefix);
-        config.runtime = self.docker_runtime.clone().filter(|name| !name.is_empty());
+        config.runtime = given(self.docker_runtime.as_deref()).map(str::to_owned);
         Ok(config)
     }
 }

@@ -50,13 +50,7 @@ impl World {
     /// Approves what waits, and waits for the review.
     async fn approved(&self, request: RequestId) {
         self.client().approve(request, None).await.unwrap();
-        for _ in 0..400 {
-            if self.client().request(request).await.unwrap().state == RequestState::Reviewed {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the merge request was not opened and reviewed");
+        self.reviewed(request).await;
     }
 
     fn published(&self, request: RequestId) -> String {

@@ -87,15 +87,15 @@ impl Installation {
         if name.starts_with("worker") {
             // Once it answers it works, and hears signals.
             while TcpStream::connect(url.trim_start_matches("http://")).is_err() {
-                assert!(child.try_wait().unwrap().is_none(), "{name} has ended:\n{}", self.log());
+                assert!(child.try_wait().unwrap().is_none(), "{name} has ended:\n{}", self.world.server_log());
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
         if name.starts_with("api") {
             let mut greeting = String::new();
             BufReader::new(child.stdout.take().unwrap()).read_line(&mut greeting).unwrap();
-            let greeting: Value =
-                serde_json::from_str(&greeting).unwrap_or_else(|_| panic!("no greeting of {name}:\n{}", self.log()));
+            let greeting: Value = serde_json::from_str(&greeting)
+                .unwrap_or_else(|_| panic!("no greeting of {name}:\n{}", self.world.server_log()));
             greeting["url"].as_str().unwrap().clone_into(&mut url);
             if let Some(key) = greeting["api_key"].as_str() {
                 key.clone_into(&mut self.api_key);
@@ -140,17 +140,13 @@ impl Installation {
     fn wait(&mut self, name: &str) {
         let mut program = self.programs.remove(name).unwrap();
         let ended = program.child.wait().unwrap();
-        assert!(ended.success(), "{name}: {ended}\n{}", self.log());
+        assert!(ended.success(), "{name}: {ended}\n{}", self.world.server_log());
     }
 
     /// A client of the API of that name.
     fn client(&self, name: &str) -> Client {
         _ = rustls::crypto::ring::default_provider().install_default();
         Client::new(&self.programs[name].url, &self.api_key).unwrap()
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.world.path("server.log")).unwrap_or_default()
     }
 
     /// Runs a statement in its database, and returns what it answers.
@@ -209,7 +205,7 @@ async fn two_workers_with_nothing_in_common_but_the_installation_do_one_request_
     it.start("worker-2");
     it.client("api-1").chat(request, "the second".parse().unwrap()).await.unwrap();
     let found = it.world.finished(request).await;
-    assert_eq!(found.state, RequestState::PatchReady, "{:?}\n{}", last_run(&found).error, it.log());
+    assert_eq!(found.state, RequestState::PatchReady, "{:?}\n{}", last_run(&found).error, it.world.server_log());
     assert!(has_status(&it.world.log(request).await, "Restored Codex history"));
     let change = it.client("api-1").diff(request).await.unwrap();
     let mut paths: Vec<_> = change.files.iter().map(|file| file.path.as_str()).collect();
@@ -219,19 +215,9 @@ async fn two_workers_with_nothing_in_common_but_the_installation_do_one_request_
     it.stop("worker-2");
     it.start("worker-3");
     it.client("api-2").approve(request, Some(change.digest)).await.unwrap();
-    reviewed(&it, request).await;
+    it.world.reviewed(request).await;
     let published = git(&it.world.bare("demo"), &["ls-tree", "--name-only", &format!("astraforge/{request}")]);
     assert_eq!(published, "README.md\none\ntwo");
-}
-
-async fn reviewed(it: &Installation, request: astraforge_core::id::RequestId) {
-    for _ in 0..400 {
-        if it.world.client().request(request).await.unwrap().state == RequestState::Reviewed {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the merge request was not opened and reviewed:\n{}", it.log());
 }
 
 #[tokio::test]
@@ -270,7 +256,7 @@ async fn a_worker_that_is_told_to_stop_sees_its_run_through_and_begins_no_other(
     it.signal("worker-1", "-TERM");
     let next = client.submit(&NewRequest::new(link, "And another".parse().unwrap())).await.unwrap().id;
     it.wait("worker-1");
-    assert_eq!(client.request(request).await.unwrap().state, RequestState::PatchReady, "{}", it.log());
+    assert_eq!(client.request(request).await.unwrap().state, RequestState::PatchReady, "{}", it.world.server_log());
     assert_eq!(client.request(next).await.unwrap().state, RequestState::Received);
 }
 

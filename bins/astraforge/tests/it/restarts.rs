@@ -34,13 +34,7 @@ async fn what_waited_for_approval_can_be_approved_after_a_crash() {
     world.start();
     let digest = world.client().diff(request).await.unwrap().digest;
     world.client().approve(request, Some(digest)).await.unwrap();
-    for _ in 0..400 {
-        if world.client().request(request).await.unwrap().state == RequestState::Reviewed {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the merge request was not opened and reviewed");
+    world.reviewed(request).await;
 }
 
 #[tokio::test]
@@ -118,7 +112,7 @@ pub(crate) async fn settle(world: &World, n_requests: usize) {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("stuck: {left:?}\n{}", std::fs::read_to_string(world.path("server.log")).unwrap());
+    panic!("stuck: {left:?}\n{}", world.server_log());
 }
 
 pub(crate) async fn check_requests(world: &World, accepted: &BTreeSet<RequestId>) {

@@ -135,8 +135,8 @@ impl World {
         let mut greeting = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut greeting).unwrap();
         self.server = Some(child);
-        let greeting: Value = serde_json::from_str(&greeting)
-            .unwrap_or_else(|_| panic!("no greeting:\n{}", fs::read_to_string(self.path("server.log")).unwrap()));
+        let greeting: Value =
+            serde_json::from_str(&greeting).unwrap_or_else(|_| panic!("no greeting:\n{}", self.server_log()));
         self.url = greeting["url"].as_str().unwrap().to_owned();
         if let Some(key) = greeting["api_key"].as_str() {
             self.api_key = key.to_owned();
@@ -196,7 +196,7 @@ impl World {
             log
         };
         let Ok(log) = tokio::time::timeout(Duration::from_secs(120), reading).await else {
-            panic!("the run did not end:\n{}", fs::read_to_string(self.path("server.log")).unwrap())
+            panic!("the run did not end:\n{}", self.server_log())
         };
         log
     }
@@ -228,6 +228,22 @@ impl World {
         let run = last_run(&request);
         assert_eq!((request.state, run.status), (RequestState::Failed, RunStatus::Failed), "{run:?}");
         run.error.clone().unwrap()
+    }
+
+    /// Waits until the merge request of a request is opened and reviewed.
+    pub(crate) async fn reviewed(&self, request: RequestId) {
+        for _ in 0..400 {
+            if self.client().request(request).await.unwrap().state == RequestState::Reviewed {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the merge request was not opened and reviewed:\n{}", self.server_log());
+    }
+
+    /// What servers of this world have said.
+    pub(crate) fn server_log(&self) -> String {
+        fs::read_to_string(self.path("server.log")).unwrap_or_default()
     }
 
     /// The processes of this machine that belong to sandboxes of this world.

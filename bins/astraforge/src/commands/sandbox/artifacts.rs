@@ -37,7 +37,7 @@ impl Desk<'_> {
     pub(super) async fn link(&self, args: &LinkArgs) -> anyhow::Result<()> {
         let artifact = parse_id(&args.artifact, "astraforge sandbox artifacts SANDBOX")?;
         let link = self.plane.link(&self.caller, artifact, args.expires).await?;
-        let files = &self.args.node.sandbox_files;
+        let files = &self.args.node.files;
         let server = data_folder::announced(&self.root).map(|server| server.url);
         let base = files.link_base().map(str::to_owned).or(server).context(
             "no server runs on this data folder, so a link would lead nowhere; start one with `astraforge up`, or set \

@@ -18,8 +18,8 @@ use super::{Desk, copy::bar, sandbox_id, snapshot_id};
 use crate::{
     cli::{RestoreArgs, SnapshotArgs},
     commands::print,
+    files::place_of,
     render::{Terminal, attention, bad, faint, good, harmless},
-    sandbox_files::place_of,
 };
 
 impl Desk<'_> {
@@ -57,7 +57,7 @@ impl Desk<'_> {
 
     /// A snapshot, as JSON. What it says of where its bytes lie is true.
     fn shown_snapshot(&self, snapshot: &Snapshot) -> anyhow::Result<Value> {
-        let (path, key) = place_of(&self.args.node.sandbox_files, &self.root, &snapshot.key)?;
+        let (path, key) = place_of(&self.args.node.files, &self.root, &snapshot.key)?;
         Ok(json!({
             "id": snapshot.id, "sandbox": snapshot.sandbox, "label": snapshot.label, "s3_key": key,
             "archive_path": path, "size_bytes": snapshot.size, "sha256": snapshot.sha256,

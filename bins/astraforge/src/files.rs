@@ -13,6 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use clap::Args;
 
+use crate::config::given;
+
 /// Where they are unless something else is asked for, in the data folder.
 const FOLDER: &str = "sandbox-files";
 /// Where the files of requests are unless something else is asked for, in the data folder.
@@ -23,7 +25,7 @@ const SNAPSHOTS: &str = "snapshots/";
 /// Settings of what is kept as files.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Files")]
-pub(crate) struct SandboxFilesArgs {
+pub(crate) struct FilesArgs {
     /// Folder for snapshots [default: in the data folder]
     #[arg(long, global = true, env = "SANDBOX_SNAPSHOT_DIR", value_name = "FOLDER")]
     snapshot_dir: Option<PathBuf>,
@@ -66,15 +68,10 @@ struct Bucket {
     region: String,
 }
 
-/// A variable that is set to nothing is not set.
-fn set(value: Option<&String>) -> Option<&str> {
-    value.map(|value| value.trim()).filter(|value| !value.is_empty())
-}
-
-impl SandboxFilesArgs {
+impl FilesArgs {
     /// What links to exported files begin with, if that is configured.
     pub(crate) fn link_base(&self) -> Option<&str> {
-        set(self.artifact_base_url.as_ref()).map(|url| url.trim_end_matches('/'))
+        given(self.artifact_base_url.as_deref()).map(|url| url.trim_end_matches('/'))
     }
 
     /// Fails if the settings contradict each other.
@@ -91,26 +88,27 @@ impl SandboxFilesArgs {
     }
 
     fn bucket(&self) -> anyhow::Result<Option<Bucket>> {
-        let Some(name) = set(self.s3_bucket.as_ref()) else { return Ok(None) };
-        let use_ssl = match set(self.s3_use_ssl.as_ref()).map(str::to_ascii_lowercase).as_deref() {
+        let Some(name) = given(self.s3_bucket.as_deref()) else { return Ok(None) };
+        let use_ssl = match given(self.s3_use_ssl.as_deref()).map(str::to_ascii_lowercase).as_deref() {
             None | Some("1" | "true" | "yes" | "on") => true,
             Some("0" | "false" | "no" | "off") => false,
             Some(other) => bail!("SANDBOX_S3_USE_SSL is yes or no, not `{other}`"),
         };
-        let endpoint = match set(self.s3_endpoint.as_ref()).or_else(|| set(self.aws_endpoint.as_ref())) {
+        let endpoint = match given(self.s3_endpoint.as_deref()).or_else(|| given(self.aws_endpoint.as_deref())) {
             Some(url) if url.contains("://") => Some(url.to_owned()),
             Some(host) => Some(format!("{}://{host}", if use_ssl { "https" } else { "http" })),
             None if use_ssl => None,
             None => bail!("SANDBOX_S3_USE_SSL is off, but AWS is used with HTTPS only; set SANDBOX_S3_ENDPOINT_URL"),
         };
-        let region = set(self.s3_region.as_ref()).or_else(|| set(self.aws_region.as_ref())).unwrap_or("us-east-1");
+        let region =
+            given(self.s3_region.as_deref()).or_else(|| given(self.aws_region.as_deref())).unwrap_or("us-east-1");
         Ok(Some(Bucket { name: name.to_owned(), endpoint, region: region.to_owned() }))
     }
 }
 
 /// What is kept of sandboxes, or of requests. What an earlier configuration kept in the data folder can still be read.
 #[derive(Debug)]
-pub(crate) struct SandboxFiles {
+pub(crate) struct Files {
     snapshots: Place,
     exports: Place,
     before: FolderArtifacts,
@@ -124,9 +122,9 @@ struct Place {
     cut: &'static str,
 }
 
-impl SandboxFiles {
+impl Files {
     /// Opens what is configured.
-    pub(crate) async fn open(args: &SandboxFilesArgs, root: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn for_sandboxes(args: &FilesArgs, root: &Path) -> anyhow::Result<Self> {
         let before = FolderArtifacts::new(root.join(FOLDER));
         if let Some(bucket) = args.bucket()? {
             let s3 = Place { store: s3(bucket).await?, cut: "" };
@@ -143,7 +141,7 @@ impl SandboxFiles {
     }
 
     /// Opens what is configured for requests.
-    pub(crate) async fn for_requests(args: &SandboxFilesArgs, root: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn for_requests(args: &FilesArgs, root: &Path) -> anyhow::Result<Self> {
         let before = FolderArtifacts::new(root.join(REQUESTS));
         let store: Arc<dyn ArtifactStore> = match (args.bucket()?, args.request_dir()) {
             (Some(bucket), _) => s3(bucket).await?,
@@ -160,14 +158,14 @@ impl SandboxFiles {
 }
 
 /// The folders in which a server that was killed may have left something half written.
-pub(crate) fn folders(args: &SandboxFilesArgs, root: &Path) -> anyhow::Result<Vec<FolderArtifacts>> {
+pub(crate) fn folders(args: &FilesArgs, root: &Path) -> anyhow::Result<Vec<FolderArtifacts>> {
     let named = [args.snapshot_dir(), args.request_dir()].into_iter().flatten().map(std::path::absolute);
     let named = named.collect::<Result<Vec<_>, _>>()?;
     Ok([root.join(FOLDER), root.join(REQUESTS)].into_iter().chain(named).map(FolderArtifacts::new).collect())
 }
 
 /// Where the bytes of a snapshot lie, for people: a path on this machine, or a key of the bucket.
-pub(crate) fn place_of(args: &SandboxFilesArgs, root: &Path, key: &str) -> anyhow::Result<(PathBuf, String)> {
+pub(crate) fn place_of(args: &FilesArgs, root: &Path, key: &str) -> anyhow::Result<(PathBuf, String)> {
     if args.bucket()?.is_some() {
         return Ok((PathBuf::new(), key.to_owned()));
     }
@@ -208,7 +206,7 @@ impl Place {
 }
 
 #[async_trait]
-impl ArtifactStore for SandboxFiles {
+impl ArtifactStore for Files {
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ArtifactError> {
         let place = self.place(key);
         place.store.put(place.key(key), bytes).await
@@ -262,10 +260,10 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        files: SandboxFilesArgs,
+        files: FilesArgs,
     }
 
-    fn args(words: &[&str]) -> SandboxFilesArgs {
+    fn args(words: &[&str]) -> FilesArgs {
         Line::try_parse_from(["x"].iter().chain(words)).unwrap().files
     }
 
@@ -291,10 +289,10 @@ mod tests {
     #[tokio::test]
     async fn what_was_kept_before_can_be_read() {
         let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let usual = SandboxFiles::open(&args(&[]), root.path()).await.unwrap();
+        let usual = Files::for_sandboxes(&args(&[]), root.path()).await.unwrap();
         usual.put("snapshots/s/old.tar.zst", "old".into()).await.unwrap();
         let args = args(&["--snapshot-dir", other.path().to_str().unwrap()]);
-        let moved = SandboxFiles::open(&args, root.path()).await.unwrap();
+        let moved = Files::for_sandboxes(&args, root.path()).await.unwrap();
         moved.put("snapshots/s/new.tar.zst", "new".into()).await.unwrap();
         moved.put("artifacts/s/a", "a".into()).await.unwrap();
         assert_eq!(std::fs::read(other.path().join("s/new.tar.zst")).unwrap(), b"new");
