@@ -133,16 +133,6 @@ impl<D: Dialect> Store for SqlStore<D> {
         requests::list(&mut *connection, tenant).await.map_err(failed("list requests"))
     }
 
-    async fn requests_before(
-        &self,
-        tenant: &TenantId,
-        before: Option<RequestId>,
-        limit: u32,
-    ) -> Result<Vec<Request>, StoreError> {
-        let mut connection = self.reader("list requests").await?;
-        requests::before(&mut *connection, tenant, before, limit).await.map_err(failed("list requests"))
-    }
-
     async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError> {
         let mut connection = self.reader("list messages").await?;
         requests::messages(&mut *connection, request).await.map_err(failed("list messages"))
@@ -166,11 +156,6 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn runs(&self, tenant: &TenantId) -> Result<Vec<Run>, StoreError> {
         let mut connection = self.reader("list runs").await?;
         runs::list(&mut *connection, tenant).await.map_err(failed("list runs"))
-    }
-
-    async fn runs_before(&self, tenant: &TenantId, before: Option<RunId>, limit: u32) -> Result<Vec<Run>, StoreError> {
-        let mut connection = self.reader("list runs").await?;
-        runs::before(&mut *connection, tenant, before, limit).await.map_err(failed("list runs"))
     }
 
     async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError> {
@@ -206,17 +191,6 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn merge_requests(&self, tenant: &TenantId) -> Result<Vec<MergeRequest>, StoreError> {
         let mut connection = self.reader("list merge requests").await?;
         changes::merge_requests(&mut *connection, tenant).await.map_err(failed("list merge requests"))
-    }
-
-    async fn merge_requests_before(
-        &self,
-        tenant: &TenantId,
-        before: Option<MergeRequestId>,
-        limit: u32,
-    ) -> Result<Vec<MergeRequest>, StoreError> {
-        let mut connection = self.reader("list merge requests").await?;
-        let page = changes::merge_requests_before(&mut *connection, tenant, before, limit).await;
-        page.map_err(failed("list merge requests"))
     }
 
     async fn merge_request_of(&self, request: RequestId) -> Result<Option<MergeRequest>, StoreError> {

@@ -445,10 +445,11 @@ impl ControlPlane {
         self.context.sweep().await
     }
 
-    /// Makes rows and machines agree after a start. A sandbox whose machine is gone is told as lost and comes back when
-    /// it is used; a machine that no live sandbox has is removed, and so is the workspace that a dead machine left of a
-    /// sandbox that will not come back. Those that `is_foreign` names stay: they belong to somebody else who uses the
-    /// same drivers.
+    /// Makes rows and machines agree: to be called at the start, and now and then where several nodes share a store,
+    /// because a machine whose sandbox was deleted through another node goes only here. A sandbox whose machine is gone is
+    /// told as lost and comes back when it is used; a machine that no live sandbox has is removed, and so is the workspace
+    /// that a dead machine left of a sandbox that will not come back. Those that `is_foreign` names stay: they belong to
+    /// somebody else who uses the same drivers.
     ///
     /// # Errors
     /// Those of the store and the drivers.

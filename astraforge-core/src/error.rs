@@ -107,8 +107,24 @@ impl From<ForbiddenTransition> for ForgeError {
     }
 }
 
-/// An error with all that caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+/// An error with all that caused it, in one line; a cause whose words stand there already is not said again.
+///
+/// ```
+/// use astraforge_core::{error::chain, ports::store::StoreError};
+///
+/// let error = StoreError::Backend { operation: "read", source: "disk full".into() };
+/// assert_eq!(chain(&error), "the store failed to read: disk full");
+/// ```
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
 }

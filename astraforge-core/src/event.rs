@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use self::envelope::{Envelope, NewerEvent};
+pub use self::envelope::Envelope;
 use crate::id::{RequestId, RunId};
 
 mod envelope;

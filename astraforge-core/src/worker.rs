@@ -69,18 +69,18 @@ impl Worker {
     /// Those of the store.
     pub async fn recover(&self) -> Result<usize, ForgeError> {
         let mut n_settled = 0;
-        while self.settle_left(DateTime::<Utc>::MAX_UTC, |_| Duration::ZERO).await? {
+        while self.settle_left(DateTime::<Utc>::MAX_UTC, Duration::ZERO).await? {
             n_settled += 1;
         }
         Ok(n_settled)
     }
 
     /// Settles one job whose lease ended before `now`, and tells whether there was one: a run that had begun has failed;
-    /// one that had not, a publication and a review wait for `pause`, until they have failed too often.
-    async fn settle_left(&self, now: DateTime<Utc>, pause: impl Fn(Duration) -> Duration) -> Result<bool, ForgeError> {
+    /// one that had not, a publication and a review wait, for `longest` at most, until they have failed too often.
+    async fn settle_left(&self, now: DateTime<Utc>, longest: Duration) -> Result<bool, ForgeError> {
         let Some(job) = self.forge.store().take_over_job(now, self.lease_end()).await? else { return Ok(false) };
         warn!(job.id = %job.id, request.id = %job.request, "whoever was at work on this job is gone");
-        let wait = backoff::pause_after(&job).map(pause);
+        let wait = backoff::pause_after(&job).map(|pause| pause.min(longest));
         let JobKind::Execute { run } = job.kind else {
             self.fail(&job, "its worker is gone; look at the server's log", wait).await?;
             return Ok(true);
@@ -155,7 +155,7 @@ impl Worker {
     /// Takes the next job, after it has settled what others left.
     async fn next_job(&self) -> Result<Option<Job>, ForgeError> {
         let now = self.forge.journal().clock().now();
-        while self.settle_left(now, |pause| pause).await? {}
+        while self.settle_left(now, Duration::MAX).await? {}
         let most_per_tenant = self.forge.ports().settings.most_jobs_per_tenant;
         Ok(self.forge.store().claim_job(now, self.lease_end(), most_per_tenant).await?)
     }
@@ -175,18 +175,28 @@ impl Worker {
 
     /// Renews the lease of a job for ever. Has the job end when the worker is to stop, or no longer holds it.
     async fn hold(&self, claim: Claim, stop: &Cancellation, canceller: &Canceller) -> Infallible {
-        let (clock, renewal) = (self.forge.journal().clock(), self.lease / 3);
+        let clock = self.forge.journal().clock();
         let mut ends_at = self.lease_end();
+        let has_ended = |ends_at: DateTime<Utc>| clock.now() >= ends_at;
+        // Not beyond the lease's end, while it has not come.
+        let pause = |ends_at: DateTime<Utc>| match (ends_at - clock.now()).to_std() {
+            Ok(left) if !left.is_zero() => left.min(self.lease / 3),
+            _ => self.lease / 3,
+        };
         loop {
             if stop.is_cancelled() {
                 canceller.cancel();
-                clock.sleep(renewal).await;
-            } else if let Either::Right(()) = either(clock.sleep(renewal), stop.cancelled()).await {
+                clock.sleep(pause(ends_at)).await;
+            } else if let Either::Right(()) = either(clock.sleep(pause(ends_at)), stop.cancelled()).await {
                 continue;
+            }
+            if has_ended(ends_at) {
+                canceller.cancel();
+                yield_now().await;
             }
             let until = self.lease_end();
             // A store that does not answer is one that refuses.
-            match either(self.forge.store().renew_lease(claim, until), clock.sleep(renewal)).await {
+            match either(self.forge.store().renew_lease(claim, until), clock.sleep(pause(ends_at))).await {
                 Either::Left(Ok(true)) => ends_at = until,
                 Either::Left(Ok(false)) => canceller.cancel(),
                 Either::Left(Err(error)) => {
@@ -194,7 +204,7 @@ impl Worker {
                 }
                 Either::Right(()) => error!(job.id = %claim.job, "the store does not answer to renew a lease"),
             }
-            if clock.now() >= ends_at {
+            if has_ended(ends_at) {
                 canceller.cancel();
             }
             // Whoever works gets a turn, whatever the clock is like.

@@ -7,6 +7,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
+    routing::get,
 };
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -35,7 +36,7 @@ mod runs;
 mod sandbox_artifacts;
 mod sandbox_metrics;
 
-pub use self::openapi::openapi;
+pub use self::{health::Need, openapi::openapi};
 
 /// How many entries of a list are put together at a time.
 const AT_A_TIME: usize = 8;
@@ -111,14 +112,14 @@ impl AppStateBuilder {
     }
 
     /// Has `/readyz` tell of a part of the server: `probe` says at once, from what is known already, what is wrong with
-    /// it. Without one that `is_needed` the server is not ready; any other is only told.
+    /// it. Without one that is [`Need::Needed`] the server is not ready; any other is only told.
     pub fn with_part(
         mut self,
         name: &'static str,
-        is_needed: bool,
+        need: Need,
         probe: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
-        self.0.parts.push(health::Part { name, is_needed, probe: std::sync::Arc::new(probe) });
+        self.0.parts.push(health::Part { name, need, probe: std::sync::Arc::new(probe) });
         self
     }
 
@@ -153,7 +154,7 @@ impl AppStateBuilder {
     }
 }
 
-/// What tells whether a process works that takes no other calls: `/healthz`, `/readyz` and `/metrics`.
+/// What tells whether a process works that takes no other calls: `/healthz` and `/readyz`.
 pub fn health_router(state: AppState) -> Router {
     health::routes().with_state(state)
 }
@@ -176,5 +177,6 @@ pub fn router(state: AppState) -> Router {
         .layer(CatchPanicLayer::custom(layers::panicked)) // inside the observer, so that a panic is logged with its path
         .layer(from_fn_with_state(state.clone(), layers::deadline)) // innermost: bounds the handlers
         .service(routes);
-    health::routes().with_state(state).nest_service("/api", api)
+    let metrics = Router::new().route("/metrics", get(sandbox_metrics::metrics));
+    health::routes().merge(metrics).with_state(state).nest_service("/api", api)
 }

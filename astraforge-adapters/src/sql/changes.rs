@@ -135,25 +135,6 @@ pub(super) async fn merge_requests(
     connection.rows(statement, values![tenant.as_str()]).await?.iter().map(merge_request_from_row).collect()
 }
 
-pub(super) async fn merge_requests_before(
-    connection: &mut impl Statements,
-    tenant: &TenantId,
-    before: Option<MergeRequestId>,
-    limit: u32,
-) -> SqlResult<Vec<MergeRequest>> {
-    let (older, all) = (
-        "SELECT * FROM merge_requests WHERE tenant = $1 AND (created_at, position) < \
-         (SELECT created_at, position FROM merge_requests WHERE tenant = $1 AND id = $3) \
-         ORDER BY created_at DESC, position DESC LIMIT $2",
-        "SELECT * FROM merge_requests WHERE tenant = $1 ORDER BY created_at DESC, position DESC LIMIT $2",
-    );
-    let rows = match before {
-        Some(id) => connection.rows(older, values![tenant.as_str(), limit, id.to_string()]).await?,
-        None => connection.rows(all, values![tenant.as_str(), limit]).await?,
-    };
-    rows.iter().map(merge_request_from_row).collect()
-}
-
 pub(super) async fn merge_request_of(
     connection: &mut impl Statements,
     request: RequestId,

@@ -71,25 +71,6 @@ pub(super) async fn list(connection: &mut impl Statements, tenant: &TenantId) ->
     connection.rows(statement, values![tenant.as_str()]).await?.iter().map(from_row).collect()
 }
 
-pub(super) async fn before(
-    connection: &mut impl Statements,
-    tenant: &TenantId,
-    before: Option<RequestId>,
-    limit: u32,
-) -> SqlResult<Vec<Request>> {
-    let (older, all) = (
-        "SELECT * FROM requests WHERE tenant = $1 AND (created_at, position) < \
-         (SELECT created_at, position FROM requests WHERE tenant = $1 AND id = $3) \
-         ORDER BY created_at DESC, position DESC LIMIT $2",
-        "SELECT * FROM requests WHERE tenant = $1 ORDER BY created_at DESC, position DESC LIMIT $2",
-    );
-    let rows = match before {
-        Some(id) => connection.rows(older, values![tenant.as_str(), limit, id.to_string()]).await?,
-        None => connection.rows(all, values![tenant.as_str(), limit]).await?,
-    };
-    rows.iter().map(from_row).collect()
-}
-
 fn from_row(row: &impl Cells) -> SqlResult<Request> {
     Ok(Request {
         id: row.parsed("id")?,

@@ -86,11 +86,6 @@ async fn use_everything(store: &SqliteStore) {
     store.approvals(request.id).await.unwrap();
     store.merge_request(&tenant, MergeRequestId::random()).await.unwrap();
     store.merge_request_of(request.id).await.unwrap();
-    for before in [None, Some(request.id)] {
-        store.requests_before(&tenant, before, 10).await.unwrap();
-        store.runs_before(&tenant, before.map(|_| run.id), 10).await.unwrap();
-        store.merge_requests_before(&tenant, before.map(|_| MergeRequestId::random()), 10).await.unwrap();
-    }
     store.merge_requests(&tenant).await.unwrap();
     store.events(request.id, 0, 10).await.unwrap();
     store.events_of_run(run.id).await.unwrap();

@@ -106,11 +106,6 @@ async fn use_everything(store: &impl Store) {
     store.add_usage(old_run, Usage::default()).await.unwrap();
     store.merge_request(&tenant, MergeRequestId::random()).await.unwrap();
     store.merge_request_of(old).await.unwrap();
-    for before in [None, Some(old)] {
-        store.requests_before(&tenant, before, 10).await.unwrap();
-        store.runs_before(&tenant, before.map(|_| old_run), 10).await.unwrap();
-        store.merge_requests_before(&tenant, before.map(|_| MergeRequestId::random()), 10).await.unwrap();
-    }
     store.latest_change_set(old).await.unwrap();
     store.running_jobs().await.unwrap();
     store.waiting_jobs(old).await.unwrap();

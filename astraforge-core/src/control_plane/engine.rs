@@ -16,7 +16,7 @@ use super::{ControlSettings, Created, NewSandbox, NewSnapshot, snapshots::AUTOMA
 use crate::{
     access::{Action, Caller},
     egress::Egress,
-    error::ForgeError,
+    error::{ForgeError, chain},
     files::{FileReply, FileRequest, FileVerb, Roots},
     id::{NodeId, SandboxId},
     ports::{
@@ -156,6 +156,9 @@ impl Engine {
         let turn = self.turns.of(id);
         let _turn = turn.lock().await;
         let sandbox = self.find(caller, id).await?;
+        if sandbox.status == SandboxStatus::Ready {
+            self.driver_of(&sandbox)?;
+        }
         // The row is first: whoever finds the machine after that gives it the new egress.
         let sandbox = self.change(sandbox, &|row| row.spec.egress.clone_from(&egress)).await?;
         if sandbox.status == SandboxStatus::Ready {
@@ -201,9 +204,9 @@ impl Engine {
         let _turn = turn.lock().await;
         let sandbox = self.store.sandbox(id).await?.filter(|sandbox| sandbox.tenant == caller.tenant);
         let Some(sandbox) = sandbox else { return Err(unknown(id)) };
-        let is_elsewhere = sandbox.elsewhere(self.settings.node).is_some();
+        let is_here = self.is_here(&sandbox);
         let sandbox = self.change(sandbox, &|row| row.terminate(Termination::Deleted)).await?;
-        if !is_elsewhere {
+        if is_here {
             self.driver_of(&sandbox)?.remove(id).await?;
         } // else its own node finds a machine that no row wants any more
         Ok(())
@@ -224,10 +227,15 @@ impl Engine {
         }
     }
 
+    /// Whether no other node has its machine, or the only copy of its files.
+    pub(super) fn is_here(&self, sandbox: &Sandbox) -> bool {
+        sandbox.elsewhere(self.settings.node).is_none()
+    }
+
     /// The sandboxes of this node that are starting or ready.
     pub(super) async fn live_here(&self) -> Result<Vec<Sandbox>, ForgeError> {
         let mut sandboxes = self.store.live_sandboxes().await?;
-        sandboxes.retain(|sandbox| sandbox.elsewhere(self.settings.node).is_none());
+        sandboxes.retain(|sandbox| self.is_here(sandbox));
         Ok(sandboxes)
     }
 
@@ -477,20 +485,6 @@ async fn origin_of(machine: &dyn Machine) -> Result<WorkspaceOrigin, SessionErro
 
 fn unknown(id: SandboxId) -> ForgeError {
     ForgeError::not_found(format!("Sandbox {id}"))
-}
-
-/// An error with all that caused it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// One turn a sandbox: what changes it in this process does so one after the other.

@@ -82,24 +82,26 @@ impl Engine {
         }
     }
 
-    /// Makes rows and machines agree after a start. A sandbox whose machine is gone is told as lost and comes back when
-    /// it is used; a machine that no live sandbox has is removed, and so is the workspace that a dead machine left of a
-    /// sandbox that will not come back. Those that `is_foreign` names stay: they belong to somebody else who uses the
-    /// same drivers.
+    /// Carries out [`ControlPlane::adopt`](super::ControlPlane::adopt).
     pub(super) async fn adopt(&self, is_foreign: &(dyn Fn(SandboxId) -> bool + Sync)) -> Result<(), ForgeError> {
-        let is_here = |row: &Sandbox| row.elsewhere(self.settings.node).is_none();
         let lives =
-            |row: &Sandbox| matches!(row.status, SandboxStatus::Starting | SandboxStatus::Ready) && is_here(row);
+            |row: &Sandbox| matches!(row.status, SandboxStatus::Starting | SandboxStatus::Ready) && self.is_here(row);
         for driver in self.machines.values() {
             self.remove_unless(driver, driver.ids().await?, is_foreign, lives).await?;
-            self.remove_unless(driver, driver.left().await?, is_foreign, |row| !row.is_deleted() && is_here(row))
+            self.remove_unless(driver, driver.left().await?, is_foreign, |row| !row.is_deleted() && self.is_here(row))
                 .await?;
         }
-        for sandbox in self.live_here().await? {
-            if sandbox.status == SandboxStatus::Ready
-                && matches!(self.look_at(&sandbox).await, Err(ForgeError::Session(SessionError::Lost)))
-            {
-                self.change(sandbox, &|row| row.terminate(Termination::Lost)).await?;
+        for sandbox in self.live_here().await?.into_iter().filter(|row| row.status == SandboxStatus::Ready) {
+            // Whoever has changed the row meanwhile knows better.
+            match self.look_at(&sandbox).await {
+                Err(ForgeError::Session(SessionError::Lost)) => {
+                    self.update(sandbox, |row| row.terminate(Termination::Lost)).await?;
+                }
+                // It is from before there were several nodes, and its machine is here.
+                Ok(_) if sandbox.node != self.settings.node && self.settings.node.is_some() => {
+                    self.update(sandbox, |row| row.node = self.settings.node).await?;
+                }
+                _ => {}
             }
         }
         Ok(())

@@ -21,7 +21,8 @@ pub struct Swept {
     pub n_checked: usize,
     /// The keys of those it removed.
     pub removed: Vec<String>,
-    /// The keys of those it could not remove or ask about, and why; the next sweep tries them again.
+    /// The keys of those it could not remove, and one for each sandbox that could not be asked about, and why; the next
+    /// sweep tries them again.
     pub failed: Vec<(String, ForgeError)>,
 }
 

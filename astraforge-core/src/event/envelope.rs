@@ -1,12 +1,13 @@
 //! The versioned form of an event, for every reader that is not this program.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de};
+use serde_json::{Map, Value};
 
 use super::RunEvent;
 
 /// An event in the form that other programs and other versions read. Its schema is `docs/schemas/run-event.v1.json`.
 ///
-/// Within a version fields and types of events may be added; whatever else changes counts the version up.
+/// Within a version fields may be added; whatever else changes, a type of event among it, counts the version up.
 ///
 /// ```
 /// use astraforge_core::event::Envelope;
@@ -18,8 +19,7 @@ use super::RunEvent;
 /// assert!(serde_json::from_str::<Envelope>(&json.replace(r#""version":1"#, r#""version":2"#)).is_err());
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Written")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Envelope {
     version: u32,
     #[serde(flatten)]
@@ -52,7 +52,7 @@ impl From<RunEvent> for Envelope {
 /// The event is of a version that this program does not know.
 #[derive(Debug, thiserror::Error)]
 #[error("the event is of version {version}, this program knows versions up to {}: use a newer one", Envelope::VERSION)]
-pub struct NewerEvent {
+struct NewerEvent {
     version: u32,
 }
 
@@ -62,18 +62,18 @@ struct Written {
     /// Events had no version before they had an envelope; the rest of their form was that of version 1.
     #[serde(default)]
     version: u32,
+    /// What it means depends on the version.
     #[serde(flatten)]
-    event: RunEvent,
+    rest: Map<String, Value>,
 }
 
-impl TryFrom<Written> for Envelope {
-    type Error = NewerEvent;
-
-    fn try_from(written: Written) -> Result<Self, NewerEvent> {
-        match written.version {
-            0..=Self::VERSION => Ok(Self::from(written.event)),
-            version => Err(NewerEvent { version }),
+impl<'de> Deserialize<'de> for Envelope {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Written { version, rest } = Written::deserialize(deserializer)?;
+        if version > Self::VERSION {
+            return Err(de::Error::custom(NewerEvent { version }));
         }
+        serde_json::from_value(Value::Object(rest)).map(RunEvent::into).map_err(de::Error::custom)
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
 
     use jsonschema::Validator;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::{
@@ -212,6 +212,9 @@ mod tests {
     fn an_event_of_a_newer_version_is_refused_with_what_to_do() {
         let mut json = serde_json::to_value(Envelope::from(event(EventKind::log("x"), None))).unwrap();
         json["version"] = json!(2);
+        // What makes it one of another version, in most cases.
+        json["type"] = json!("from_later");
+        json.as_object_mut().unwrap().remove("seq");
         let error = serde_json::from_value::<Envelope>(json).unwrap_err().to_string();
         assert!(error.contains("version 2") && error.contains("use a newer one"), "{error}");
     }

@@ -40,14 +40,6 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn request(&self, tenant: &TenantId, id: RequestId) -> Result<Option<Request>, StoreError>;
     /// Lists requests, the newest first.
     async fn requests(&self, tenant: &TenantId) -> Result<Vec<Request>, StoreError>;
-    /// Lists at most `limit` requests that are older than `before`, the newest first; the newest of all without it.
-    /// Before a request that is not the tenant's there is nothing.
-    async fn requests_before(
-        &self,
-        tenant: &TenantId,
-        before: Option<RequestId>,
-        limit: u32,
-    ) -> Result<Vec<Request>, StoreError>;
     /// Lists the messages of a request, the oldest first.
     async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError>;
     /// Lists the attachments of a request.
@@ -59,8 +51,6 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn runs_of(&self, request: RequestId) -> Result<Vec<Run>, StoreError>;
     /// Lists all runs, the newest first.
     async fn runs(&self, tenant: &TenantId) -> Result<Vec<Run>, StoreError>;
-    /// Lists at most `limit` runs that are older than `before`, as [`requests_before`](Self::requests_before) does.
-    async fn runs_before(&self, tenant: &TenantId, before: Option<RunId>, limit: u32) -> Result<Vec<Run>, StoreError>;
     /// Tells whether a person asked for the run to stop.
     async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError>;
     /// Adds to what a run's model calls used; safe beside concurrent commits.
@@ -79,14 +69,6 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn merge_request_of(&self, request: RequestId) -> Result<Option<MergeRequest>, StoreError>;
     /// Lists merge requests, the newest first.
     async fn merge_requests(&self, tenant: &TenantId) -> Result<Vec<MergeRequest>, StoreError>;
-    /// Lists at most `limit` merge requests that are older than `before`, as [`requests_before`](Self::requests_before)
-    /// does.
-    async fn merge_requests_before(
-        &self,
-        tenant: &TenantId,
-        before: Option<MergeRequestId>,
-        limit: u32,
-    ) -> Result<Vec<MergeRequest>, StoreError>;
 
     /// Writes events at the end of their requests' logs and returns the last sequence number.
     async fn append(&self, events: Vec<NewEvent>) -> Result<u64, StoreError>;

@@ -48,7 +48,7 @@ mod tables;
 pub struct MemoryStore {
     tables: Mutex<Tables>,
     refusal: Mutex<Option<Refusal>>,
-    keeps_renewals: AtomicBool,
+    is_silent: AtomicBool,
 }
 
 /// Commits that fail, as those of a store whose disk is full do.
@@ -82,9 +82,16 @@ impl MemoryStore {
             Some(Refusal { left: times, which: Box::new(which) });
     }
 
-    /// Has no renewal of a lease be answered from now on, as when a database is cut off.
-    pub fn keep_renewals_waiting(&self) {
-        self.keeps_renewals.store(true, Ordering::SeqCst);
+    /// Lets what a worker asks while it is at work, for a renewal or whether its run is cancelled, wait for ever from now
+    /// on, as when a database is cut off.
+    pub fn falls_silent(&self) {
+        self.is_silent.store(true, Ordering::SeqCst);
+    }
+
+    async fn answers(&self) {
+        if self.is_silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn check_refusal(&self, changes: &Changes) -> Result<(), StoreError> {
@@ -119,15 +126,6 @@ impl Store for MemoryStore {
         Ok(newest_first(found, |r| r.created_at))
     }
 
-    async fn requests_before(
-        &self,
-        tenant: &TenantId,
-        before: Option<RequestId>,
-        limit: u32,
-    ) -> Result<Vec<Request>, StoreError> {
-        Ok(page(self.requests(tenant).await?, before, limit, |r| r.id))
-    }
-
     async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError> {
         let found = collect(&self.tables().messages, |m| m.request == request);
         Ok(oldest_first(found, |m| m.created_at))
@@ -151,11 +149,8 @@ impl Store for MemoryStore {
         Ok(newest_first(found, |r| r.created_at))
     }
 
-    async fn runs_before(&self, tenant: &TenantId, before: Option<RunId>, limit: u32) -> Result<Vec<Run>, StoreError> {
-        Ok(page(self.runs(tenant).await?, before, limit, |r| r.id))
-    }
-
     async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError> {
+        self.answers().await;
         Ok(self.tables().runs.iter().any(|r| r.id == run && r.cancel_requested))
     }
 
@@ -186,15 +181,6 @@ impl Store for MemoryStore {
     async fn merge_requests(&self, tenant: &TenantId) -> Result<Vec<MergeRequest>, StoreError> {
         let found = collect(&self.tables().merge_requests, |m| m.tenant == *tenant);
         Ok(newest_first(found, |m| m.created_at))
-    }
-
-    async fn merge_requests_before(
-        &self,
-        tenant: &TenantId,
-        before: Option<MergeRequestId>,
-        limit: u32,
-    ) -> Result<Vec<MergeRequest>, StoreError> {
-        Ok(page(self.merge_requests(tenant).await?, before, limit, |m| m.id))
     }
 
     async fn merge_request_of(&self, request: RequestId) -> Result<Option<MergeRequest>, StoreError> {
@@ -244,9 +230,7 @@ impl Store for MemoryStore {
     }
 
     async fn renew_lease(&self, claim: Claim, until: DateTime<Utc>) -> Result<bool, StoreError> {
-        if self.keeps_renewals.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
+        self.answers().await;
         Ok(self.tables().renew_lease(claim, until))
     }
 
@@ -352,15 +336,6 @@ fn newest_first<T>(rows: Vec<T>, time: impl Fn(&T) -> DateTime<Utc>) -> Vec<T> {
     let mut rows = oldest_first(rows, time);
     rows.reverse();
     rows
-}
-
-/// What comes after the row `before`, or all without one.
-fn page<T, Id: PartialEq>(rows: Vec<T>, before: Option<Id>, limit: u32, id: impl Fn(&T) -> Id) -> Vec<T> {
-    let begin = match before {
-        None => 0,
-        Some(before) => rows.iter().position(|row| id(row) == before).map_or(rows.len(), |position| position + 1),
-    };
-    rows.into_iter().skip(begin).take(limit as usize).collect()
 }
 
 #[cfg(test)]

@@ -71,7 +71,6 @@ macro_rules! store_conformance {
                 merge_requests_are_listed_the_newest_first_and_replaced_in_place
                 the_latest_change_set_is_the_one_added_last
                 the_merge_request_of_a_request_is_found
-                lists_are_read_page_by_page
                 another_tenant_sees_nothing
                 what_is_not_there_is_none;
             runs:

@@ -76,9 +76,11 @@ async fn wait_for_end(ports: &Ports, run: RunId, stop: &Cancellation) -> Failure
         if stop.is_cancelled() {
             return FailureCause::Interrupted;
         }
-        // A store that cannot be read is no reason to stop a run; the next look may succeed.
-        if ports.journal.store().cancel_requested(run).await.unwrap_or(false) {
-            return FailureCause::Cancelled;
+        match either(ports.journal.store().cancel_requested(run), stop.cancelled()).await {
+            Either::Left(Ok(true)) => return FailureCause::Cancelled,
+            // A store that cannot be read is no reason to stop a run; the next look may succeed.
+            Either::Left(Ok(false) | Err(_)) => {}
+            Either::Right(()) => return FailureCause::Interrupted,
         }
         let look_again = either(hints.next(), ports.journal.clock().sleep(LOOK_FOR_CANCEL));
         either(look_again, stop.cancelled()).await;

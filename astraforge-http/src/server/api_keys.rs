@@ -3,6 +3,7 @@
 use astraforge_core::{
     access::{Action, ApiKey, Role},
     error::ForgeError,
+    error::chain,
     id::{ApiKeyId, UserId},
 };
 use axum::{
@@ -16,7 +17,7 @@ use super::{
     auth::mint_api_key,
     body::JsonBody,
     caller::Authenticated,
-    error::{ApiError, chain},
+    error::ApiError,
     fields::{self, Fields, FromFields},
     path::{Named, PathId},
     refusals::{Conflict, Invalid, Missing, Refused},

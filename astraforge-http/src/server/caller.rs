@@ -1,6 +1,9 @@
 //! Who calls: found by an API key.
 
-use astraforge_core::access::{ApiKey, Caller};
+use astraforge_core::{
+    access::{ApiKey, Caller},
+    error::chain,
+};
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header::AUTHORIZATION, request::Parts},
@@ -8,11 +11,7 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{Span, warn};
 
-use super::{
-    AppState,
-    auth::hash_api_key,
-    error::{ApiError, chain},
-};
+use super::{AppState, auth::hash_api_key, error::ApiError};
 
 /// A caller whose key is known. The first argument of every handler that needs one, so that nothing is told to others.
 #[derive(Debug, Clone)]

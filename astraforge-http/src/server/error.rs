@@ -1,9 +1,7 @@
 //! Errors as answers: the one place where an error gets its status.
 
-use std::error::Error;
-
 use astraforge_core::{
-    error::ForgeError,
+    error::{ForgeError, chain},
     ports::{git::GitError, store::StoreError},
     registry::RegistryError,
 };
@@ -102,22 +100,11 @@ fn status_of(error: &ForgeError) -> StatusCode {
     }
 }
 
-/// An error with all that caused it, for the log.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use astraforge_core::{
         access::{Action, Forbidden, Role},
-        id::RequestId,
+        id::{NodeId, RequestId, SandboxId},
         run::{FailureCause, RunFailure},
     };
 
@@ -134,6 +121,9 @@ mod tests {
         check(ForgeError::not_found("Run"), 404, &json!({"detail": "Run not found"}));
         let invalid = ForgeError::Invalid { field: "prompt", message: "No.".into() };
         check(invalid, 400, &json!({"prompt": ["No."]}));
+        let elsewhere = ForgeError::Elsewhere { sandbox: SandboxId::random(), node: NodeId::random() };
+        let text = elsewhere.to_string();
+        check(elsewhere, 421, &json!({ "detail": text }));
         check(ForgeError::conflict("busy"), 409, &json!({"detail": "busy"}));
         let forbidden = Forbidden { role: Role::Observer, action: Action::Submit };
         check(forbidden, 403, &json!({"detail": forbidden.to_string()}));
@@ -151,11 +141,5 @@ mod tests {
         check(backend, 503, &json!({"detail": "the store failed to read"}));
         let layer = ForgeError::Layer("internal address".into());
         check(layer, 503, &json!({"detail": "the command was stopped by a layer around it"}));
-    }
-
-    #[test]
-    fn the_log_gets_the_whole_chain() {
-        let backend = StoreError::Backend { operation: "read", source: "disk full".into() };
-        assert_eq!(chain(&backend), "the store failed to read: disk full");
     }
 }

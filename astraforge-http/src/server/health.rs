@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use astraforge_core::error::chain;
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use tracing::error;
 
-use super::{AppState, error::chain, sandbox_metrics};
+use super::AppState;
 use crate::wire::outcome::Health;
 
 pub(super) fn routes() -> Router<AppState> {
@@ -14,7 +15,6 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/healthz/", get(healthz))
         .route("/readyz", get(readyz))
         .route("/readyz/", get(readyz))
-        .route("/metrics", get(sandbox_metrics::metrics))
 }
 
 /// Tell that the process answers.
@@ -35,8 +35,7 @@ pub(super) async fn healthz() -> Json<Health> {
     ),
 )]
 pub(super) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
-    let wrong = state.parts.iter().filter_map(|part| (part.probe)().err().map(|why| (part, why)));
-    let wrong: Vec<_> = wrong.collect();
+    let wrong: Vec<_> = state.parts.iter().filter_map(|part| (part.probe)().err().map(|why| (part, why))).collect();
     let trouble = wrong.iter().map(|(part, why)| (part.name.to_owned(), why.clone())).collect();
     let (code, status) = match state.store().count_api_keys().await {
         Err(failure) => {
@@ -44,7 +43,7 @@ pub(super) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<H
             (StatusCode::SERVICE_UNAVAILABLE, failure.to_string())
         }
         Ok(_) if wrong.is_empty() => (StatusCode::OK, "ok".to_owned()),
-        Ok(_) => match wrong.iter().find(|(part, _)| part.is_needed) {
+        Ok(_) => match wrong.iter().find(|(part, _)| part.need == Need::Needed) {
             Some((part, why)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}: {why}", part.name)),
             None => (StatusCode::OK, "degraded".to_owned()),
         },
@@ -56,9 +55,17 @@ pub(super) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<H
 #[derive(Clone)]
 pub(super) struct Part {
     pub(super) name: &'static str,
-    /// Whether calls are of no use without it.
-    pub(super) is_needed: bool,
+    pub(super) need: Need,
     pub(super) probe: Probe,
+}
+
+/// What a part is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Without it calls are served all the same, and less well.
+    Helps,
+    /// Without it the server is of no use.
+    Needed,
 }
 
 /// Tells what is wrong with a part, at once.

@@ -224,8 +224,7 @@ async fn rows_of(
 async fn detail_of(store: &dyn Store, caller: &Caller, request: Request) -> Result<RequestView, ApiError> {
     let link = store.link(&caller.tenant, request.repository).await?;
     let id = request.id;
-    let merge_requests = store.merge_requests(&caller.tenant).await?;
-    let merge_request = merge_requests.into_iter().find(|merge_request| merge_request.request == id);
+    let merge_request = store.merge_request_of(id).await?;
     let rows = rows_of(store, request, link, merge_request).await?;
     let mut runs = Vec::new();
     for run in store.runs_of(id).await? {

@@ -6,6 +6,7 @@ use astraforge_core::{
     access::{Action, Caller},
     cancel::Cancellation,
     error::ForgeError,
+    error::chain,
     event::{Envelope, RunEvent},
     id::{RequestId, RunId},
     job::JobKind,
@@ -27,7 +28,7 @@ use tracing::error;
 use super::{
     AppState,
     caller::Authenticated,
-    error::{ApiError, chain},
+    error::ApiError,
     path::{Named, PathId},
     refusals::{Missing, Refused},
 };

@@ -1,6 +1,7 @@
 //! The OpenAPI document.
 
 use astraforge_core::event::EventKind;
+use astraforge_http::server::Need;
 use serde_json::{Value, json};
 
 use crate::house::{House, Who};
@@ -112,11 +113,13 @@ async fn the_document_and_its_page_are_open_to_all() {
 #[tokio::test]
 async fn readiness_tells_of_the_parts_of_a_server() {
     let wrong = || Err("it is away".to_owned());
-    let house =
-        House::with(move |state| state.with_part("bus", false, wrong).with_part("sandboxes", true, || Ok(()))).await;
+    let house = House::with(move |state| {
+        state.with_part("bus", Need::Helps, wrong).with_part("sandboxes", Need::Needed, || Ok(()))
+    })
+    .await;
     let degraded = json!({"status": "degraded", "trouble": {"bus": "it is away"}});
     house.get(Who::Nobody, "/readyz").await.is(200, degraded);
-    let house = House::with(move |state| state.with_part("sandboxes", true, wrong)).await;
+    let house = House::with(move |state| state.with_part("sandboxes", Need::Needed, wrong)).await;
     let unready = json!({"status": "sandboxes: it is away", "trouble": {"sandboxes": "it is away"}});
     house.get(Who::Nobody, "/readyz").await.is(503, unready);
 }

@@ -33,7 +33,7 @@ use astraforge_core::{
 };
 use astraforge_http::{
     AppState, mint_api_key, router,
-    server::{AppStateBuilder, health_router},
+    server::{AppStateBuilder, Need, health_router},
 };
 use astraforge_sandbox::sandboxes::Sandboxes;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -101,7 +101,7 @@ impl Node {
         let plane = sandbox_plane::build(args, parts.folder.root(), parts.database.sandboxes(), args.native.pool).await;
         let mut running = parts.start(if queue == Queue::Work { args.workers } else { 0 }, args.lease).await?;
         let stopped = running.stopped.clone();
-        let state = parts.state(&stopped, false);
+        let state = parts.state(&stopped, Need::Helps);
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
         running.tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
         match plane {
@@ -123,7 +123,7 @@ impl Node {
         let mut running = parts.start(args.workers, args.lease).await?;
         if let Some(listener) = listener {
             let stopped = running.stopped.clone();
-            let state = parts.state(&stopped, true).build();
+            let state = parts.state(&stopped, Need::Needed).build();
             running.tasks.spawn(serve(listener, health_router(state), stopped));
         }
         Ok(parts.into_node(running, drain_time))
@@ -210,16 +210,18 @@ impl Parts {
         Ok(Running { drain, workers, stop, stopped, tasks })
     }
 
-    /// What handlers share; `/readyz` tells of the bus and of where runs work, which is needed by whoever does some.
-    fn state(&self, stopped: &Cancellation, does_runs: bool) -> AppStateBuilder {
+    /// What handlers share; `/readyz` tells of the bus, and of where `runs` work.
+    fn state(&self, stopped: &Cancellation, runs: Need) -> AppStateBuilder {
         // Anybody may ask, so what exactly is wrong is in the log and in the greeting only.
         let (bus, can_run) = (self.bus.clone(), self.can_run);
         let told =
             |is_well: bool, what: &str| if is_well { Ok(()) } else { Err(format!("{what}; see the server's log")) };
         AppState::builder(self.forge.clone())
             .with_shutdown(stopped.clone())
-            .with_part("bus", false, move || told(bus.check().is_ok(), "readers of other processes are not woken"))
-            .with_part("sandboxes", does_runs, move || told(can_run, "runs cannot work here"))
+            .with_part("bus", Need::Helps, move || {
+                told(bus.check().is_ok(), "readers of other processes are not woken")
+            })
+            .with_part("sandboxes", runs, move || told(can_run, "runs cannot work here"))
     }
 
     fn into_node(self, running: Running, drain_time: Duration) -> Node {

@@ -31,6 +31,22 @@ async fn a_node_leaves_the_sandboxes_of_others_alone_and_says_where_they_are() {
         assert!(matches!(refused, Some(ForgeError::Elsewhere { sandbox, node: n }) if (sandbox, n) == (id, node)));
     }
     assert_eq!(other.plane.list(&other.caller).await.unwrap().len(), 1, "what only looks at rows is answered anywhere");
+    let before = one.row(id).await;
+    let refused = other.plane.set_egress(&other.caller, id, Egress::Public).await;
+    assert!(matches!(refused, Err(ForgeError::Elsewhere { .. })));
+    assert_eq!(one.row(id).await, before, "what is refused is not done later");
+}
+
+#[tokio::test]
+async fn a_sandbox_from_before_there_were_nodes_is_its_machines_nodes() {
+    let (one, other) = two_nodes();
+    let id = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    let node = one.row(id).await.node;
+    assert!(one.store.update_sandbox(&Sandbox { node: None, ..one.row(id).await }).await.unwrap());
+    one.plane.adopt(&|_| false).await.unwrap();
+    assert_eq!(one.row(id).await.node, node);
+    other.plane.adopt(&|_| false).await.unwrap();
+    assert_eq!((one.row(id).await.status, one.machines.live()), (SandboxStatus::Ready, vec![id]));
 }
 
 #[tokio::test]

@@ -3,10 +3,9 @@
 use super::{commit, submit};
 use crate::{
     id::{ChangeSetId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    merge_request::{MergeRequest, MergeRequestStatus},
+    merge_request::MergeRequestStatus,
     ports::store::{Changes, Store},
     request::Request,
-    run::Run,
     testing::samples::{self, at},
 };
 
@@ -118,37 +117,4 @@ pub async fn the_merge_request_of_a_request_is_found(store: &impl Store) {
     commit(store, Changes { merge_request: Some(merge_request.clone()), ..Changes::default() }).await;
     assert_eq!(store.merge_request_of(request.id).await.unwrap(), Some(merge_request));
     assert_eq!(store.merge_request_of(other.id).await.unwrap(), None);
-}
-
-pub async fn lists_are_read_page_by_page(store: &impl Store) {
-    // Two of each time, so that a page ends between them.
-    for second in [1, 1, 2, 2, 3] {
-        let request = Request { created_at: at(second), ..samples::request() };
-        let run = Run { created_at: at(second), ..samples::run(&request) };
-        let merge_request =
-            MergeRequest { created_at: at(second), ..samples::merge_request(&samples::change_set(&run)) };
-        let changes = samples::submitted(&request);
-        commit(store, Changes { runs: vec![run], merge_request: Some(merge_request), ..changes }).await;
-    }
-    let tenant = samples::tenant();
-    let (mut requests, mut runs, mut merge_requests) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let before = requests.last().map(|request: &Request| request.id);
-        requests.extend(store.requests_before(&tenant, before, 2).await.unwrap());
-        let before = runs.last().map(|run: &Run| run.id);
-        runs.extend(store.runs_before(&tenant, before, 2).await.unwrap());
-        let before = merge_requests.last().map(|merge_request: &MergeRequest| merge_request.id);
-        merge_requests.extend(store.merge_requests_before(&tenant, before, 2).await.unwrap());
-    }
-    assert_eq!(requests, store.requests(&tenant).await.unwrap());
-    assert_eq!(runs, store.runs(&tenant).await.unwrap());
-    assert_eq!(merge_requests, store.merge_requests(&tenant).await.unwrap());
-    assert_eq!((requests.len(), runs.len(), merge_requests.len()), (5, 5, 5));
-
-    let last = requests.last().map(|request| request.id);
-    assert_eq!(store.requests_before(&tenant, last, 2).await.unwrap(), []);
-    assert_eq!(store.requests_before(&tenant, Some(RequestId::random()), 2).await.unwrap(), [], "it is not there");
-    let other = TenantId::new("other");
-    assert_eq!(store.requests_before(&other, Some(requests[0].id), 2).await.unwrap(), []);
-    assert_eq!(store.runs_before(&other, None, 2).await.unwrap(), []);
 }

@@ -142,13 +142,11 @@ macro_rules! store {
 store! {
     fn request(tenant: &TenantId, id: RequestId) -> Option<Request>;
     fn requests(tenant: &TenantId) -> Vec<Request>;
-    fn requests_before(tenant: &TenantId, before: Option<RequestId>, limit: u32) -> Vec<Request>;
     fn messages(request: RequestId) -> Vec<Message>;
     fn attachments(request: RequestId) -> Vec<Attachment>;
     fn run(tenant: &TenantId, id: RunId) -> Option<Run>;
     fn runs_of(request: RequestId) -> Vec<Run>;
     fn runs(tenant: &TenantId) -> Vec<Run>;
-    fn runs_before(tenant: &TenantId, before: Option<RunId>, limit: u32) -> Vec<Run>;
     fn cancel_requested(run: RunId) -> bool;
     fn add_usage(run: RunId, usage: Usage) -> ();
     fn change_set(id: ChangeSetId) -> Option<ChangeSet>;
@@ -157,11 +155,6 @@ store! {
     fn merge_request(tenant: &TenantId, id: MergeRequestId) -> Option<MergeRequest>;
     fn merge_requests(tenant: &TenantId) -> Vec<MergeRequest>;
     fn merge_request_of(request: RequestId) -> Option<MergeRequest>;
-    fn merge_requests_before(
-        tenant: &TenantId,
-        before: Option<MergeRequestId>,
-        limit: u32
-    ) -> Vec<MergeRequest>;
     fn events(request: RequestId, after: u64, limit: u32) -> Vec<RunEvent>;
     fn events_of_run(run: RunId) -> Vec<RunEvent>;
     fn last_event(request: RequestId) -> u64;
@@ -326,7 +319,7 @@ impl VcsProvider for Outside {
             if there != Some(&proposal.commit) {
                 return Err(GitError::Diverged { branch: branch.clone() });
             }
-            *book.opened.entry(branch.clone()).or_default() = 1;
+            book.opened.insert(branch.clone());
             Ok(format!("simulated://{branch}"))
         })
         .await

@@ -1,7 +1,7 @@
 //! What everybody in a story shares: the rows, the clock, the host of repositories, the dice, and what really happened.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
@@ -92,8 +92,8 @@ pub(super) struct Book {
     pub(super) heads: HashMap<RequestId, Option<String>>,
     /// The commits that each published branch has held.
     pub(super) branches: BTreeMap<String, Vec<String>>,
-    /// The merge requests that were opened, by branch: how many.
-    pub(super) opened: BTreeMap<String, u32>,
+    /// The branches that a merge request was opened for.
+    pub(super) opened: BTreeSet<String>,
     /// What was seen on the way that must not be.
     pub(super) seen: Vec<(Rule, String)>,
     /// What happened, for people.
@@ -252,8 +252,8 @@ impl World {
 
     /// An agent is at work on a run that its worker got as `attempt` of `job`.
     pub(super) fn note_agent(&self, who: Who, job: JobId, attempt: u32) {
-        // To notice takes a renewal, which waits as long again for its answer.
-        let patience = TimeDelta::seconds(11);
+        // Its own lease ended before the other attempt could begin; to stop takes a turn.
+        let patience = TimeDelta::seconds(1);
         let now = self.clock.now();
         let state = &mut *self.state();
         let awake = state.awake_since.get(&who).copied().unwrap_or(DateTime::<Utc>::MIN_UTC);

@@ -12,7 +12,7 @@ use crate::{config::ServerArgs, node::Node, settings};
 #[derive(Debug, Parser)]
 #[command(name = "astraforge-worker", version, max_term_width = 110)]
 pub(super) struct WorkerArgs {
-    /// Address to answer `/healthz`, `/readyz` and `/metrics` on [default: none]
+    /// Address to answer `/healthz` and `/readyz` on [default: none]
     #[arg(long, env = "ASTRAFORGE_HEALTH_LISTEN", value_name = "ADDRESS")]
     health_listen: Option<SocketAddr>,
     /// How many seconds it may see through what it is at when it is told to stop; then runs are interrupted
