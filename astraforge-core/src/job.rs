@@ -138,6 +138,14 @@ pub enum JobKind {
 }
 
 impl JobKind {
+    /// The run that it lets an agent do.
+    pub(crate) const fn run(self) -> Option<RunId> {
+        match self {
+            Self::Execute { run } => Some(run),
+            Self::OpenMergeRequest { .. } | Self::Review { .. } => None,
+        }
+    }
+
     /// What the log says of a job that failed for good.
     pub(crate) fn failed(self, message: String) -> EventKind {
         let stage = match self {

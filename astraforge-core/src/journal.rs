@@ -92,9 +92,7 @@ impl Journal {
         for error in changes.ended_jobs.iter_mut().filter_map(|ended| ended.error.as_mut()) {
             *error = self.redactor.redact(error);
         }
-        let Changes { new_jobs, ended_jobs, failed_jobs, revived_jobs, .. } = &changes;
-        let nothing_to_do = new_jobs.is_empty() && ended_jobs.is_empty();
-        let jobs_changed = !(nothing_to_do && failed_jobs.is_empty() && revived_jobs.is_empty());
+        let jobs_changed = changes.changes_queue();
         self.store.commit(changes).await?;
         self.wake_logs(touched);
         if jobs_changed {

@@ -18,7 +18,8 @@ use crate::{
     id::RunId,
     job::{Claim, Job, JobKind, backoff},
     ports::store::{Changes, EndedJob, FailedJob},
-    run::{FailureCause, RunFailure, RunStatus},
+    run::{FailureCause, RunFailure},
+    wiring::Ports,
 };
 
 mod execution;
@@ -59,8 +60,8 @@ impl Worker {
         self
     }
 
-    /// Settles what an earlier process left at work, though its leases need not have ended: runs that had begun have
-    /// failed; runs that had not, publications and reviews wait again, and need not wait long.
+    /// Settles what an earlier process left at work, though its leases need not have ended: it waits again, and need not
+    /// wait long.
     ///
     /// To be called before any worker runs, by a process that knows that there is no other, and after the sandboxes of
     /// the earlier one were removed.
@@ -75,38 +76,27 @@ impl Worker {
         Ok(n_settled)
     }
 
-    /// Settles one job whose lease ended before `now`, and tells whether there was one: a run that had begun has failed;
-    /// one that had not, a publication and a review wait, for `longest` at most, until they have failed too often.
+    /// Settles one job whose lease ended before `now`, and tells whether there was one: it waits, for `longest` at most,
+    /// until its workers have been lost too often.
     async fn settle_left(&self, now: DateTime<Utc>, longest: Duration) -> Result<bool, ForgeError> {
         let Some(job) = self.forge.store().take_over_job(now, self.lease_end()).await? else { return Ok(false) };
         warn!(job.id = %job.id, request.id = %job.request, "whoever was at work on this job is gone");
         let wait = backoff::pause_after(&job).map(|pause| pause.min(longest));
-        let JobKind::Execute { run } = job.kind else {
-            self.fail(&job, "its worker is gone; look at the server's log", wait).await?;
-            return Ok(true);
-        };
-        let message = if self.has_begun(&job, run).await? {
-            "The server stopped while this run was at work, so its workspace is gone. Nothing was published. \
-             Execute the request again to start over."
-        } else if wait.is_some() {
-            self.fail(&job, "its worker is gone", wait).await?;
-            return Ok(true);
-        } else {
-            "The server stopped again and again when it began this run. Look at its log, then execute the request \
-             again."
-        };
-        let failure = RunFailure::new(FailureCause::Interrupted, message);
-        let ports = self.forge.ports().under(job.claim());
-        execution::settle(&ports, &job, run, Arc::new(Err(failure))).await?;
+        let changes = self.failed(&job, "its worker is gone; look at the server's log", wait);
+        match job.kind {
+            JobKind::Execute { run } => {
+                let ports = self.forge.ports().under(job.claim());
+                match wait {
+                    Some(_) => execution::set_back(&ports, &job, run, "Its worker is gone", &changes).await?,
+                    None => execution::settle(&ports, &job, run, Arc::new(Err(lost_too_often()))).await?,
+                }
+            }
+            _ => self.forge.journal().commit(changes).await?,
+        }
         Ok(true)
     }
 
-    async fn has_begun(&self, job: &Job, run: RunId) -> Result<bool, ForgeError> {
-        let run = self.forge.store().run(&job.tenant, run).await?;
-        Ok(run.is_none_or(|run| run.status != RunStatus::Queued))
-    }
-
-    /// Works until `stop` is called; a run at work is then ended, and settled as interrupted.
+    /// Works until `stop` is called; a run at work is then ended, and waits for a worker that begins it anew.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the job at work marked as running: whoever looks for work settles it once its lease has
@@ -125,8 +115,8 @@ impl Worker {
         let mut queue = journal.watch_jobs();
         while !drain.is_cancelled() && !stop.is_cancelled() {
             match self.next_job().await {
-                Ok(Some(job)) => {
-                    self.work(&job, &stop).await;
+                Ok(Some((job, until))) => {
+                    self.work(&job, until, &stop).await;
                     // The next job of the same request may have waited for this one.
                     journal.wake_jobs();
                     continue;
@@ -145,44 +135,56 @@ impl Worker {
     /// Those of the store when a job cannot be taken. A job that fails is no error here: it has told why in the log.
     pub async fn drain(&self) -> Result<usize, ForgeError> {
         let mut n_done = 0;
-        while let Some(job) = self.next_job().await? {
-            self.work(&job, &Cancellation::never()).await;
+        while let Some((job, until)) = self.next_job().await? {
+            self.work(&job, until, &Cancellation::never()).await;
             n_done += 1;
         }
         Ok(n_done)
     }
 
-    /// Takes the next job, after it has settled what others left.
-    async fn next_job(&self) -> Result<Option<Job>, ForgeError> {
+    /// Takes the next job, after it has settled what others left. Tells too when the lease on it ends, counted from when
+    /// it was asked for: the answer may have been on its way for long.
+    async fn next_job(&self) -> Result<Option<(Job, DateTime<Utc>)>, ForgeError> {
         let now = self.forge.journal().clock().now();
         while self.settle_left(now, Duration::MAX).await? {}
         let most_per_tenant = self.forge.ports().settings.most_jobs_per_tenant;
-        Ok(self.forge.store().claim_job(now, self.lease_end(), most_per_tenant).await?)
+        let until = self.lease_end();
+        let claimed = self.forge.store().claim_job(now, until, most_per_tenant).await?;
+        Ok(claimed.map(|job| (job, until)))
     }
 
     fn lease_end(&self) -> DateTime<Utc> {
         self.forge.journal().clock().now() + self.lease
     }
 
-    /// Does one job, and holds it meanwhile.
-    async fn work(&self, job: &Job, stop: &Cancellation) {
+    /// Does one job, and holds it meanwhile; its lease lasts `until` then.
+    async fn work(&self, job: &Job, until: DateTime<Utc>, stop: &Cancellation) {
         let (canceller, ends) = Cancellation::pair();
-        match either(self.see_through(job, &ends).boxed(), self.hold(job.claim(), stop, &canceller)).await {
+        let hold = self.hold(job.claim(), until, stop, &canceller);
+        match either(self.see_through(job, &ends).boxed(), hold).await {
             Either::Left(()) => {}
             Either::Right(never) => match never {},
         }
     }
 
     /// Renews the lease of a job for ever. Has the job end when the worker is to stop, or no longer holds it.
-    async fn hold(&self, claim: Claim, stop: &Cancellation, canceller: &Canceller) -> Infallible {
+    async fn hold(
+        &self,
+        claim: Claim,
+        mut ends_at: DateTime<Utc>,
+        stop: &Cancellation,
+        canceller: &Canceller,
+    ) -> Infallible {
         let clock = self.forge.journal().clock();
-        let mut ends_at = self.lease_end();
         let has_ended = |ends_at: DateTime<Utc>| clock.now() >= ends_at;
         // Not beyond the lease's end, while it has not come.
         let pause = |ends_at: DateTime<Utc>| match (ends_at - clock.now()).to_std() {
             Ok(left) if !left.is_zero() => left.min(self.lease / 3),
             _ => self.lease / 3,
         };
+        if has_ended(ends_at) {
+            canceller.cancel();
+        }
         loop {
             if stop.is_cancelled() {
                 canceller.cancel();
@@ -267,12 +269,28 @@ impl Worker {
         });
         let failure = result.as_ref().err().cloned();
         let result = Arc::new(result);
-        if !self.insist(job, stop, || execution::settle(ports, job, run, result.clone())).await && failure.is_none() {
+        if failure.as_ref().is_some_and(|failure| failure.cause == FailureCause::Interrupted) {
+            self.insist(job, stop, || self.hand_back(ports, job, run)).await;
+        } else if !self.insist(job, stop, || execution::settle(ports, job, run, result.clone())).await
+            && failure.is_none()
+        {
             let message = "What this run did could not be written; look at the server's log, and execute it again.";
             let lost = Arc::new(Err(RunFailure::new(FailureCause::Internal, message)));
             self.insist(job, stop, || execution::settle(ports, job, run, lost.clone())).await;
         }
         failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// Gives a run back that was to stop with its worker.
+    async fn hand_back(&self, ports: &Ports, job: &Job, run: RunId) -> Result<(), ForgeError> {
+        const WHY: &str = "The server was stopped";
+        let again = EventKind::status("queue", format!("{WHY}; another worker begins the run anew"));
+        let changes = Changes {
+            handed_back_jobs: vec![job.id],
+            events: vec![ports.journal.event(job.request, Some(run), again)],
+            ..Changes::default()
+        };
+        execution::set_back(ports, job, run, WHY, &changes).await
     }
 
     /// Writes how a job ended, again and again while the store refuses: a job without an end blocks its request. Tells
@@ -310,14 +328,20 @@ impl Worker {
 
     /// Has a job wait that failed for a reason that may pass; without a `wait` it is dead. The log tells both.
     async fn fail(&self, job: &Job, error: &str, wait: Option<Duration>) -> Result<(), ForgeError> {
+        Ok(self.forge.journal().commit(self.failed(job, error, wait)).await?)
+    }
+
+    fn failed(&self, job: &Job, error: &str, wait: Option<Duration>) -> Changes {
         let journal = self.forge.journal();
         let n_failed = job.failures + 1;
         let kind = match wait {
-            Some(wait) if wait.is_zero() => None,
             Some(wait) => {
-                let again = format!("tried again in about {} s", wait.as_secs().max(1));
+                let when = match wait.as_secs() {
+                    _ if wait.is_zero() => "now".to_owned(),
+                    seconds => format!("in about {} s", seconds.max(1)),
+                };
                 let most = backoff::MOST_FAILURES;
-                Some(EventKind::status("queue", format!("{error}; {again} (failure {n_failed} of {most})")))
+                EventKind::status("queue", format!("{error}; tried again {when} (failure {n_failed} of {most})"))
             }
             None => {
                 let message = format!(
@@ -325,18 +349,24 @@ impl Worker {
                      astraforge jobs retry {}",
                     job.id
                 );
-                Some(job.kind.failed(message))
+                job.kind.failed(message)
             }
         };
         let not_before = wait.map(|wait| journal.clock().now() + wait);
-        let changes = Changes {
+        Changes {
             claim: Some(job.claim()),
             failed_jobs: vec![FailedJob { id: job.id, error: error.to_owned(), not_before }],
-            events: kind.map(|kind| journal.event(job.request, None, kind)).into_iter().collect(),
+            events: vec![journal.event(job.request, job.kind.run(), kind)],
             ..Changes::default()
-        };
-        Ok(journal.commit(changes).await?)
+        }
     }
+}
+
+/// Why a run is over that was begun so often that another time would not help.
+fn lost_too_often() -> RunFailure {
+    let message = "The worker of this run was lost again and again. Nothing was published. Look at the server's log, \
+                   then execute the request again.";
+    RunFailure::new(FailureCause::Interrupted, message)
 }
 
 /// Lets others have a turn.

@@ -38,6 +38,11 @@ async fn apply<D: Dialect>(connection: &mut D::Connection, changes: &Changes) ->
     {
         return Err(StoreError::ClaimLost { job: claim.job });
     }
+    if let Some((job, seen)) = changes.seen_job
+        && !jobs::stands(connection, job, seen).await.map_err(failed("look at a job"))?
+    {
+        return Err(StoreError::JobMoved { job, seen });
+    }
     apply_conversation::<D>(connection, changes).await?;
     for run in &changes.runs {
         runs::write(connection, run).await?;
@@ -48,6 +53,9 @@ async fn apply<D: Dialect>(connection: &mut D::Connection, changes: &Changes) ->
     }
     for ended in &changes.ended_jobs {
         jobs::end(connection, ended).await.map_err(failed("end a job"))?;
+    }
+    for job in &changes.handed_back_jobs {
+        jobs::hand_back(connection, *job).await.map_err(failed("give a job back"))?;
     }
     for failure in &changes.failed_jobs {
         jobs::fail(connection, failure).await.map_err(failed("note that a job failed"))?;

@@ -81,6 +81,11 @@ pub(super) async fn fail(connection: &mut impl Statements, failed: &FailedJob) -
     connection.execute(statement, values).await.map(drop)
 }
 
+pub(super) async fn hand_back(connection: &mut impl Statements, id: JobId) -> SqlResult<()> {
+    let statement = "UPDATE jobs SET state = 'waiting', not_before = NULL WHERE id = $1 AND state = 'running'";
+    connection.execute(statement, values![id.to_string()]).await.map(drop)
+}
+
 pub(super) async fn revive(connection: &mut impl Statements, id: JobId) -> SqlResult<()> {
     let statement = "UPDATE jobs SET state = 'waiting', failures = 0, not_before = NULL \
                      WHERE id = $1 AND state IN ('dead', 'waiting')";
@@ -121,6 +126,13 @@ pub(super) async fn renew(connection: &mut impl Statements, claim: Claim, until:
 /// Tells whether a claim holds, which it then does until the transaction ends.
 pub(super) async fn holds<D: Dialect>(connection: &mut D::Connection, claim: Claim) -> SqlResult<bool> {
     Ok(connection.row(D::CHECK_CLAIM, values![claim.job.to_string(), claim.attempt]).await?.is_some())
+}
+
+/// Tells whether a job is in a state, which it then is until the transaction ends.
+pub(super) async fn stands(connection: &mut impl Statements, id: JobId, state: JobState) -> SqlResult<bool> {
+    // A change of nothing keeps the row from others in either dialect.
+    let statement = "UPDATE jobs SET state = state WHERE id = $1 AND state = $2";
+    Ok(connection.execute(statement, values![id.to_string(), state.as_str()]).await? > 0)
 }
 
 pub(super) async fn running(connection: &mut impl Statements) -> SqlResult<Vec<Job>> {

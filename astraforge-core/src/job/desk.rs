@@ -13,7 +13,7 @@ use crate::{
 ///
 /// # Errors
 /// [`ForgeError::NotFound`] for a job that is over or unknown, [`ForgeError::Conflict`] for one that is at work, and those
-/// of the store.
+/// of the store, [`StoreError::JobMoved`](crate::ports::store::StoreError::JobMoved) when somebody is faster.
 pub async fn retry(journal: &Journal, id: JobId) -> Result<QueuedJob, ForgeError> {
     let queued = find(journal, id).await?;
     if queued.state == JobState::Running {
@@ -21,16 +21,14 @@ pub async fn retry(journal: &Journal, id: JobId) -> Result<QueuedJob, ForgeError
     }
     let request = queued.job.request;
     let event = journal.event(request, None, EventKind::status("queue", "Tried again by whoever runs the server"));
-    let changes = Changes { revived_jobs: vec![id], events: vec![event], ..Changes::default() };
-    journal.commit(changes).await?;
-    Ok(queued)
+    write(journal, queued, Changes { revived_jobs: vec![id], events: vec![event], ..Changes::default() }).await
 }
 
 /// Ends a dead job without its work, and tells why in the log of its request.
 ///
 /// # Errors
 /// [`ForgeError::NotFound`] for a job that is over or unknown, [`ForgeError::Conflict`] for one that is not dead, and those
-/// of the store.
+/// of the store, [`StoreError::JobMoved`](crate::ports::store::StoreError::JobMoved) when somebody is faster.
 pub async fn drop(journal: &Journal, id: JobId) -> Result<QueuedJob, ForgeError> {
     let queued = find(journal, id).await?;
     if queued.state != JobState::Dead {
@@ -42,10 +40,15 @@ pub async fn drop(journal: &Journal, id: JobId) -> Result<QueuedJob, ForgeError>
     let why = queued.error.as_deref().unwrap_or("nobody knows why it failed");
     let message = format!("dropped by whoever runs the server: {why}");
     let event = journal.event(queued.job.request, None, queued.job.kind.failed(message.clone()));
-    let changes =
-        Changes { ended_jobs: vec![EndedJob { id, error: Some(message) }], events: vec![event], ..Changes::default() };
-    journal.commit(changes).await?;
-    Ok(queued)
+    let ended = EndedJob { id, error: Some(message) };
+    write(journal, queued, Changes { ended_jobs: vec![ended], events: vec![event], ..Changes::default() }).await
+}
+
+/// Writes what is right for a job as it was found.
+async fn write(journal: &Journal, found: QueuedJob, changes: Changes) -> Result<QueuedJob, ForgeError> {
+    let seen_job = Some((found.job.id, found.state));
+    journal.commit(Changes { seen_job, ..changes }).await?;
+    Ok(found)
 }
 
 async fn find(journal: &Journal, id: JobId) -> Result<QueuedJob, ForgeError> {

@@ -33,7 +33,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Conflict`] when the request has another version than the one expected (load it again and decide
     /// anew), [`StoreError::AlreadyExists`] for an id that is taken, [`StoreError::ClaimLost`] when the job is over or
-    /// another worker's.
+    /// another worker's, [`StoreError::JobMoved`] when the job seen stands elsewhere.
     async fn commit(&self, changes: Changes) -> Result<u64, StoreError>;
 
     /// Finds a request.
@@ -139,6 +139,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 pub struct Changes {
     /// The claim that this is written under: if it does not hold any more, nothing is.
     pub claim: Option<Claim>,
+    /// A job that must stand as somebody saw it: if it does not any more, nothing is written.
+    pub seen_job: Option<(JobId, JobState)>,
     /// The request, as it is to be.
     pub request: Option<RequestChange>,
     /// Messages to add.
@@ -158,12 +160,25 @@ pub struct Changes {
     pub new_jobs: Vec<Job>,
     /// Jobs that are over.
     pub ended_jobs: Vec<EndedJob>,
+    /// Running jobs that their worker gives back: they wait again, with no failure counted.
+    pub handed_back_jobs: Vec<JobId>,
     /// Running jobs that failed, and wait or are dead.
     pub failed_jobs: Vec<FailedJob>,
     /// Dead or waiting jobs that may be begun at once, with their failures forgotten.
     pub revived_jobs: Vec<JobId>,
     /// Events to write at the end of the log.
     pub events: Vec<NewEvent>,
+}
+
+impl Changes {
+    /// Whether the queue is another one after this.
+    pub(crate) fn changes_queue(&self) -> bool {
+        !(self.new_jobs.is_empty()
+            && self.ended_jobs.is_empty()
+            && self.handed_back_jobs.is_empty()
+            && self.failed_jobs.is_empty()
+            && self.revived_jobs.is_empty())
+    }
 }
 
 /// A request as it is to be, and the version that must be there now.
@@ -228,6 +243,14 @@ pub enum StoreError {
     ClaimLost {
         /// The job.
         job: JobId,
+    },
+    /// The job is over, or in another state, since somebody looked at it.
+    #[error("job `{job}` is not {seen} any more, so nothing was written")]
+    JobMoved {
+        /// The job.
+        job: JobId,
+        /// Where it stood.
+        seen: JobState,
     },
     /// The id or name is taken.
     #[error("{what} already exists")]

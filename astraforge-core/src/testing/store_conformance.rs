@@ -113,6 +113,8 @@ macro_rules! store_conformance {
             retries:
                 a_job_that_failed_waits_for_its_time_and_goes_on_counting
                 whoever_had_a_job_that_failed_has_it_no_more
+                a_job_that_is_given_back_waits_again_with_no_failure_counted
+                what_was_right_for_a_job_as_it_was_seen_is_not_written_once_it_moved
                 a_job_that_waits_for_its_time_holds_up_its_own_request_alone
                 a_dead_job_is_kept_and_holds_up_nothing
                 a_dead_job_is_revived_with_its_failures_forgotten

@@ -62,8 +62,9 @@ async fn cancel_in(
         if run.status == RunStatus::Queued {
             run.status = RunStatus::Cancelled;
             run.finished_at = Some(now);
-            run.failure = Some(RunFailure::new(FailureCause::Cancelled, "Cancelled before it began"));
-            let message = "Run cancelled before it began".to_owned();
+            let again = if run.attempts.is_empty() { "" } else { " again" };
+            let message = format!("Run cancelled before it began{again}");
+            run.failure = Some(RunFailure::new(FailureCause::Cancelled, message.clone()));
             changes.events.push(ports.journal.event(request.id, Some(run.id), EventKind::Cancelled { message }));
         } else {
             let stopping = EventKind::status("cancel", "Stopping the run");

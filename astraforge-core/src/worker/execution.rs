@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt, future::Either};
 
 use super::either;
@@ -62,7 +63,7 @@ pub(super) async fn execute(
                 Ok(done) if cause == FailureCause::Interrupted => Ok(done),
                 _ => Err(match cause {
                     FailureCause::Cancelled => RunFailure::new(cause, "Run cancelled"),
-                    _ => RunFailure::new(cause, "The server was stopped while this run was at work. Execute it again."),
+                    _ => RunFailure::new(cause, "The server was stopped while this run was at work."),
                 }),
             }
         }
@@ -99,7 +100,7 @@ async fn begin(ports: &Ports, job: &Job, run: RunId) -> Result<(Request, Run), R
             }
             request.become_state(RequestState::Executing, now)?;
             run.status = RunStatus::Running;
-            run.started_at = Some(now);
+            run.started_at.get_or_insert(now);
             let number = u32::try_from(run.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
             run.attempts.push(Attempt { number, started_at: now, finished_at: None, failure: None });
             let event = EventKind::status("provisioning", "Provisioning workspace");
@@ -306,6 +307,46 @@ pub(super) async fn settle(
     .await
 }
 
+/// Has a run wait to be begun anew whose worker is gone or stops, in one transaction with what `changes` make of its job.
+/// One that a person asked to stop is over instead.
+pub(super) async fn set_back(
+    ports: &Ports,
+    job: &Job,
+    run: RunId,
+    why: &str,
+    changes: &Changes,
+) -> Result<(), ForgeError> {
+    let is_over = decide(ports, &job.tenant, job.request, |ports, request| {
+        let (failure, changes) = (RunFailure::new(FailureCause::Interrupted, why), changes.clone());
+        async move {
+            let found = ports.journal.store().run(&request.tenant, run).await?;
+            let mut run = found.ok_or_else(|| ForgeError::not_found("Run"))?;
+            if run.cancel_requested || run.status.is_over() {
+                return Ok((None, Changes::default(), true));
+            }
+            run.status = RunStatus::Queued;
+            end_attempt(&mut run, ports.journal.clock().now(), Some(&failure));
+            // With the request, so that whoever cancels it meanwhile decides anew.
+            Ok((Some(request), Changes { runs: vec![run], ..changes }, false))
+        }
+        .boxed()
+    })
+    .await?;
+    if is_over {
+        let cancelled = RunFailure::new(FailureCause::Cancelled, "Run cancelled");
+        settle(ports, job, run, Arc::new(Err(cancelled))).await?;
+    }
+    Ok(())
+}
+
+/// Ends the attempt that is open, if one is.
+fn end_attempt(run: &mut Run, now: DateTime<Utc>, failure: Option<&RunFailure>) {
+    if let Some(attempt) = run.attempts.last_mut().filter(|attempt| attempt.finished_at.is_none()) {
+        attempt.finished_at = Some(now);
+        attempt.failure = failure.cloned();
+    }
+}
+
 fn settled(
     ports: &Ports,
     mut request: Request,
@@ -315,10 +356,7 @@ fn settled(
     let now = ports.journal.clock().now();
     let mut changes = Changes::default();
     run.finished_at = Some(now);
-    if let Some(attempt) = run.attempts.last_mut() {
-        attempt.finished_at = Some(now);
-        attempt.failure = result.err().cloned();
-    }
+    end_attempt(&mut run, now, result.err());
     let (state, ending) = match result {
         Ok(done) => (RequestState::PatchReady, complete(&mut run, done, &mut changes, now)),
         Err(failure) if failure.cause == FailureCause::Cancelled => {
@@ -346,7 +384,7 @@ fn settled(
 }
 
 /// Takes what the agent did into the run's row.
-fn complete(run: &mut Run, done: &Done, changes: &mut Changes, now: chrono::DateTime<chrono::Utc>) -> EventKind {
+fn complete(run: &mut Run, done: &Done, changes: &mut Changes, now: DateTime<Utc>) -> EventKind {
     let outcome = &done.outcome;
     run.status = RunStatus::Completed;
     run.final_message = outcome.final_message.clone();

@@ -98,6 +98,6 @@ fn without_fencing_two_workers_are_found_to_write_for_one_job() {
 }
 
 #[test]
-fn when_any_lease_is_renewed_an_agent_is_found_that_works_on_without_its_job() {
-    check_found(Store::RenewsAnything, Rule::AgentsStopWithTheirJob);
+fn when_no_lease_is_renewed_an_agent_is_found_that_works_on_without_its_job() {
+    check_found(Store::RenewsNothing, Rule::AgentsStopWithTheirJob);
 }

@@ -75,6 +75,33 @@ impl Fixture {
         Worker::new(self.forge.clone()).drain().await.unwrap();
     }
 
+    /// A worker takes a job, begins the run, and dies.
+    async fn begin_and_die(&self) {
+        self.spine.agent.play(|_, _, _| futures::future::pending().boxed());
+        let mut working = std::pin::pin!(self.work());
+        while self.spine.agent.assignments().is_empty() {
+            assert!(futures::poll!(working.as_mut()).is_pending());
+        }
+    }
+
+    /// Works on a run that one attempt was made at, and looks at both attempts.
+    async fn check_done_at_second_attempt(&self, request: RequestId) {
+        self.spine.agent.play(|_, _, _| {
+            futures::future::ready(Ok(AgentOutcome { final_message: Some("Done.".into()), ..AgentOutcome::default() }))
+                .boxed()
+        });
+        self.work().await;
+        assert_eq!(self.state(request).await, RequestState::PatchReady);
+        let run = self.forge.store().runs_of(request).await.unwrap().remove(0);
+        assert_eq!((run.status, run.failure, run.attempts.len()), (RunStatus::Completed, None, 2));
+        let causes = run.attempts.iter().map(|attempt| attempt.failure.as_ref().map(|failure| failure.cause));
+        assert!(causes.eq([Some(FailureCause::Interrupted), None]), "{:?}", run.attempts);
+        assert!(run.attempts.iter().all(|attempt| attempt.finished_at.is_some()), "{:?}", run.attempts);
+        assert_eq!(run.started_at, Some(run.attempts[0].started_at));
+        let ends = self.events(request).await.iter().filter(|event| event.ends_run()).count();
+        assert_eq!(ends, 1);
+    }
+
     pub(crate) async fn request(&self, id: RequestId) -> Request {
         self.forge.store().request(&samples::tenant(), id).await.unwrap().unwrap()
     }
@@ -616,25 +643,17 @@ async fn a_cancelled_request_without_a_run_stays_cancelled() {
 }
 
 #[tokio::test]
-async fn what_a_dead_process_left_is_settled() {
+async fn a_run_that_a_dead_process_was_at_begins_anew() {
     let fixture = Fixture::new().await;
     let request = fixture.submit().await.id;
-    // A worker takes the job, begins the run, and dies.
-    fixture.spine.agent.play(|_, _, _| futures::future::pending().boxed());
-    {
-        let mut working = std::pin::pin!(fixture.work());
-        while fixture.spine.agent.assignments().is_empty() {
-            assert!(futures::poll!(working.as_mut()).is_pending());
-        }
-    }
+    fixture.begin_and_die().await;
     assert_eq!(fixture.state(request).await, RequestState::Executing);
 
     let worker = Worker::new(fixture.forge.clone());
     assert_eq!(worker.recover().await.unwrap(), 1);
-    assert_eq!(fixture.state(request).await, RequestState::Failed);
-    let run = fixture.forge.store().runs_of(request).await.unwrap().remove(0);
-    assert_eq!(run.failure.unwrap().cause, FailureCause::Interrupted);
+    assert_eq!(fixture.state(request).await, RequestState::Executing, "nobody has to ask for it again");
     assert_eq!(worker.recover().await.unwrap(), 0);
+    fixture.check_done_at_second_attempt(request).await;
 }
 
 #[tokio::test]
@@ -650,7 +669,7 @@ async fn a_publication_that_a_dead_process_left_is_done_again() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_settles_the_run_at_work_as_interrupted() {
+async fn a_run_that_a_stopped_server_was_at_begins_anew() {
     let fixture = Fixture::new().await;
     fixture.spine.agent.play(|_, _, cancel| {
         async move {
@@ -669,7 +688,37 @@ async fn a_stopped_server_settles_the_run_at_work_as_interrupted() {
         canceller.cancel();
     };
     tokio::join!(worker.run(stop), stopping);
-    assert_eq!(fixture.state(request).await, RequestState::Failed);
+    assert_eq!(fixture.state(request).await, RequestState::Executing);
+    fixture.check_done_at_second_attempt(request).await;
+    let told = fixture.events(request).await;
+    assert!(told.contains(&EventKind::status("queue", "The server was stopped; another worker begins the run anew")));
+}
+
+#[tokio::test]
+async fn a_run_that_was_to_stop_when_its_process_died_does_not_begin_anew() {
+    let fixture = Fixture::new().await;
+    let request = fixture.submit().await.id;
+    fixture.begin_and_die().await;
+    fixture.cancel(CancelTarget::Request(request)).await.unwrap();
+    assert_eq!(fixture.state(request).await, RequestState::Executing, "its worker is to end it");
+    Worker::new(fixture.forge.clone()).recover().await.unwrap();
+    assert_eq!(fixture.state(request).await, RequestState::Cancelled);
+    fixture.work().await;
+    assert_eq!(fixture.spine.agent.assignments().len(), 1);
+}
+
+#[tokio::test]
+async fn a_run_can_be_cancelled_between_two_attempts() {
+    let fixture = Fixture::new().await;
+    let request = fixture.submit().await.id;
+    fixture.begin_and_die().await;
+    Worker::new(fixture.forge.clone()).recover().await.unwrap();
+    fixture.cancel(CancelTarget::Request(request)).await.unwrap();
+    assert_eq!(fixture.state(request).await, RequestState::Cancelled);
+    fixture.work().await;
+    assert_eq!(fixture.spine.agent.assignments().len(), 1);
+    let ends = fixture.events(request).await.iter().filter(|event| event.ends_run()).count();
+    assert_eq!(ends, 1);
 }
 
 #[tokio::test]

@@ -86,7 +86,9 @@ fn status_of(error: &ForgeError) -> StatusCode {
         ForgeError::Elsewhere { .. } => StatusCode::MISDIRECTED_REQUEST,
         ForgeError::Conflict { .. }
         | ForgeError::Registry(RegistryError::Unknown { .. })
-        | ForgeError::Store(StoreError::Conflict { .. } | StoreError::AlreadyExists { .. })
+        | ForgeError::Store(
+            StoreError::Conflict { .. } | StoreError::JobMoved { .. } | StoreError::AlreadyExists { .. },
+        )
         | ForgeError::Git(
             GitError::NoRepository { .. }
             | GitError::NoBranch { .. }

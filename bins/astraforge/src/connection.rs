@@ -28,6 +28,16 @@ impl Connection {
         queue: Queue,
         work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
+        Self::with_last_call(args, queue, work, async |_| {}).await
+    }
+
+    /// As [`with`](Self::with); when it is told to stop, a server of its own hears `last_call` before it ends.
+    pub(crate) async fn with_last_call<T>(
+        args: &ConnectionArgs,
+        queue: Queue,
+        work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
+        last_call: impl AsyncFnOnce(&Client),
+    ) -> anyhow::Result<T> {
         let mut stop = StopSignals::listen().context("cannot listen for signals")?;
         let connection = Self::open(args, queue).await?;
         let outcome = tokio::select! {
@@ -35,8 +45,15 @@ impl Connection {
             () = stop.told() => Err(Interrupted { server_stopped: connection.own.is_some(), then: String::new() }.into()),
         };
         if let Some(node) = connection.own {
+            let is_told = outcome.as_ref().is_err_and(|error| error.is::<Interrupted>());
+            let end = async {
+                if is_told {
+                    last_call(&connection.client).await;
+                }
+                node.stop().await;
+            };
             tokio::select! {
-                () = node.stop() => {}
+                () = end => {}
                 () = stop.told() => {} // told twice: what is left is settled at the next start
             }
         }

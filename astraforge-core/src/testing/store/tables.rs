@@ -66,10 +66,14 @@ impl Held {
         self.error = Some(failed.error);
     }
 
-    fn revive(&mut self) {
-        self.job.failures = 0;
+    fn hand_back(&mut self) {
         self.state = Some(JobState::Waiting);
         self.not_before = None;
+    }
+
+    fn revive(&mut self) {
+        self.job.failures = 0;
+        self.hand_back();
     }
 
     fn queued(&self) -> Option<QueuedJob> {
@@ -83,6 +87,7 @@ impl Tables {
     /// Checks everything, then changes everything: nothing fails in between.
     pub(super) fn commit(&mut self, changes: Changes) -> Result<u64, StoreError> {
         self.check_claim(changes.claim)?;
+        self.check_seen(changes.seen_job)?;
         self.check_request(changes.request.as_ref())?;
         self.check_ids(&changes)?;
         self.check_owners(&changes)?;
@@ -96,6 +101,12 @@ impl Tables {
         let Some(claim) = claim else { return Ok(()) };
         let holds = self.jobs.iter().any(|q| q.is(JobState::Running) && q.job.claim() == claim);
         if holds { Ok(()) } else { Err(StoreError::ClaimLost { job: claim.job }) }
+    }
+
+    fn check_seen(&self, seen: Option<(JobId, JobState)>) -> Result<(), StoreError> {
+        let Some((job, state)) = seen else { return Ok(()) };
+        let stands = self.jobs.iter().any(|q| q.job.id == job && q.is(state));
+        if stands { Ok(()) } else { Err(StoreError::JobMoved { job, seen: state }) }
     }
 
     fn check_request(&self, change: Option<&RequestChange>) -> Result<(), StoreError> {
@@ -182,6 +193,10 @@ impl Tables {
             if let Some(held) = self.jobs.iter_mut().find(|held| held.job.id == id && held.state.is_some()) {
                 (held.state, held.error) = (None, error);
             }
+        }
+        for id in changes.handed_back_jobs {
+            let held = self.jobs.iter_mut().find(|held| held.job.id == id && held.is(JobState::Running));
+            held.into_iter().for_each(Held::hand_back);
         }
         for failed in changes.failed_jobs {
             let held = self.jobs.iter_mut().find(|held| held.job.id == failed.id && held.is(JobState::Running));

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     id::JobId,
     job::{Job, JobState, QueuedJob},
-    ports::store::{Changes, FailedJob, Store, StoreError},
+    ports::store::{Changes, EndedJob, FailedJob, Store, StoreError},
     testing::samples::{self, at},
 };
 
@@ -41,6 +41,37 @@ pub async fn whoever_had_a_job_that_failed_has_it_no_more(store: &impl Store) {
     let late =
         Changes { claim: Some(claimed.claim()), events: vec![samples::log(request.id, "late")], ..Changes::default() };
     assert!(matches!(store.commit(late).await, Err(StoreError::ClaimLost { .. })));
+}
+
+pub async fn a_job_that_is_given_back_waits_again_with_no_failure_counted(store: &impl Store) {
+    let job = queue(store, &submit(store).await, 1).await;
+    let claimed = store.claim_job(at(10), at(20), None).await.unwrap().unwrap();
+    hand_back(store, job.id).await;
+    assert!(!store.renew_lease(claimed.claim(), at(99)).await.unwrap());
+    assert_eq!(store.take_over_job(at(90), at(99)).await.unwrap(), None, "nobody is at it");
+    assert_eq!(store.claim_job(at(10), at(20), None).await.unwrap(), Some(Job { attempts: 2, ..job.clone() }));
+    end(store, job.id).await;
+    hand_back(store, job.id).await;
+    assert_eq!(claim(store).await, None, "what is over stays over");
+}
+
+pub async fn what_was_right_for_a_job_as_it_was_seen_is_not_written_once_it_moved(store: &impl Store) {
+    let job = queue(store, &submit(store).await, 1).await;
+    let drop_as = |seen| Changes {
+        seen_job: Some((job.id, seen)),
+        ended_jobs: vec![EndedJob { id: job.id, error: None }],
+        events: vec![samples::log(job.request, "dropped")],
+        ..Changes::default()
+    };
+    for moved in [JobState::Running, JobState::Dead] {
+        let refused = store.commit(drop_as(moved)).await;
+        assert!(matches!(refused, Err(StoreError::JobMoved { job: id, seen }) if (id, seen) == (job.id, moved)));
+    }
+    assert_eq!(store.last_event(job.request).await.unwrap(), 0);
+    claim(store).await;
+    assert!(matches!(store.commit(drop_as(JobState::Waiting)).await, Err(StoreError::JobMoved { .. })));
+    commit(store, drop_as(JobState::Running)).await;
+    assert!(matches!(store.commit(drop_as(JobState::Running)).await, Err(StoreError::JobMoved { .. })));
 }
 
 pub async fn a_job_that_waits_for_its_time_holds_up_its_own_request_alone(store: &impl Store) {
@@ -124,6 +155,10 @@ pub async fn an_ended_job_is_neither_found_nor_revived(store: &impl Store) {
 async fn fail(store: &impl Store, id: JobId, not_before: Option<i64>) {
     let failed = FailedJob { id, error: "the host is away".to_owned(), not_before: not_before.map(at) };
     commit(store, Changes { failed_jobs: vec![failed], ..Changes::default() }).await;
+}
+
+async fn hand_back(store: &impl Store, id: JobId) {
+    commit(store, Changes { handed_back_jobs: vec![id], ..Changes::default() }).await;
 }
 
 async fn revive(store: &impl Store, id: JobId) {

@@ -7,7 +7,7 @@ use astraforge_core::{
     id::RequestId,
     ports::store::Store as _,
     request::{Request, RequestState},
-    run::{Run, RunStatus},
+    run::{Attempt, FailureCause, Run, RunStatus},
     testing::samples,
 };
 
@@ -19,7 +19,7 @@ pub(super) enum Rule {
     ComesToRest,
     RequestsSettle,
     RunsEndOnce,
-    RunsBeginOnce,
+    AttemptsFollowEachOther,
     EventsHaveNoGap,
     NothingAfterTheEnd,
     OneWriterOfAJob,
@@ -112,13 +112,30 @@ fn judge_runs(broken: &mut Broken, world: &World, runs: &[Run], events: &[RunEve
         let late: Vec<&&RunEvent> = of_run.iter().filter(|event| event.seq > end && !is_of_change(event)).collect();
         broken.unless(late.is_empty(), Rule::NothingAfterTheEnd, || format!("after the end of a run: {late:?}"));
 
-        let n_begun = world.state().book.executions.get(&run.id).copied().unwrap_or_default();
-        let once = n_begun <= 1 && run.attempts.len() <= 1;
-        let told = || format!("agents were set to work {n_begun} times on one run, attempts {:?}", run.attempts);
-        broken.unless(once, Rule::RunsBeginOnce, told);
-        let open = run.attempts.iter().filter(|attempt| attempt.finished_at.is_none()).count();
-        broken.unless(open == 0, Rule::RunsEndOnce, || format!("an attempt has no end: {:?}", run.attempts));
+        judge_attempts(broken, world, run);
     }
+}
+
+/// Only the death or the end of a worker earns a run another attempt, after the one before.
+fn judge_attempts(broken: &mut Broken, world: &World, run: &Run) {
+    let attempts = &run.attempts;
+    let n_begun = world.state().book.executions.get(&run.id).copied().unwrap_or_default();
+    let told = || format!("agents were set to work {n_begun} times on one run, attempts {attempts:?}");
+    broken.unless(n_begun as usize <= attempts.len(), Rule::AttemptsFollowEachOther, told);
+    let open = attempts.iter().filter(|attempt| attempt.finished_at.is_none()).count();
+    broken.unless(open == 0, Rule::RunsEndOnce, || format!("an attempt has no end: {attempts:?}"));
+    let follows = |pair: &[Attempt]| {
+        let cause = pair[0].failure.as_ref().map(|failure| failure.cause);
+        cause == Some(FailureCause::Interrupted) && pair[0].finished_at.is_some_and(|end| end <= pair[1].started_at)
+    };
+    let numbers = attempts.iter().map(|attempt| attempt.number as usize);
+    let in_order = numbers.eq(1..=attempts.len()) && attempts.windows(2).all(follows);
+    broken.unless(in_order, Rule::AttemptsFollowEachOther, || format!("attempts are out of order: {attempts:?}"));
+    let Some(last) = attempts.last() else { return };
+    // A run that waits for another attempt may be cancelled or given up.
+    let waited = last.failure.as_ref().is_some_and(|failure| failure.cause == FailureCause::Interrupted);
+    let fits = last.failure == run.failure || (waited && run.failure.is_some());
+    broken.unless(fits, Rule::RunsEndOnce, || format!("a run ended by {:?}, its attempts {attempts:?}", run.failure));
 }
 
 /// Tells whether an event is about what became of a run's change.

@@ -37,8 +37,8 @@ pub(super) enum Store {
     Sound,
     /// It writes under a claim that is lost: there is no fencing.
     IgnoresClaims,
-    /// It renews a lease that is another worker's.
-    RenewsAnything,
+    /// It says that it renews leases, and does not.
+    RenewsNothing,
 }
 
 /// What a person does after the first request.

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use astraforge_core::{
     id::{RepositoryLinkId, RequestId},
     policy::Decision,
-    request::Prompt,
+    request::{Prompt, RequestState},
 };
 use astraforge_http::{
     Client,
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &ConnectionArgs, run: &RunArgs) -> anyhow::Result<
     let repository = find_repository(args, run)?;
     let terminal = Terminal::detect();
     let submitted = Cell::new(None);
-    let outcome = Connection::with(args, Queue::Work, async |client| {
+    let work = async |client: &Client| {
         let link = link(client, run, &repository).await?;
         let request = client.submit(&NewRequest::new(link, prompt)).await?.id;
         submitted.set(Some(request));
@@ -60,8 +60,10 @@ pub(crate) async fn run(args: &ConnectionArgs, run: &RunArgs) -> anyhow::Result<
             terminal.line(terminal.paint(format!("request {request}"), faint()));
         }
         Ok((request, carry_on(client, args, run, request).await?))
-    });
-    let (request, outcome) = outcome.await.map_err(|mut error| {
+    };
+    let give_up = async |client: &Client| cancel_run(client, submitted.get()).await;
+    let outcome = Connection::with_last_call(args, Queue::Work, work, give_up).await;
+    let (request, outcome) = outcome.map_err(|mut error| {
         if let (Some(request), Some(interrupted)) = (submitted.get(), error.downcast_mut::<Interrupted>()) {
             interrupted.then = after_interruption(interrupted.server_stopped, request);
         }
@@ -71,11 +73,21 @@ pub(crate) async fn run(args: &ConnectionArgs, run: &RunArgs) -> anyhow::Result<
     Ok(())
 }
 
+/// Cancels the run of a request whose command is interrupted; a change that waits goes on waiting.
+async fn cancel_run(client: &Client, request: Option<RequestId>) {
+    let Some(id) = request else { return };
+    let found = client.request(id).await;
+    if found.is_ok_and(|request| matches!(request.state, RequestState::Received | RequestState::Executing)) {
+        // If that fails, the run waits for the next server, and is listed.
+        _ = client.cancel_request(id).await;
+    }
+}
+
 /// What became of a request whose command was interrupted.
 fn after_interruption(server_stopped: bool, request: RequestId) -> String {
     if server_stopped {
         format!(
-            "a run at work has stopped with this command, a change that waits goes on waiting\n\
+            "a run at work was cancelled with this command, a change that waits goes on waiting\n\
              where it stands: astraforge requests {request}"
         )
     } else {

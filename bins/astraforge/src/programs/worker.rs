@@ -15,7 +15,7 @@ pub(super) struct WorkerArgs {
     /// Address to answer `/healthz` and `/readyz` on [default: none]
     #[arg(long, env = "ASTRAFORGE_HEALTH_LISTEN", value_name = "ADDRESS")]
     health_listen: Option<SocketAddr>,
-    /// How many seconds it may see through what it is at when it is told to stop; then runs are interrupted
+    /// How many seconds it may see through what it is at when it is told to stop; then runs are given back to others
     #[arg(long, env = "ASTRAFORGE_DRAIN", value_name = "SECONDS", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(..=86_400))]
     drain: u32,

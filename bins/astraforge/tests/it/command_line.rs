@@ -115,8 +115,8 @@ fn an_interrupted_run_leaves_no_sandbox_and_says_where_it_stands() {
     assert!(said.contains(&format!("astraforge requests {request}")), "{said}");
     assert!(world.sandbox_processes().is_empty(), "they are gone with the command, not some time later");
     world.assert_no_sandbox();
-    assert!(works(world.astraforge().args(["requests", &request])).contains("FAILED"));
-    assert!(works(world.astraforge().args(["logs", &request])).contains("stopped while this run was at work"));
+    assert!(works(world.astraforge().args(["requests", &request])).contains("CANCELLED"));
+    assert!(works(world.astraforge().args(["logs", &request])).contains("Run cancelled"));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_reader_that_has_had_enough_ends_a_run_in_order() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "the run did not end well");
     assert!(world.sandbox_processes().is_empty());
     let request = first.trim().strip_prefix("request ").unwrap().to_owned();
-    assert!(works(world.astraforge().args(["requests", &request])).contains("FAILED"));
+    assert!(works(world.astraforge().args(["requests", &request])).contains("CANCELLED"));
 }
 
 #[test]

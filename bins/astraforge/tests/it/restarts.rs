@@ -1,4 +1,4 @@
-//! A server that dies: after a restart its run has failed with a cause, and its sandbox is gone.
+//! A server that dies or stops: after a restart its run begins anew, and its sandbox is gone.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -11,18 +11,31 @@ use astraforge_http::{
 use crate::world::{World, git, last_run, one_command, say, shell, step, text};
 
 #[tokio::test]
-async fn a_server_killed_in_the_middle_of_a_run_settles_it_when_it_is_back() {
-    let mut world = World::new(one_command("echo made > made; sleep 1000"));
+async fn a_run_begins_anew_when_the_server_is_back_that_was_killed_in_its_middle() {
+    check_begins_anew(World::kill, "its worker is gone").await;
+}
+
+#[tokio::test]
+async fn a_run_begins_anew_when_the_server_is_back_that_was_told_to_stop_in_its_middle() {
+    check_begins_anew(World::stop, "The server was stopped").await;
+}
+
+/// Has a server end in the middle of a run, and looks what another one makes of that.
+async fn check_begins_anew(end: fn(&mut World), told: &str) {
+    let mut world = World::new(one_command("echo $$ >> made; sleep 3"));
     let request = world.submit("Take your time").await;
-    while !text(&world.events_so_far(request).await).contains("sleep 1000") {
+    while !text(&world.events_so_far(request).await).contains("sleep 3") {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    world.kill();
+    end(&mut world);
     world.start();
     let found = world.finished(request).await;
-    assert_eq!((found.state, last_run(&found).status), (RequestState::Failed, RunStatus::Failed));
-    let error = last_run(&found).error.clone().unwrap();
-    assert!(error.contains("The server stopped"), "{error}");
+    assert_eq!((found.state, last_run(&found).status), (RequestState::PatchReady, RunStatus::Completed));
+    let log = text(&world.log(request).await);
+    assert!(log.contains(told), "{log}");
+    assert_eq!(log.matches("Starting Codex CLI session").count(), 2, "{log}");
+    let diff = world.client().diff(request).await.unwrap();
+    assert_eq!(diff.files[0].added, Some(1), "the first attempt left nothing: {}", diff.diff);
     world.assert_no_sandbox();
 }
 

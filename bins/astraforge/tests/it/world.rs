@@ -150,6 +150,13 @@ impl World {
         server.wait().unwrap();
     }
 
+    /// Tells the server to stop, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        let mut server = self.server.take().unwrap();
+        let told = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap();
+        assert!(told.success() && server.wait().unwrap().success());
+    }
+
     pub(crate) fn client(&self) -> Client {
         // Every test installs it; the second time does nothing.
         _ = rustls::crypto::ring::default_provider().install_default();
