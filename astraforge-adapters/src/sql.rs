@@ -10,7 +10,7 @@ use astraforge_core::{
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
     job::{Claim, Job, JobState, QueuedJob},
     merge_request::MergeRequest,
-    ports::store::{Changes, LogEnd, Store, StoreError},
+    ports::store::{Changes, LogEnd, LogState, Store, StoreError},
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
@@ -33,7 +33,7 @@ pub(crate) mod error;
 pub(crate) mod jobs;
 pub(crate) mod key_check;
 mod links;
-mod log;
+pub(crate) mod log;
 mod requests;
 pub(crate) mod row;
 mod runs;
@@ -49,6 +49,8 @@ pub trait Dialect: sqlx::Database<Row: Cells, Connection: Statements<Row = <Self
     const LOCK_REQUEST: Option<&'static str>;
     /// Writes events from a list of lists in JSON: request, sequence number, run, kind, time.
     const INSERT_EVENTS: &'static str;
+    /// Reads how the logs of requests stand; the placeholder is a list of their ids in JSON.
+    const LOG_STATES: &'static str;
     /// Has nobody else claim a job until the transaction ends; `None` where a transaction that writes has the database alone.
     const LOCK_CLAIMS: Option<&'static str>;
     /// Takes the job whose turn it is; the placeholders are the time, the lease's end and the most jobs of a tenant.
@@ -220,6 +222,11 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn recent_logs(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<LogEnd>, StoreError> {
         let mut connection = self.reader("list logs").await?;
         log::recent::<D>(&mut connection, since, limit).await.map_err(failed("list logs"))
+    }
+
+    async fn log_states(&self, requests: &[RequestId]) -> Result<Vec<LogState>, StoreError> {
+        let mut connection = self.reader("look at logs").await?;
+        log::states::<D>(&mut connection, requests).await.map_err(failed("look at logs"))
     }
 
     async fn claim_job(

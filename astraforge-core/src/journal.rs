@@ -84,7 +84,8 @@ impl Journal {
         for message in &mut changes.messages {
             message.text = self.redactor.redact(&message.text);
         }
-        let touched: Vec<RequestId> = changes.events.iter().map(|event| event.request).collect();
+        let changed = changes.request.iter().map(|change| change.request.id);
+        let touched: Vec<RequestId> = changes.events.iter().map(|event| event.request).chain(changed).collect();
         changes.claim = changes.claim.or(self.claim);
         for failed in &mut changes.failed_jobs {
             failed.error = self.redactor.redact(&failed.error);
@@ -141,6 +142,17 @@ impl Journal {
         self.wakeups.wake(Topic::Jobs);
     }
 
+    /// Watches the log of a request: a hint says that it may have grown, or be over.
+    #[must_use]
+    pub fn watch_log(&self, request: RequestId) -> BoxStream<'static, ()> {
+        self.wakeups.watch(Topic::Log(request))
+    }
+
+    /// Wakes those who watch the log of a request, for instance after a job ended that had nothing to tell.
+    pub fn wake_log(&self, request: RequestId) {
+        self.wakeups.wake(Topic::Log(request));
+    }
+
     /// Follows a request's log from after sequence number `after`, for ever: what is stored first, then what comes.
     ///
     /// A reader that is slow gets its events from rows; nothing is kept for it in memory.
@@ -152,7 +164,7 @@ impl Journal {
         const BATCH: u32 = 256;
         let journal = self.clone();
         // The watch begins before the first read, so no event falls between the two.
-        let watch = self.wakeups.watch(Topic::Log(request));
+        let watch = self.watch_log(request);
         futures::stream::unfold((journal, watch, after), move |(journal, mut watch, after)| async move {
             loop {
                 match journal.store.events(request, after, BATCH).await {
@@ -175,7 +187,7 @@ impl Journal {
         requests.sort();
         requests.dedup();
         for request in requests {
-            self.wakeups.wake(Topic::Log(request));
+            self.wake_log(request);
         }
     }
 

@@ -323,7 +323,9 @@ impl Worker {
             events: events.into_iter().collect(),
             ..Changes::default()
         };
-        Ok(journal.commit(changes).await?)
+        journal.commit(changes).await?;
+        journal.wake_log(job.request);
+        Ok(())
     }
 
     /// Has a job wait that failed for a reason that may pass; without a `wait` it is dead. The log tells both.

@@ -59,6 +59,7 @@ const AT_A_TIME: usize = 8;
 #[derive(Clone)]
 pub struct AppState {
     forge: Forge,
+    tails: run_log::Tails,
     sandboxes: Option<ControlPlane>,
     limits: Limits,
     shutdown: Cancellation,
@@ -81,7 +82,9 @@ impl AppState {
             timeout: Duration::from_secs(120),
             keep_alive: Duration::from_secs(15),
         };
-        AppStateBuilder(Self { forge, sandboxes: None, limits, shutdown: Cancellation::never(), parts: Vec::new() })
+        let tails = run_log::Tails::new(forge.journal().clone());
+        let shutdown = Cancellation::never();
+        AppStateBuilder(Self { forge, tails, sandboxes: None, limits, shutdown, parts: Vec::new() })
     }
 
     fn forge(&self) -> &Forge {

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use astraforge_core::{
     event::{NewEvent, RunEvent},
     id::{RequestId, RunId},
-    ports::store::LogEnd,
+    ports::store::{LogEnd, LogState},
 };
 use chrono::{DateTime, Utc};
 
 use super::{
     Dialect,
     row::{Cells, Columns as _, SqlResult, json, micros, number},
-    statement::{Statements as _, Value, values},
+    statement::{Statements, Value, values},
 };
 
 /// Has nobody else count the events of these requests until the transaction ends. They are locked in order, so that no two
@@ -79,6 +79,35 @@ pub(super) async fn recent<D: Dialect>(
                      ORDER BY updated_at DESC, position DESC LIMIT $2";
     let rows = connection.rows(statement, [micros(since).into(), limit.into()]).await?;
     rows.iter().map(|row| Ok(LogEnd { request: row.parsed("id")?, last: row.number("last")? })).collect()
+}
+
+/// Reads how logs stand. `$ids` reads the ids as `value` from a list in JSON, the placeholder.
+macro_rules! standing {
+    ($ids:literal) => {
+        concat!(
+            "SELECT id, (SELECT coalesce(max(seq), 0) FROM events WHERE request = requests.id) AS last, \
+             (NOT EXISTS (SELECT 1 FROM runs WHERE request = requests.id) \
+             OR EXISTS (SELECT 1 FROM runs WHERE request = requests.id AND status IN ('queued', 'running')) \
+             OR EXISTS (SELECT 1 FROM jobs WHERE request = requests.id AND state = 'waiting') \
+             OR EXISTS (SELECT 1 FROM jobs WHERE request = requests.id AND state = 'running')) AS may_grow \
+             FROM requests WHERE id IN (SELECT value FROM ",
+            $ids,
+            ")"
+        )
+    };
+}
+
+pub(crate) use standing;
+
+pub(super) async fn states<D: Dialect>(
+    connection: &mut D::Connection,
+    requests: &[RequestId],
+) -> SqlResult<Vec<LogState>> {
+    let state = |row: &<D::Connection as Statements>::Row| {
+        let end = LogEnd { request: row.parsed("id")?, last: row.number("last")? };
+        Ok(LogState { end, may_grow: row.flag("may_grow")? })
+    };
+    connection.rows(D::LOG_STATES, values![json(&requests)?]).await?.iter().map(state).collect()
 }
 
 fn from_row(row: &impl Cells) -> SqlResult<RunEvent> {

@@ -89,6 +89,7 @@ async fn use_everything(store: &SqliteStore) {
     store.merge_requests(&tenant).await.unwrap();
     store.events(request.id, 0, 10).await.unwrap();
     store.events_of_run(run.id).await.unwrap();
+    store.log_states(&[request.id]).await.unwrap();
     store.running_jobs().await.unwrap();
     store.waiting_jobs(request.id).await.unwrap();
     store.job(JobId::random()).await.unwrap();

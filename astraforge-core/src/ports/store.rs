@@ -82,6 +82,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// that changed last first.
     async fn recent_logs(&self, since: DateTime<Utc>, limit: u32) -> Result<Vec<LogEnd>, StoreError>;
 
+    /// Tells how the logs of those of these requests stand that are there, each as of one moment, in no order.
+    async fn log_states(&self, requests: &[RequestId]) -> Result<Vec<LogState>, StoreError>;
+
     /// Takes a waiting job and marks it running on a lease until `until`: of the tenant that has the fewest at work, the
     /// oldest one. A tenant with `most_per_tenant` at work gets none.
     ///
@@ -206,6 +209,15 @@ pub struct LogEnd {
     pub request: RequestId,
     /// The sequence number of its last event; 0 when there is none.
     pub last: u64,
+}
+
+/// How a log stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogState {
+    /// Where it ends.
+    pub end: LogEnd,
+    /// Whether it may grow without a person acting: a job waits or is at work, a run is not over, or none has begun yet.
+    pub may_grow: bool,
 }
 
 /// How a job ended.

@@ -19,7 +19,7 @@ use crate::{
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
     job::{Claim, Job, JobState, QueuedJob},
     merge_request::MergeRequest,
-    ports::store::{Changes, LogEnd, Store, StoreError},
+    ports::store::{Changes, LogEnd, LogState, Store, StoreError},
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
@@ -214,6 +214,12 @@ impl Store for MemoryStore {
         let recent = collect(&tables.requests, |r| r.updated_at >= since || at_work.contains(&r.id));
         let recent = newest_first(recent, |r| r.updated_at).into_iter().take(limit as usize);
         Ok(recent.map(|r| LogEnd { request: r.id, last: tables.last_event(r.id) }).collect())
+    }
+
+    async fn log_states(&self, requests: &[RequestId]) -> Result<Vec<LogState>, StoreError> {
+        let tables = self.tables();
+        let found = requests.iter().filter(|id| tables.requests.iter().any(|request| request.id == **id));
+        Ok(found.map(|id| tables.log_state(*id)).collect())
     }
 
     async fn claim_job(

@@ -91,6 +91,7 @@ macro_rules! store_conformance {
                 the_events_of_a_run_are_read_in_order
                 the_end_of_a_log_is_told
                 recent_logs_are_those_that_changed_or_are_at_work
+                a_log_may_grow_until_no_run_and_no_job_is_left
                 a_batch_with_one_bad_event_writes_none
                 a_large_batch_is_written
                 appending_nothing_changes_nothing;

@@ -1,6 +1,6 @@
 //! `/api/runs/{id}/logs/stream`: run logs as server-sent events, read from rows as fast as the client takes them.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use astraforge_core::{
     access::{Action, Caller},
@@ -9,7 +9,6 @@ use astraforge_core::{
     error::chain,
     event::{Envelope, RunEvent},
     id::{RequestId, RunId},
-    job::JobKind,
     journal::Journal,
     ports::store::StoreError,
 };
@@ -34,17 +33,16 @@ use super::{
 };
 use crate::wire::outcome::Problem;
 
+mod tail;
+
+use self::tail::Next;
+pub(super) use self::tail::Tails;
+
 /// Tells whether the log may grow without a person acting: `live` or `settled`, as it was when the stream began.
 const RUN_LOG: HeaderName = HeaderName::from_static("x-run-log");
 
-/// How long a live log has to be silent before it is checked whether it is over; twice as long each time in a row.
-const SILENCE: Duration = Duration::from_millis(250);
-
-/// The longest time between two such checks.
-const LONGEST_SILENCE: Duration = Duration::from_secs(2);
-
-/// How many events are read at a time when only stored ones are wanted.
-const BATCH: u32 = 256;
+/// How many events are read from rows at a time, which a watcher holds until its client has them.
+const BATCH: u32 = 32;
 
 /// How the stream is to behave.
 #[derive(Debug, Deserialize)]
@@ -95,7 +93,7 @@ pub(super) async fn stream(
     let body = if settled {
         Sse::new(frames(log.request, log.clone().stored(after)).boxed()).keep_alive(keep_alive)
     } else {
-        let live = log.clone().live(after, stays_open, state.shutdown.clone());
+        let live = log.clone().live(&state.tails, after, stays_open, state.shutdown.clone());
         Sse::new(frames(log.request, live).boxed()).keep_alive(keep_alive)
     };
     let run_log = if settled { "settled" } else { "live" };
@@ -149,115 +147,108 @@ impl Log {
             let run = store.run(&self.caller.tenant, id).await?;
             return Ok(run.is_some_and(|run| !run.status.is_over()));
         }
-        let runs = store.runs_of(self.request).await?;
-        if runs.is_empty() || runs.iter().any(|run| !run.status.is_over()) {
-            return Ok(true);
-        }
-        // The jobs of runs are known by the runs; those of publications and reviews are not.
-        let waiting = store.waiting_jobs(self.request).await?;
-        let running = store.running_jobs().await?;
-        let jobs = waiting.iter().chain(running.iter().filter(|job| job.request == self.request));
-        Ok(jobs.into_iter().any(|job| !matches!(job.kind, JobKind::Execute { .. })))
+        Ok(store.log_states(&[self.request]).await?.iter().any(|state| state.may_grow))
     }
 
-    /// Tells whether everything was sent and nothing more may come.
-    async fn is_over(&self, last: u64) -> Result<bool, StoreError> {
-        // In this order: what ended after the first question has its events before the second.
-        if self.may_grow().await? {
-            return Ok(false);
-        }
-        let store = self.journal.store();
-        match self.run {
-            Some(run) => Ok(store.events_of_run(run).await?.last().is_none_or(|event| event.seq <= last)),
-            None => Ok(store.events(self.request, last, 1).await?.is_empty()),
-        }
+    fn has(&self, frame: &Frame) -> bool {
+        self.run.is_none() || self.run == frame.run
     }
 
-    fn has(&self, event: &RunEvent) -> bool {
-        self.run.is_none() || self.run == event.run_id
-    }
-
-    /// The stored events after `last`.
-    fn stored(self, mut last: u64) -> impl Stream<Item = Result<RunEvent, StoreError>> + Send {
+    /// The stored frames after `last`.
+    fn stored(self, mut last: u64) -> impl Stream<Item = Result<Event, StoreError>> + Send {
         async_stream::try_stream! {
             loop {
-                let events = self.journal.store().events(self.request, last, BATCH).await?;
-                let Some(newest) = events.last() else { break };
+                let frames = self.read(last).await?;
+                let Some(newest) = frames.last() else { break };
                 last = newest.seq;
-                for event in events {
-                    if self.has(&event) {
-                        yield event;
-                    }
+                for frame in frames.iter().filter(|frame| self.has(frame)) {
+                    yield frame.event.clone();
                 }
             }
         }
     }
 
-    /// The events after `last`, those that are still to come too.
+    /// The frames after `last`, those that are still to come too. What is not in memory any more is read from rows, so a
+    /// client that is slow takes nobody's room.
     fn live(
         self,
+        tails: &Tails,
         mut last: u64,
         stays_open: bool,
         shutdown: Cancellation,
-    ) -> impl Stream<Item = Result<RunEvent, StoreError>> + Send {
+    ) -> impl Stream<Item = Result<Event, StoreError>> + Send + use<> {
+        let mut watcher = tails.watch(self.request);
         async_stream::try_stream! {
-            let mut events = std::pin::pin!(self.journal.follow(self.request, last));
             let mut shut_down = std::pin::pin!(shutdown.cancelled());
-            let mut silence = SILENCE;
             loop {
-                let next = tokio::time::timeout(silence, events.next());
-                let next = match futures::future::select(std::pin::pin!(next), shut_down.as_mut()).await {
-                    Either::Left((next, _)) => next,
-                    Either::Right(_) => break,
-                };
-                let may_be_last = match next {
-                    Ok(None) => break,
-                    Ok(Some(event)) => {
-                        let event = event?;
-                        last = event.seq;
-                        silence = SILENCE;
-                        let ends_run = event.kind.ends_run();
-                        if self.has(&event) {
-                            yield event;
+                let frames = match watcher.after(last) {
+                    Next::Frames(frames) => frames,
+                    Next::Rows => self.read(last).await?,
+                    Next::Rest if !stays_open => break,
+                    Next::Nothing | Next::Rest => {
+                        let changed = std::pin::pin!(watcher.changed());
+                        match futures::future::select(changed, shut_down.as_mut()).await {
+                            Either::Left(_) => continue,
+                            Either::Right(_) => break,
                         }
-                        ends_run
-                    }
-                    Err(_elapsed) => {
-                        silence = (2 * silence).min(LONGEST_SILENCE);
-                        true
                     }
                 };
-                if may_be_last && !stays_open && self.is_over(last).await? {
+                let mut is_over = false;
+                for frame in frames {
+                    last = frame.seq;
+                    if self.has(&frame) {
+                        yield frame.event.clone();
+                        is_over |= self.run.is_some() && frame.ends_run;
+                    }
+                }
+                if is_over && !stays_open {
                     break;
                 }
             }
         }
     }
+
+    async fn read(&self, last: u64) -> Result<Vec<Arc<Frame>>, StoreError> {
+        let events = self.journal.store().events(self.request, last, BATCH).await?;
+        Ok(events.into_iter().map(|event| Arc::new(Frame::of(event))).collect())
+    }
 }
 
-/// The frames of a log: the handshake, then one for each event. An error ends them; the client resumes where it was.
+/// An event as it is sent.
+#[derive(Debug)]
+struct Frame {
+    seq: u64,
+    run: Option<RunId>,
+    ends_run: bool,
+    event: Event,
+    /// About how many bytes it takes.
+    size: usize,
+}
+
+impl Frame {
+    fn of(event: RunEvent) -> Self {
+        let RunEvent { seq, run_id: run, .. } = event;
+        let ends_run = event.kind.ends_run();
+        let data = serde_json::to_string(&Envelope::from(event)).unwrap_or_else(|error| {
+            error!(error = chain(&error), event.seq = seq, "an event cannot be written as JSON");
+            format!(r#"{{"type":"error","seq":{seq},"message":"this event cannot be shown"}}"#)
+        });
+        let event = Event::default().event("message").id(seq.to_string()).data(&data);
+        Self { seq, run, ends_run, event, size: data.len() }
+    }
+}
+
+/// The handshake, then the frames of a log. An error ends them; the client resumes where it was.
 fn frames(
     request: RequestId,
-    events: impl Stream<Item = Result<RunEvent, StoreError>> + Send,
+    frames: impl Stream<Item = Result<Event, StoreError>> + Send,
 ) -> impl Stream<Item = Result<Event, Infallible>> + Send {
     let handshake = format!(r#"{{"request_id":"{request}","type":"heartbeat","message":"stream_ready"}}"#);
     let handshake = Event::default().event("message").data(handshake);
-    let events = events.filter_map(|event| async {
-        match event {
-            Ok(event) => frame(event),
-            Err(error) => {
-                error!(error = chain(&error), "a run log broke off");
-                None
-            }
-        }
+    let frames = frames.filter_map(|frame| async {
+        frame.inspect_err(|error| error!(error = chain(error), "a run log broke off")).ok()
     });
-    futures::stream::iter([handshake]).chain(events).map(Ok)
-}
-
-fn frame(event: RunEvent) -> Option<Event> {
-    let seq = event.seq;
-    let frame = Event::default().event("message").id(seq.to_string()).json_data(Envelope::from(event));
-    frame.inspect_err(|error| error!(error = chain(error), event.seq = seq, "an event cannot be written as JSON")).ok()
+    futures::stream::iter([handshake]).chain(frames).map(Ok)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
     id::{JobId, RequestId, TenantId},
     job::{Claim, Job, JobState, QueuedJob},
     merge_request::MergeRequest,
-    ports::store::{Changes, EndedJob, Expected, FailedJob, RequestChange, StoreError},
+    ports::store::{Changes, EndedJob, Expected, FailedJob, LogEnd, LogState, RequestChange, StoreError},
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::Run,
@@ -207,6 +207,17 @@ impl Tables {
             self.jobs.iter_mut().filter(|held| held.job.id == id).find(revivable).into_iter().for_each(Held::revive);
         }
         changes.events.into_iter().for_each(|event| self.log(event));
+    }
+
+    pub(super) fn log_state(&self, request: RequestId) -> LogState {
+        let mut runs = self.runs.iter().filter(|run| run.request == request).peekable();
+        let has_run = runs.peek().is_some();
+        let has_job = self
+            .jobs
+            .iter()
+            .any(|held| held.job.request == request && (held.is(JobState::Waiting) || held.is(JobState::Running)));
+        let may_grow = !has_run || has_job || runs.any(|run| !run.status.is_over());
+        LogState { end: LogEnd { request, last: self.last_event(request) }, may_grow }
     }
 
     fn log(&mut self, event: NewEvent) {

@@ -6,8 +6,9 @@ use super::{commit, replaced, submit};
 use crate::{
     event::{EventKind, NewEvent},
     id::{RequestId, RunId},
-    ports::store::{Changes, EndedJob, LogEnd, Store},
+    ports::store::{Changes, EndedJob, FailedJob, LogEnd, Store},
     request::Request,
+    run::{Run, RunStatus},
     testing::samples::{self, at},
 };
 
@@ -115,6 +116,39 @@ pub async fn recent_logs_are_those_that_changed_or_are_at_work(store: &impl Stor
     let ended_jobs = vec![EndedJob { id: job.id, error: None }];
     commit(store, Changes { ended_jobs, ..Changes::default() }).await;
     assert_eq!(recent(31, 9).await.unwrap(), []);
+}
+
+pub async fn a_log_may_grow_until_no_run_and_no_job_is_left(store: &impl Store) {
+    let request = submit(store).await;
+    let state = async || {
+        let states = store.log_states(&[request.id, RequestId::random()]).await.unwrap();
+        assert_eq!(states.len(), 1, "nothing is told of a request that is not there");
+        assert_eq!(states[0].end.request, request.id);
+        (states[0].end.last, states[0].may_grow)
+    };
+    assert_eq!(store.log_states(&[]).await.unwrap(), []);
+    assert_eq!(state().await, (0, true), "its first run may come");
+    let run = samples::run(&request);
+    commit(store, Changes { runs: vec![run.clone()], ..Changes::default() }).await;
+    store.append(lines(request.id, 0..3)).await.unwrap();
+    assert_eq!(state().await, (3, true));
+    let over = Run { status: RunStatus::Completed, ..run.clone() };
+    commit(store, Changes { runs: vec![over], ..Changes::default() }).await;
+    assert_eq!(state().await, (3, false));
+    let job = samples::execute(&run);
+    commit(store, Changes { new_jobs: vec![job.clone()], ..Changes::default() }).await;
+    assert_eq!(state().await, (3, true), "a job waits");
+    store.claim_job(at(40), at(100), None).await.unwrap().unwrap();
+    assert_eq!(state().await, (3, true), "a job is at work");
+    let dead = FailedJob { id: job.id, error: "the host is away".to_owned(), not_before: None };
+    commit(store, Changes { failed_jobs: vec![dead], ..Changes::default() }).await;
+    assert_eq!(state().await, (3, false), "a dead job waits for a person");
+    let other = submit(store).await;
+    store.append(lines(other.id, 0..1)).await.unwrap();
+    let mut ends: Vec<u64> =
+        store.log_states(&[request.id, other.id]).await.unwrap().iter().map(|s| s.end.last).collect();
+    ends.sort_unstable();
+    assert_eq!(ends, [1, 3]);
 }
 
 pub async fn a_batch_with_one_bad_event_writes_none(store: &impl Store) {

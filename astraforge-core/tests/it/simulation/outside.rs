@@ -14,7 +14,7 @@ use astraforge_core::{
         executor::{AgentExecutor, AgentOutcome, Assignment},
         git::{Base, GitBroker, GitError, Remote, VcsProvider},
         guest_service::{GuestService, GuestStream},
-        store::{Changes, LogEnd, Store, StoreError},
+        store::{Changes, LogEnd, LogState, Store, StoreError},
     },
     repository::{RepositoryEnvironment, RepositoryLink},
     request::{
@@ -161,6 +161,7 @@ store! {
     fn events_of_run(run: RunId) -> Vec<RunEvent>;
     fn last_event(request: RequestId) -> u64;
     fn recent_logs(since: DateTime<Utc>, limit: u32) -> Vec<LogEnd>;
+    fn log_states(requests: &[RequestId]) -> Vec<LogState>;
     fn running_jobs() -> Vec<Job>;
     fn waiting_jobs(request: RequestId) -> Vec<Job>;
     fn job(id: JobId) -> Option<QueuedJob>;
