@@ -4,6 +4,7 @@ use std::{path::Path, process::Stdio, sync::Mutex, time::Duration};
 
 use astraforge_core::{
     archive::Compression,
+    egress::Egress,
     ports::{
         guest_service::GuestStream,
         machines::{Machines, WorkspaceOrigin},
@@ -243,6 +244,21 @@ async fn what_needs_a_guest_is_refused() {
     assert!(refused.to_string().contains("guest"), "{refused}");
     let pty = Command::new(["true"]).with_pty(Default::default());
     assert!(matches!(session().exec(pty).await, Err(SessionError::Unsupported { .. })));
+}
+
+#[tokio::test]
+async fn an_egress_is_refused_where_there_is_no_way_out() {
+    let sandboxes = Sandboxes::new(Arc::new(Programs::default()));
+    let id = SandboxId::random();
+    sandboxes.make(id, SandboxSpec::default()).await.unwrap();
+    for egress in [Egress::Public, "allow:example.com".parse().unwrap()] {
+        let refused = sandboxes.find(id, egress.clone()).await;
+        assert!(matches!(refused, Err(SessionError::Unsupported { .. })), "{egress}: {refused:?}");
+        let spec = SandboxSpec::default().with_egress(egress);
+        let refused = sandboxes.make(SandboxId::random(), spec).await;
+        assert!(matches!(refused, Err(SessionError::Unsupported { .. })), "{refused:?}");
+    }
+    assert_eq!(sandboxes.find(id, Egress::Off).await.unwrap().id(), id);
 }
 
 #[tokio::test(start_paused = true)]
