@@ -150,6 +150,23 @@ async fn a_server_that_begins_to_listen_late_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_server_that_goes_away_late_is_asked_again_all_the_same() {
+    let cluster = FakeCluster::start().await;
+    let (way, gate) = cluster.gated().await;
+    let mut config = config(&cluster).await.with_patience(Duration::from_secs(1));
+    config.cluster = way;
+    let driver = KubernetesDriver::connect(config).await.unwrap();
+    // Longer than a server that is not reached is asked again.
+    gate.drop_next_after(1, Duration::from_millis(1500));
+    // Time to notice that the connection it had is gone: on that one it would fail at once.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let id = SandboxId::random();
+    driver.create(id, &SandboxSpec::default(), &[]).await.unwrap();
+    assert_eq!((gate.left(), cluster.lock().pods.len()), (0, 1));
+    driver.destroy(id).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_lost_answer_makes_no_second_pod_and_no_error() {
     check_works(|cluster| answer(cluster, 500, "etcdserver: request timed out", true)).await;
 }
