@@ -180,7 +180,7 @@ impl KubernetesDriver {
         pod.annotations_mut().insert(ATTEMPT.to_owned(), attempt.clone());
         let is_ours = |pod: &Pod| pod.annotations().get(ATTEMPT) == Some(&attempt);
         let deadline = Instant::now() + REMOVAL;
-        let patience = Instant::now() + self.config.patience;
+        let mut patience = None;
         loop {
             let error = match self.pods.create(&PostParams::default(), &pod).await {
                 Ok(made) => return Ok(made),
@@ -190,11 +190,14 @@ impl KubernetesDriver {
             if !taken && code(&error).is_some_and(|code| code < 500) {
                 return Err(backend("create", id, error));
             }
+            // From the first time that the server is not reached: what came before may have taken long.
+            let until = client::is_unreached(&error)
+                .then(|| *patience.get_or_insert_with(|| Instant::now() + self.config.patience));
             // Taken, or nobody knows: an answer may have been lost on its way.
             match self.pods.get_opt(&pod_name(id)).await {
                 Ok(Some(found)) if is_ours(&found) => return Ok(found),
                 // It did not arrive, or will only now: then the next attempt finds it as its own.
-                Ok(None) if client::is_unreached(&error) && Instant::now() < patience => sleep(RETRY).await,
+                Ok(None) if until.is_some_and(|until| Instant::now() < until) => sleep(RETRY).await,
                 Ok(Some(_) | None) | Err(_) if !taken => return Err(backend("create", id, error)),
                 Ok(Some(found)) => Box::pin(self.clear(id, found)).await?,
                 Ok(None) if Instant::now() < deadline => {}

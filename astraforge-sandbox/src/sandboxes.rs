@@ -77,7 +77,7 @@ impl Sandboxes {
     /// Returns the live session of sandbox `id`, if this value made or adopted it and reaches it through a guest.
     #[must_use]
     pub fn get(&self, id: SandboxId) -> Option<Arc<dyn Session>> {
-        let session = self.lock().get(&id).cloned()?;
+        let session = self.session(id)?;
         Some(session)
     }
 
@@ -91,32 +91,31 @@ impl Sandboxes {
         Ok(self.open(id, services, self.gateway(id, Egress::Off)?).await?)
     }
 
+    /// Connects to a sandbox: to its guest, or where it has none, and so no gateway, to its driver alone.
     async fn open(
         &self,
         id: SandboxId,
         mut services: Vec<ServiceBinding>,
         gateway: Option<Gateway>,
     ) -> Result<Arc<dyn Machine>, SessionError> {
-        if self.driver.capabilities().access == Access::PlainExec {
+        let Some(gateway) = gateway else {
             let lives = self.driver.list().await.map_err(session_error)?.contains(&id);
             return if lives {
                 Ok(Arc::new(PlainSession::new(id, Arc::clone(&self.driver))))
             } else {
                 Err(SessionError::Lost)
             };
-        }
+        };
         let stream = self.driver.connect(id).await.map_err(session_error)?;
-        if let Some(gateway) = &gateway {
-            services.push(ServiceBinding { port: self.egress.port(), service: Arc::new(gateway.clone()) });
-        }
+        services.push(ServiceBinding { port: self.egress.port(), service: Arc::new(gateway.clone()) });
         let guest = GuestClient::connect(stream, services).await.map_err(unanswered)?;
         let session = Arc::new(SandboxSession::new(id, guest, Arc::clone(&self.driver), gateway));
         self.lock().insert(id, Arc::clone(&session));
         Ok(session)
     }
 
-    /// The way out of a sandbox. Every one has it, so that what may be reached can be changed while it runs; where a
-    /// driver has no services there is none.
+    /// The way out of a sandbox. Every one with a guest has it, so that what may be reached can be changed while it runs;
+    /// where a driver has no guests there is none, and an egress is refused.
     fn gateway(&self, id: SandboxId, egress: Egress) -> Result<Option<Gateway>, SessionError> {
         match self.driver.capabilities().access {
             Access::Guest => Ok(Some(Gateway::new(id, &self.egress, egress))),
@@ -165,6 +164,11 @@ impl Sandboxes {
         if let Err(error) = self.destroy(id).await {
             tracing::error!(sandbox.id = %id, error = &error as &dyn std::error::Error, "a sandbox is left over");
         }
+    }
+
+    /// The session of sandbox `id`, whether or not its guest is still connected.
+    fn session(&self, id: SandboxId) -> Option<Arc<SandboxSession>> {
+        self.lock().get(&id).cloned()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, Arc<SandboxSession>>> {
@@ -229,36 +233,27 @@ impl Machines for Sandboxes {
     }
 
     async fn find(&self, id: SandboxId, egress: Egress) -> Result<Arc<dyn Machine>, SessionError> {
-        let known = self.lock().get(&id).cloned();
-        match known {
-            Some(session) if !session.is_lost() => {
-                if let Some(gateway) = session.gateway().filter(|gateway| gateway.egress() != egress) {
-                    gateway.set(egress);
+        let gateway = match self.session(id) {
+            Some(session) => {
+                session.gateway().set(egress);
+                if !session.is_lost() {
+                    return Ok(session);
                 }
-                Ok(session)
-            }
-            lost => {
                 // What is remembered of its connections outlives the connection to the guest.
-                let gateway = match lost.as_ref().and_then(|session| session.gateway()) {
-                    Some(gateway) => {
-                        gateway.set(egress);
-                        Some(gateway.clone())
-                    }
-                    None => self.gateway(id, egress)?,
-                };
-                Ok(self.open(id, Vec::new(), gateway).await?)
+                Some(session.gateway().clone())
             }
-        }
+            None => self.gateway(id, egress)?,
+        };
+        self.open(id, Vec::new(), gateway).await
     }
 
     fn known(&self, id: SandboxId) -> Option<Arc<dyn Machine>> {
-        let known = self.lock().get(&id).filter(|session| !session.is_lost()).cloned()?;
+        let known = self.session(id).filter(|session| !session.is_lost())?;
         Some(known)
     }
 
     fn known_egress(&self, id: SandboxId) -> Option<Egress> {
-        let known = self.lock().get(&id).cloned()?;
-        known.gateway().map(Gateway::egress)
+        Some(self.session(id)?.gateway().egress())
     }
 
     async fn remove(&self, id: SandboxId) -> Result<(), SessionError> {

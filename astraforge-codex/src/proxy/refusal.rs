@@ -2,7 +2,7 @@
 //!
 //! Codex tries again after 401, 402, 403, 404, 408, 409, 413, 422 and all of 5xx; only 400 (and some kinds of 429) end
 //! its turn at once and show the text. So a final no is a 400 here, whatever plain HTTP would call it; 502 and 503
-//! remain for what may work in a moment.
+//! remain for what may work in a moment, and 401 for servers that want to be taken for one of their own.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -29,12 +29,20 @@ impl Refusal {
         Self { status, code, message: message.into() }
     }
 
+    /// A no to a server, which knows what 401 means and passes it on to no Codex.
+    pub(crate) fn unauthorized(code: &'static str, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::UNAUTHORIZED, code, message: message.into() }
+    }
+
     pub(crate) fn into_response(self) -> Response<ProxyBody> {
         let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
         let error = serde_json::json!({"message": self.message, "type": kind, "code": self.code, "param": null});
         let mut response = json(self.status, &serde_json::json!({ "error": error }));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -51,8 +51,8 @@ pub struct RunTokens {
     live: Arc<Mutex<HashMap<Fingerprint, Caller>>>,
 }
 
-/// The SHA-256 of a token. Looking up a hash takes the same time however much of a guess is right.
-type Fingerprint = [u8; 32];
+/// The SHA-256 of a token. Looking up or comparing a hash takes the same time however much of a guess is right.
+pub(super) type Fingerprint = [u8; 32];
 
 impl RunTokens {
     /// Makes a token for a run.
@@ -77,7 +77,7 @@ impl RunTokens {
 
     /// Finds out who sends `Authorization: Bearer …`.
     pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let token = headers.get(header::AUTHORIZATION).and_then(bearer).ok_or_else(|| {
+        let token = bearer(headers).ok_or_else(|| {
             Refusal::last_word(
                 "missing_run_token",
                 "This proxy takes model calls of running runs only: send the run's token as `Authorization: Bearer …`.",
@@ -301,11 +301,13 @@ fn until(body: ProxyBody, over: CancellationToken, events: bool) -> ProxyBody {
     BodyExt::boxed_unsync(StreamBody::new(stream))
 }
 
-fn bearer(value: &http::HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+/// The token of `Authorization: Bearer …`, whose scheme may be spelled in any case.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn fingerprint(token: &[u8]) -> Fingerprint {
+/// The fingerprint of a token as it is sent.
+pub(super) fn fingerprint(token: &[u8]) -> Fingerprint {
     Sha256::digest(token).into()
 }

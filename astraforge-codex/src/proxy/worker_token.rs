@@ -3,35 +3,40 @@
 use std::{
     convert::Infallible,
     fmt,
+    future::{Ready, ready},
     task::{Context, Poll},
 };
 
 use astraforge_core::repository::Secret;
 use futures::future::Either;
 use http::{HeaderMap, Request, Response, header};
-use sha2::{Digest, Sha256};
-use std::future::{Ready, ready};
 use tower::{Layer, Service};
 
-use super::{ProxyBody, refusal::Refusal};
+use super::{
+    ProxyBody,
+    refusal::Refusal,
+    run_token::{Fingerprint, bearer, fingerprint},
+};
 
 /// Lets calls through that send `Authorization: Bearer TOKEN`; the header goes no further.
+///
+/// Without it the answer is 401: its callers are servers, whose own proxies tell Codex that as the last word.
 #[derive(Clone)]
 pub struct WorkerTokenLayer {
-    // Comparing hashes takes the same time however much of a guess is right.
-    fingerprint: [u8; 32],
+    /// `None` where there is no token, and so nobody who has it.
+    token: Option<Fingerprint>,
 }
 
 impl WorkerTokenLayer {
-    /// A layer that takes this token, which all workers of an installation share.
+    /// A layer that takes this token, which all workers of an installation share. One that is empty admits nobody.
     #[must_use]
     pub fn new(token: &Secret) -> Self {
-        Self { fingerprint: Sha256::digest(token.reveal().as_bytes()).into() }
+        let token = token.reveal().trim().as_bytes();
+        Self { token: (!token.is_empty()).then(|| fingerprint(token)) }
     }
 
     fn admits(&self, headers: &HeaderMap) -> bool {
-        let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        sent.is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token.trim_ascii())) == self.fingerprint)
+        self.token.is_some() && bearer(headers).map(fingerprint) == self.token
     }
 }
 
@@ -70,7 +75,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if !self.layer.admits(request.headers()) {
-            let refusal = Refusal::last_word(
+            let refusal = Refusal::unauthorized(
                 "wrong_worker_token",
                 "This proxy takes calls of its installation's workers only: set LLM_PROXY_TOKEN there as it is here.",
             );

@@ -457,26 +457,47 @@ async fn a_sandbox_reaches_the_proxy_with_the_token_of_its_own_run_only() {
     assert_eq!(setup.calls.lock().unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_proxy_for_workers_takes_their_token_only_and_hands_it_to_nobody() {
+/// A proxy for workers with that token, and what it calls.
+fn for_workers(token: &str) -> (LlmProxy, Arc<Mutex<Vec<ModelCall>>>) {
     let calls = Arc::<Mutex<Vec<ModelCall>>>::default();
     let fake = Fake { play: Play::Stream(vec![Bytes::from_static(RECORDED.as_bytes())]), calls: Arc::clone(&calls) };
-    let token = Secret::new("the token of all workers");
-    let stack = stack_for_workers(&ProxyConfig::default(), &token, Arc::new(fake));
-    let proxy = LlmProxy::from_service(stack, RunTokens::default());
-    let ask = |authorization: Option<&str>| {
-        let request =
-            authorization.into_iter().fold(Request::post("/responses"), |r, it| r.header("authorization", it));
-        proxy.clone().oneshot(request.body(r#"{"model": "any", "stream": true}"#.to_owned()).unwrap())
-    };
+    let stack = stack_for_workers(&ProxyConfig::default(), &Secret::new(token), Arc::new(fake));
+    (LlmProxy::from_service(stack, RunTokens::default()), calls)
+}
+
+async fn ask_as(proxy: &LlmProxy, authorization: Option<&str>) -> Response<astraforge_codex::proxy::ProxyBody> {
+    let request = authorization.into_iter().fold(Request::post("/responses"), |r, it| r.header("authorization", it));
+    send(proxy, request.body(r#"{"model": "any", "stream": true}"#.to_owned()).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_proxy_for_workers_takes_their_token_only_and_hands_it_to_nobody() {
+    let (proxy, calls) = for_workers("the token of all workers");
     for wrong in [None, Some("Bearer another"), Some("Bearer "), Some("the token of all workers"), Some("Basic dDp0")] {
-        let answer = ask(wrong).await.unwrap();
-        assert_eq!(answer.status(), 400, "{wrong:?}");
+        let answer = ask_as(&proxy, wrong).await;
+        assert_eq!(answer.status(), 401, "{wrong:?}");
+        assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+        assert!(text(answer).await.contains("LLM_PROXY_TOKEN"));
     }
     assert!(calls.lock().unwrap().is_empty());
-    let answer = ask(Some("Bearer the token of all workers")).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(bytes, RECORDED.as_bytes());
-    assert!(calls.lock().unwrap()[0].headers.iter().all(|(name, _)| name != "authorization"));
+    // The scheme of a header means the same however it is spelled.
+    for right in ["Bearer the token of all workers", "bearer the token of all workers"] {
+        let answer = ask_as(&proxy, Some(right)).await;
+        assert_eq!(answer.status(), 200, "{right}");
+        assert_eq!(text(answer).await, RECORDED);
+    }
+    let calls = calls.lock().unwrap();
+    assert_eq!(calls.len(), 2);
+    assert!(calls.iter().flat_map(|call| &call.headers).all(|(name, _)| name != "authorization"));
+}
+
+#[tokio::test]
+async fn a_proxy_for_workers_without_a_token_takes_nobody() {
+    for token in ["", " "] {
+        let (proxy, calls) = for_workers(token);
+        for sent in [None, Some("Bearer "), Some("Bearer  "), Some("bearer "), Some("")] {
+            assert_eq!(ask_as(&proxy, sent).await.status(), 401, "{sent:?}");
+        }
+        assert!(calls.lock().unwrap().is_empty());
+    }
 }

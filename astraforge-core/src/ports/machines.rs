@@ -58,7 +58,8 @@ pub trait Machines: fmt::Debug + Send + Sync + 'static {
     /// also where another was set before: connections that are no longer allowed are cut.
     ///
     /// # Errors
-    /// [`SessionError::Lost`] when there is no such sandbox.
+    /// [`SessionError::Lost`] when there is no such sandbox, [`SessionError::Unsupported`] when it has no way out and
+    /// `egress` is not [`Egress::Off`].
     async fn find(&self, id: SandboxId, egress: Egress) -> Result<Arc<dyn Machine>, SessionError>;
 
     /// Returns the live sandbox `id` as it is, if this process is connected to it.
@@ -153,12 +154,6 @@ pub trait Machine: Session {
 
     /// Returns what the sandbox uses and has used.
     async fn usage(&self) -> Result<Usage, SessionError>;
-
-    /// Changes which addresses the sandbox may reach, at once; connections that are no longer allowed are cut.
-    ///
-    /// # Errors
-    /// [`SessionError::Unsupported`] where the sandbox was made without a way out.
-    async fn set_egress(&self, egress: Egress) -> Result<(), SessionError>;
 
     /// Returns the last connections that the sandbox tried to make, oldest first.
     async fn egress_log(&self) -> Result<Vec<EgressEvent>, SessionError>;

@@ -311,11 +311,6 @@ impl Machine for PlayedMachine {
         Ok(Usage::default())
     }
 
-    async fn set_egress(&self, egress: Egress) -> Result<(), SessionError> {
-        *lock(&self.egress) = egress;
-        Ok(())
-    }
-
     async fn egress_log(&self) -> Result<Vec<EgressEvent>, SessionError> {
         Ok(Vec::new())
     }

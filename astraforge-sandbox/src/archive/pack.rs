@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, BufWriter, Read, Write},
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -109,40 +109,42 @@ impl<W: Write> Packer<W> {
                 let target = match readlinkat(found.folder, found.name, Vec::new()) {
                     Ok(target) => target,
                     // It vanished, or became something else.
-                    Err(Errno::NOENT | Errno::INVAL) => {
-                        self.summary.n_skipped += 1;
-                        return Ok(());
-                    }
+                    Err(Errno::NOENT | Errno::INVAL) => return self.skip(),
                     Err(errno) => return Err(at(found.path)(errno)),
                 };
                 let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes())).to_owned();
                 self.link(found, EntryType::Symlink, name, &target)
             }
             FileType::RegularFile => self.file(found, name),
-            _ => {
-                self.summary.n_skipped += 1;
-                Ok(())
-            }
+            _ => self.skip(),
         }
+    }
+
+    /// Leaves out what has no place in an archive, or was gone when its turn came.
+    fn skip(&mut self) -> Result<(), ArchiveError> {
+        self.summary.n_skipped += 1;
+        Ok(())
     }
 
     fn file(&mut self, found: &Found<'_>, name: &Path) -> Result<(), ArchiveError> {
         if found.stat.st_nlink > 1 {
-            let key = (found.stat.st_dev, found.stat.st_ino);
-            if let Some(first) = self.linked.get(&key).cloned() {
+            let first = self.linked.get(&(found.stat.st_dev, found.stat.st_ino)).cloned();
+            if let Some(first) = first {
                 return self.link(found, EntryType::Link, name, &first);
             }
-            self.linked.insert(key, name.to_owned());
         }
         let file = match found.open() {
             Ok(file) => File::from(file),
-            Err(Errno::NOENT) => {
-                self.summary.n_skipped += 1;
-                return Ok(());
-            }
+            // It vanished, or became a link.
+            Err(Errno::NOENT | Errno::LOOP) => return self.skip(),
             Err(errno) => return Err(at(found.path)(errno)),
         };
-        let size = file.metadata().map_err(|source| ArchiveError::File { path: found.path.to_owned(), source })?.len();
+        let meta = file.metadata().map_err(|source| ArchiveError::File { path: found.path.to_owned(), source })?;
+        if meta.nlink() > 1 {
+            // Only now, and of what was opened: it is what the file's other names will lead to.
+            self.linked.insert((meta.dev(), meta.ino()), name.to_owned());
+        }
+        let size = meta.len();
         self.summary.n_bytes += size;
         self.member(found, EntryType::Regular, name, size)?;
         self.contents(file.chain(io::repeat(0)).take(size), size).map_err(ArchiveError::Sending)
@@ -201,32 +203,86 @@ impl<W: Write> Packer<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::CString, fs, os::fd::AsFd};
+    use std::{
+        ffi::CString,
+        fs,
+        os::{fd::AsFd, unix::fs::symlink},
+    };
 
     use super::*;
     use crate::tree;
 
-    #[test]
-    fn what_vanishes_while_it_is_packed_is_left_out() {
+    /// What is packed of a folder that `fill` fills, when `change` is done to each thing just before its turn comes: a
+    /// line for each member but the folder, and how much was left out.
+    fn packed(fill: impl FnOnce(&Path), change: impl Fn(&Path)) -> (Vec<String>, u64) {
         let outer = tempfile::tempdir().unwrap();
         let folder = File::open(outer.path()).unwrap();
         let top = outer.path().join("top");
         fs::create_dir(&top).unwrap();
-        fs::write(top.join("file"), "x").unwrap();
-        std::os::unix::fs::symlink("file", top.join("link")).unwrap();
+        fill(&top);
         let mut packer = Packer {
             builder: Builder::new(Sink::new(Compression::None, Vec::new()).unwrap()),
             buffer: vec![0; PIECE],
             linked: HashMap::new(),
             summary: ArchiveSummary::default(),
         };
-        let mut remove_first = |found: &Found<'_>| {
+        let mut change_first = |found: &Found<'_>| {
             if found.kind() != FileType::Directory {
-                fs::remove_file(found.path).unwrap();
+                change(found.path);
             }
             packer.add(found).map(|()| tree::Next::Into)
         };
-        tree::walk(folder.as_fd(), &CString::new("top").unwrap(), &top, &mut remove_first).unwrap();
-        assert_eq!((packer.summary.n_entries, packer.summary.n_skipped), (1, 2));
+        tree::walk(folder.as_fd(), &CString::new("top").unwrap(), &top, &mut change_first).unwrap();
+        let n_skipped = packer.summary.n_skipped;
+        let Sink::None(archive) = packer.builder.into_inner().unwrap() else { panic!("it is not compressed") };
+        let mut archive = tar::Archive::new(io::Cursor::new(archive.into_inner().unwrap()));
+        let name = |path: &Path| path.file_name().unwrap().display().to_string();
+        let lines = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            let link = entry.link_name().unwrap().map(|to| format!(" -> {}", name(&to)));
+            format!("{}{}{text}", name(&entry.path().unwrap()), link.unwrap_or_else(|| ": ".to_owned()))
+        });
+        (lines.skip(1).collect(), n_skipped)
+    }
+
+    #[test]
+    fn what_vanishes_while_it_is_packed_is_left_out() {
+        let fill = |top: &Path| {
+            fs::write(top.join("file"), "x").unwrap();
+            symlink("file", top.join("link")).unwrap();
+        };
+        assert_eq!(packed(fill, |path| fs::remove_file(path).unwrap()), (Vec::new(), 2));
+    }
+
+    #[test]
+    fn a_file_that_becomes_a_link_while_it_is_packed_is_left_out() {
+        let fill = |top: &Path| {
+            fs::write(top.join("becomes"), "x").unwrap();
+            fs::write(top.join("stays"), "y").unwrap();
+        };
+        let change = |path: &Path| {
+            if path.ends_with("becomes") {
+                fs::remove_file(path).unwrap();
+                symlink("/etc/passwd", path).unwrap();
+            }
+        };
+        assert_eq!(packed(fill, change), (vec!["stays: y".to_owned()], 1));
+    }
+
+    #[test]
+    fn the_other_names_of_a_file_are_packed_when_its_first_vanishes() {
+        let fill = |top: &Path| {
+            fs::write(top.join("a"), "one file").unwrap();
+            fs::hard_link(top.join("a"), top.join("b")).unwrap();
+            fs::hard_link(top.join("a"), top.join("c")).unwrap();
+        };
+        let change = |path: &Path| {
+            if path.ends_with("a") {
+                fs::remove_file(path).unwrap();
+            }
+        };
+        assert_eq!(packed(fill, change), (vec!["b: one file".to_owned(), "c -> b".to_owned()], 1));
     }
 }

@@ -90,13 +90,7 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Again {
         if !matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE) {
             return None;
         }
-        let mut clone = Request::new(request.body().try_clone()?);
-        *clone.method_mut() = request.method().clone();
-        *clone.uri_mut() = request.uri().clone();
-        *clone.version_mut() = request.version();
-        *clone.headers_mut() = request.headers().clone();
-        *clone.extensions_mut() = request.extensions().clone();
-        Some(clone)
+        Policy::<_, Response<B>, _>::clone_request(&mut RetryPolicy::server_retry(), request)
     }
 }
 
@@ -128,4 +122,65 @@ pub(super) fn is_unreached(error: &(dyn Error + 'static)) -> bool {
         let cut = cause.downcast_ref::<hyper::Error>();
         broken || cut.is_some_and(|error| error.is_incomplete_message() || error.is_closed() || error.is_canceled())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn again() -> Again {
+        Again { patience: PATIENCE, until: None, pause: PAUSE }
+    }
+
+    /// Asks again for as long as that is wanted; returns the pauses in milliseconds.
+    async fn pauses(mut again: Again, mut result: impl FnMut() -> Result<Response<()>, BoxError>) -> Vec<u128> {
+        let mut pauses = Vec::new();
+        while let Some(pause) = again.retry(&mut Request::new(Body::empty()), &mut result()) {
+            let began = Instant::now();
+            pause.await;
+            pauses.push(began.elapsed().as_millis());
+        }
+        pauses
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_not_reached_is_asked_again_until_patience_ends() {
+        let again = again();
+        // What comes before the first failure does not count.
+        sleep(2 * PATIENCE).await;
+        let refused = || Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        let pauses = pauses(again, refused).await;
+        // The next one would end after ten seconds.
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 2000, 2000, 2000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_server_answers_or_does_not_prove_is_no_matter_of_asking_again() {
+        let busy = || Ok(Response::builder().status(503).body(()).unwrap());
+        assert_eq!(pauses(again(), busy).await, []);
+        let unproven = || Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown certificate").into());
+        assert_eq!(pauses(again(), unproven).await, []);
+    }
+
+    #[track_caller]
+    fn check(method: Method, is_asked_again: bool) {
+        let request = Request::builder().method(&method).uri("/pods").header("x", "y").body(Body::empty()).unwrap();
+        let clone = Policy::<_, Response<()>, BoxError>::clone_request(&mut again(), &request);
+        assert_eq!(clone.is_some(), is_asked_again, "{method}");
+        if let Some(clone) = clone {
+            assert_eq!((clone.method(), clone.uri(), clone.headers()), (&method, request.uri(), request.headers()));
+        }
+    }
+
+    #[test]
+    fn only_what_does_the_same_when_it_is_done_twice_is_asked_again() {
+        for method in [Method::GET, Method::HEAD, Method::DELETE] {
+            check(method, true);
+        }
+        for method in [Method::POST, Method::PUT, Method::PATCH] {
+            check(method, false);
+        }
+    }
 }

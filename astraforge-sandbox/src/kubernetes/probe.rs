@@ -37,14 +37,16 @@ pub(super) enum Verdict {
     Inconclusive(String),
 }
 
-/// Tries the policies out, and leaves nothing.
+/// Tries the policies out, and removes its pods again.
 pub(super) async fn probe(pods: &Api<Pod>, config: &K8sConfig) -> Result<Verdict, ClusterError> {
     let trial = Trial { pods, config, id: Uuid::new_v4().simple().to_string() };
     let verdict = Box::pin(trial.run()).await;
     for role in [Role::Target, Role::Stranger, Role::Sandbox] {
-        // One that is left over ends by itself, and its name is never used again.
-        if let Err(error) = pods.delete(&trial.name(role), &DeleteParams::default().grace_period(0)).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "a probe pod is gone already");
+        // One that never came to be is not there. One that cannot be removed ends by its own deadline, and lies there
+        // until somebody, or the cluster, clears away what has ended; its name is never used again.
+        let pod = trial.name(role);
+        if let Err(error) = pods.delete(&pod, &DeleteParams::default().grace_period(0)).await {
+            tracing::debug!(pod, error = &error as &dyn std::error::Error, "a probe pod is not removed");
         }
     }
     verdict

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use astraforge_core::{
     archive::{ArchiveSummary, CompareRequest, Comparison, PackRequest, UnpackRequest},
-    egress::{Egress, EgressEvent},
+    egress::EgressEvent,
     files::{DownloadRequest, Existing, FileEvent, FileReply, FileRequest, Roots, UploadRequest, WatchRequest},
     id::SandboxId,
     ports::{
@@ -117,10 +117,6 @@ impl Machine for PlainSession {
 
     async fn usage(&self) -> Result<Usage, SessionError> {
         self.driver.usage(self.id).await.map_err(session_error)
-    }
-
-    async fn set_egress(&self, _: Egress) -> Result<(), SessionError> {
-        Err(needs_guest("egress"))
     }
 
     async fn egress_log(&self) -> Result<Vec<EgressEvent>, SessionError> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use astraforge_core::{
     archive::{ArchiveSummary, CompareRequest, Comparison, PackRequest, UnpackRequest},
-    egress::{Egress, EgressEvent},
+    egress::EgressEvent,
     files::{DownloadRequest, FileEvent, FileReply, FileRequest, UploadRequest, WatchRequest},
     id::SandboxId,
     ports::{
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use tokio::time::timeout;
 
-use super::{no_way_out, out_of_memory::Kills, session_error};
+use super::{out_of_memory::Kills, session_error};
 use crate::{driver::DynSandboxDriver, egress::Gateway, guest::client::GuestClient};
 
 /// How long a guest may take to say what its sandbox uses.
@@ -32,18 +32,18 @@ pub(super) struct SandboxSession {
     guest: GuestClient,
     driver: DynSandboxDriver,
     kills: Arc<Kills>,
-    gateway: Option<Gateway>,
+    gateway: Gateway,
 }
 
 impl SandboxSession {
-    pub(super) fn new(id: SandboxId, guest: GuestClient, driver: DynSandboxDriver, gateway: Option<Gateway>) -> Self {
+    pub(super) fn new(id: SandboxId, guest: GuestClient, driver: DynSandboxDriver, gateway: Gateway) -> Self {
         let kills = Arc::new(Kills::new(id, Arc::clone(&driver)));
         Self { id, guest, driver, kills, gateway }
     }
 
     /// Its way out.
-    pub(super) fn gateway(&self) -> Option<&Gateway> {
-        self.gateway.as_ref()
+    pub(super) fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     /// Tells whether the connection to the guest is gone.
@@ -132,18 +132,7 @@ impl Machine for SandboxSession {
         }
     }
 
-    async fn set_egress(&self, egress: Egress) -> Result<(), SessionError> {
-        match &self.gateway {
-            Some(gateway) => {
-                gateway.set(egress);
-                Ok(())
-            }
-            None if egress == Egress::Off => Ok(()),
-            None => Err(no_way_out()),
-        }
-    }
-
     async fn egress_log(&self) -> Result<Vec<EgressEvent>, SessionError> {
-        Ok(self.gateway.as_ref().map(Gateway::events).unwrap_or_default())
+        Ok(self.gateway.events())
     }
 }

@@ -232,6 +232,11 @@ fn config(state: &Path) -> NativeConfig {
     NativeConfig::new(state, crate::guest_program::path())
 }
 
+/// The hostile program of the attack suite, which is built beside the guest.
+fn attacker() -> PathBuf {
+    crate::guest_program::path().with_file_name("astraforge-attacker")
+}
+
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -257,7 +262,8 @@ fn all_of_it_holds_for_an_ordinary_user_too() {
     let test = home.path().join("it");
     fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
     fs::copy(crate::guest_program::path(), home.path().join("guest")).unwrap();
-    for path in ["", "guest", "it"] {
+    fs::copy(attacker(), home.path().join("astraforge-attacker")).unwrap();
+    for path in ["", "guest", "astraforge-attacker", "it"] {
         open(&home.path().join(path));
     }
     let output = Process::new(test)

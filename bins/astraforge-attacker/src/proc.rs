@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -217,8 +217,14 @@ fn sees(paths: &[String]) {
     }
 }
 
-/// Says which variables it was given.
+/// Says in which folder and as which user it was started, and which variables it was given.
 fn environment(_: &[String]) {
+    if let Ok(folder) = std::env::current_dir() {
+        say::note("folder", folder.display());
+    }
+    if let Ok(own) = fs::metadata("/proc/self") {
+        say::note("user", own.uid());
+    }
     for (name, value) in std::env::vars_os() {
         let value = value.to_string_lossy().replace('\n', " ");
         say::note("variable", format_args!("{}={value}", name.to_string_lossy()));

@@ -20,5 +20,9 @@ pub(super) fn check(context: &Context<'_>, tally: &mut Tally) -> anyhow::Result<
     attack::on(context, "docker", |program| {
         program.env("DOCKER_HOST", engine.host()).env("SANDBOX_IMAGE", image::TEST);
     })?;
-    Ok(Verdict::Passed)
+    // The tests of bridges say only in their own output, which nobody sees, that they were skipped.
+    Ok(match wires {
+        Wires::Own => Verdict::Passed,
+        Wires::Machine => Verdict::PassedWith("without bridges: no firewall can be made".into()),
+    })
 }

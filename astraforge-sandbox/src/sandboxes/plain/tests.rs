@@ -1,10 +1,14 @@
 //! What works without a guest, tried with programs of this machine.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, sync::Mutex, time::Duration};
 
 use astraforge_core::{
     archive::Compression,
-    ports::{guest_service::GuestStream, machines::WorkspaceOrigin},
+    egress::Egress,
+    ports::{
+        guest_service::GuestStream,
+        machines::{Machines, WorkspaceOrigin},
+    },
     session::{ExecEvent, Exit, SandboxSpec},
 };
 use tokio::io::AsyncReadExt;
@@ -13,11 +17,16 @@ use super::*;
 use crate::{
     driver::{Access, Capabilities, DriverError, IsolationTier, SandboxDriver},
     plain::{PlainExec, PlainOutput, PlainProcess},
+    sandboxes::Sandboxes,
 };
 
 /// Starts programs of this machine, as an engine would in a container.
-#[derive(Debug)]
-struct Programs;
+#[derive(Debug, Default)]
+struct Programs {
+    live: Mutex<Vec<SandboxId>>,
+    /// Whether each program begins and never ends, whatever it is, as in a container that hangs.
+    hang: bool,
+}
 
 #[async_trait]
 impl SandboxDriver for Programs {
@@ -29,7 +38,8 @@ impl SandboxDriver for Programs {
         Capabilities { access: Access::PlainExec, ..Capabilities::new(IsolationTier::Container) }
     }
 
-    async fn create(&self, _: SandboxId, _: &SandboxSpec, _: &[u16]) -> Result<WorkspaceOrigin, DriverError> {
+    async fn create(&self, id: SandboxId, _: &SandboxSpec, _: &[u16]) -> Result<WorkspaceOrigin, DriverError> {
+        self.live.lock().unwrap().push(id);
         Ok(WorkspaceOrigin::Fresh)
     }
 
@@ -46,10 +56,11 @@ impl SandboxDriver for Programs {
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, DriverError> {
-        Ok(Vec::new())
+        Ok(self.live.lock().unwrap().clone())
     }
 
-    async fn destroy(&self, _: SandboxId) -> Result<(), DriverError> {
+    async fn destroy(&self, id: SandboxId) -> Result<(), DriverError> {
+        self.live.lock().unwrap().retain(|it| *it != id);
         Ok(())
     }
 }
@@ -57,6 +68,9 @@ impl SandboxDriver for Programs {
 #[async_trait]
 impl PlainExec for Programs {
     async fn start(&self, _: SandboxId, argv: Vec<String>) -> Result<PlainProcess, DriverError> {
+        if self.hang {
+            return Ok(PlainProcess { stdin: Box::pin(tokio::io::sink()), output: stream::pending().boxed() });
+        }
         let mut child = tokio::process::Command::new(&argv[0])
             .args(&argv[1..])
             .stdin(Stdio::piped())
@@ -90,7 +104,7 @@ impl PlainExec for Programs {
 }
 
 fn session() -> PlainSession {
-    PlainSession::new(SandboxId::random(), Arc::new(Programs))
+    PlainSession::new(SandboxId::random(), Arc::new(Programs::default()))
 }
 
 async fn run(command: Command) -> astraforge_core::session::ExecOutput {
@@ -230,4 +244,29 @@ async fn what_needs_a_guest_is_refused() {
     assert!(refused.to_string().contains("guest"), "{refused}");
     let pty = Command::new(["true"]).with_pty(Default::default());
     assert!(matches!(session().exec(pty).await, Err(SessionError::Unsupported { .. })));
+}
+
+#[tokio::test]
+async fn an_egress_is_refused_where_there_is_no_way_out() {
+    let sandboxes = Sandboxes::new(Arc::new(Programs::default()));
+    let id = SandboxId::random();
+    sandboxes.make(id, SandboxSpec::default()).await.unwrap();
+    for egress in [Egress::Public, "allow:example.com".parse().unwrap()] {
+        let refused = sandboxes.find(id, egress.clone()).await;
+        assert!(matches!(refused, Err(SessionError::Unsupported { .. })), "{egress}: {refused:?}");
+        let spec = SandboxSpec::default().with_egress(egress);
+        let refused = sandboxes.make(SandboxId::random(), spec).await;
+        assert!(matches!(refused, Err(SessionError::Unsupported { .. })), "{refused:?}");
+    }
+    assert_eq!(sandboxes.find(id, Egress::Off).await.unwrap().id(), id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_hangs_is_handed_out_and_removed_all_the_same() {
+    let sandboxes = Sandboxes::new(Arc::new(Programs { hang: true, ..Programs::default() }));
+    let id = SandboxId::random();
+    let making = tokio::time::timeout(Duration::from_secs(15), sandboxes.make(id, SandboxSpec::default()));
+    making.await.expect("it is not waited for").unwrap();
+    sandboxes.remove(id).await.unwrap();
+    assert_eq!(sandboxes.ids().await.unwrap(), []);
 }

@@ -123,12 +123,11 @@ pub async fn a_narrowed_policy_cuts_what_it_forbids(driver: DynSandboxDriver) {
             other => panic!("{other:?} after {heard}"),
         }
     }
-    let machine = way.sandbox.sandboxes.find(id, Egress::Public).await.unwrap();
-    machine.set_egress("allow:other.example".parse().unwrap()).await.unwrap();
+    way.sandbox.sandboxes.find(id, "allow:other.example".parse().unwrap()).await.unwrap();
     let rest = timeout(PATIENCE, open.collect(MIB)).await.expect("it is cut").unwrap();
     assert_eq!(rest.stdout, b"cut\n");
     assert!(way.connect("example.com:8080").await.starts_with("HTTP/1.1 403"));
-    machine.set_egress(Egress::Public).await.unwrap();
+    way.sandbox.sandboxes.find(id, Egress::Public).await.unwrap();
     assert!(way.connect("example.com:8080").await.contains("hello from outside"));
     way.end().await;
 }
@@ -215,8 +214,7 @@ pub async fn a_package_is_installed_through_the_way_out(driver: DynSandboxDriver
     let why = String::from_utf8_lossy(&closed.stderr).into_owned() + &String::from_utf8_lossy(&closed.stdout);
     assert!(why.contains("egress is off"), "the program is told why: {why}");
 
-    let machine = sandbox.machine().await;
-    machine.set_egress(Egress::Public).await.unwrap();
+    let machine = sandbox.sandboxes.find(sandbox.session.id(), Egress::Public).await.unwrap();
     let opened = sandbox.run(install).await;
     let log = machine.egress_log().await.unwrap();
     let was_reached = log.iter().any(|event| matches!(event.outcome, EgressOutcome::Allowed { .. }));

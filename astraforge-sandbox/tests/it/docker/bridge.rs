@@ -3,7 +3,7 @@
 use astraforge_core::session::{Command, SandboxSpec};
 use astraforge_sandbox::docker::Network;
 
-use super::{Fixture, config};
+use super::{Fixture, PATIENCE, config};
 
 /// Says that the engine can make bridges: that it has a firewall of its own.
 const BRIDGES: &str = "ASTRAFORGE_TEST_DOCKER_BRIDGES";
@@ -43,7 +43,8 @@ async fn the_isolated_bridge_leads_out_and_not_to_other_sandboxes() {
     let address = two.shell("python3 -c 'import socket; print(socket.gethostbyname(socket.gethostname()))'").await;
     let outside = two.shell("ip route | awk '/^default/ { print $3 }'").await;
     let server = two.session.exec(Command::new(["python3", "-m", "http.server", "9000"])).await.unwrap();
-    while connect(&two, &address, 9000).await != "connected" {}
+    let listens = async { while connect(&two, &address, 9000).await != "connected" {} };
+    tokio::time::timeout(PATIENCE, listens).await.expect("the server listens");
     // The engine's end of the bridge is the first step out. Nothing listens there.
     assert_eq!(connect(&one, &outside, 9).await, "refused");
     assert_eq!(connect(&one, &address, 9000).await, "silence", "another sandbox is out of reach");

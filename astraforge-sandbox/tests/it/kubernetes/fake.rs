@@ -139,12 +139,20 @@ impl FakeCluster {
 #[derive(Clone, Default)]
 pub(super) struct Gate {
     n_to_drop: Arc<AtomicUsize>,
+    /// How long each connection that is to be broken stays open.
+    delay: Arc<Mutex<Duration>>,
     open: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl Gate {
     /// Breaks all connections, and the next `n` ones.
     pub(super) fn drop_next(&self, n: usize) {
+        self.drop_next_after(n, Duration::ZERO);
+    }
+
+    /// Breaks all connections, and the next `n` ones when nothing has come of them for that long.
+    pub(super) fn drop_next_after(&self, n: usize, delay: Duration) {
+        *self.delay.lock().unwrap() = delay;
         self.n_to_drop.store(n, Ordering::SeqCst);
         self.open.lock().unwrap().abort_all();
     }
@@ -158,6 +166,8 @@ impl Gate {
         while let Ok((mut client, _)) = listener.accept().await {
             let one_less = |n: usize| n.checked_sub(1);
             if self.n_to_drop.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+                let delay = *self.delay.lock().unwrap();
+                tokio::time::sleep(delay).await;
                 continue;
             }
             let server = server.clone();
