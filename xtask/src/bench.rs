@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use self::comparison::Measurement;
 use crate::cluster::{self, Cluster};
 use crate::docker::{self, Engine, Wires};
+use crate::services::{self, Services};
 use crate::workspace::Workspace;
 use crate::{guest, process};
 
@@ -33,6 +34,8 @@ enum Section {
     Kubernetes,
     /// What the LLM proxy adds to a call.
     Proxy,
+    /// What an installation does on PostgreSQL: its queue, its run logs and who watches them.
+    Service,
     /// Where the time of the demo goes.
     Demo,
 }
@@ -41,12 +44,13 @@ enum Section {
 pub(crate) fn run(workspace: &Workspace, arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let chosen = |section: Section| arguments.sections.is_empty() || arguments.sections.contains(&section);
     let mut failed = false;
-    let all = [Section::Sandbox, Section::Kubernetes, Section::Proxy, Section::Demo];
+    let all = [Section::Sandbox, Section::Kubernetes, Section::Proxy, Section::Service, Section::Demo];
     for section in all.into_iter().filter(|it| chosen(*it)) {
         let measured = match section {
             Section::Sandbox => sandbox(workspace, &arguments.profile),
             Section::Kubernetes => kubernetes(workspace, &arguments.profile),
             Section::Proxy => program(workspace, &arguments.profile, "astraforge-codex", "proxy", |_| ()),
+            Section::Service => service(workspace, &arguments.profile),
             Section::Demo => demo::run(workspace),
         };
         if let Err(error) = measured {
@@ -83,6 +87,16 @@ fn kubernetes(workspace: &Workspace, profile: &str) -> anyhow::Result<()> {
     let cluster = Cluster::start(workspace, &guest)?;
     program(workspace, profile, "astraforge-sandbox", "sandbox", |bench| {
         cluster.tell(bench.arg("--guest").arg(&guest).args(["--kubernetes", cluster::TEST_IMAGE]));
+    })
+}
+
+fn service(workspace: &Workspace, profile: &str) -> anyhow::Result<()> {
+    if let Some(obstacle) = services::obstacle(true)? {
+        bail!("no services can be started here: {obstacle}");
+    }
+    let services = Services::start()?;
+    program(workspace, profile, "astraforge", "service", |bench| {
+        bench.envs(services.for_programs());
     })
 }
 

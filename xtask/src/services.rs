@@ -96,7 +96,7 @@ impl Services {
     }
 
     /// The variables that `astraforge` itself reads.
-    fn for_programs(&self) -> [(&'static str, String); 2] {
+    pub(crate) fn for_programs(&self) -> [(&'static str, String); 2] {
         [("DATABASE_URL", self.postgres.url()), ("REDIS_URL", self.redis.url())]
     }
 }
