@@ -97,6 +97,8 @@ async fn use_everything(store: &impl Store) {
     assert_eq!(store.events(old, 990, 100).await.unwrap().len(), 10);
     assert_eq!(store.append(vec![samples::log(old, "one more")]).await.unwrap(), 1001);
     assert_eq!(store.events_of_run(old_run).await.unwrap().len(), 50);
+    assert_eq!(store.last_event(old).await.unwrap(), 1001);
+    assert_eq!(store.recent_logs(at(0), 1000).await.unwrap().len(), 1);
     store.request(&tenant, old).await.unwrap();
     assert_eq!(store.requests(&tenant).await.unwrap().len(), 20);
     store.run(&tenant, old_run).await.unwrap();
