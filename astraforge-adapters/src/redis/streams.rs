@@ -108,7 +108,7 @@ impl RunLogStreams {
 /// Why a log could not be published.
 #[derive(Debug)]
 enum Trouble {
-    /// It concerns this log alone: its stream's name is taken by something else.
+    /// It concerns this log alone: its stream's name is taken by something else, or its rows cannot be read.
     OfOne(BoxError),
     /// It concerns all: nobody answers, or the store fails.
     OfAll(BoxError),
@@ -125,7 +125,10 @@ impl From<RedisError> for Trouble {
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
-        Self::OfAll(error.into())
+        match error {
+            StoreError::Unreadable { .. } => Self::OfOne(error.into()),
+            error => Self::OfAll(error.into()),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use astraforge_core::{
     testing::samples,
 };
 use futures::{StreamExt as _, future::join_all};
+use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 
 use crate::{PATIENCE, server::Server};
 
@@ -28,7 +29,7 @@ use crate::{PATIENCE, server::Server};
 pub(crate) struct World {
     pub(crate) store: Arc<SqliteStore>,
     pub(crate) config: RedisConfig,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What one process has.
@@ -48,7 +49,17 @@ impl World {
     pub(crate) async fn new(config: RedisConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path().join("a.db"), SecretKey::random().unwrap()).await.unwrap();
-        Self { store: Arc::new(store), config, _folder: folder }
+        Self { store: Arc::new(store), config, folder }
+    }
+
+    /// Makes the rows of a log unreadable.
+    async fn damage(&self, request: RequestId) {
+        let file = SqliteConnectOptions::new().filename(self.folder.path().join("a.db"));
+        let mut database = file.connect().await.unwrap();
+        let spoil = "UPDATE events SET kind = 'spoilt' WHERE request = $1";
+        let spoilt = sqlx::query(spoil).bind(request.to_string()).execute(&mut database).await.unwrap();
+        assert!(spoilt.rows_affected() > 0);
+        database.close().await.unwrap();
     }
 
     pub(crate) fn process(&self) -> Process {
@@ -198,6 +209,25 @@ async fn a_name_that_is_taken_holds_up_no_other_log() {
     process.write(free, 1, "line").await;
     world.is_published(free, &server).await;
     until(async || process.bus.check().is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_holds_up_no_other() {
+    let server = Server::started();
+    let world = World::new(server.config()).await;
+    // Logs are compared the newest first, so the damaged one is met before the other.
+    let (whole, damaged) = (submitted(&world.store).await, submitted(&world.store).await);
+    for request in [whole, damaged] {
+        world.store.append(vec![samples::log(request, "line")]).await.unwrap();
+    }
+    world.damage(damaged).await;
+    let process = world.process();
+    world.is_published(whole, &server).await;
+    process.write(damaged, 1, "line").await;
+    process.write(whole, 1, "line").await;
+    world.is_published(whole, &server).await;
+    until(async || process.bus.check().is_ok()).await;
+    assert!(server.ids(&world.config.stream(damaged)).is_empty(), "a stream has no gap");
 }
 
 #[tokio::test]
