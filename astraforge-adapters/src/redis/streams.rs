@@ -9,6 +9,7 @@ use std::{
 use ::redis::{RedisError, RedisResult, aio::MultiplexedConnection, cmd};
 use astraforge_core::{
     BoxError,
+    error::chain,
     event::{Envelope, RunEvent},
     id::RequestId,
     ports::{
@@ -26,7 +27,7 @@ use crate::{
     clock::SystemClock,
     wakeup::{
         BusTrouble,
-        across::{Pauses, chain, within},
+        across::{Pauses, within},
         outbox::{Changed, Outbox},
     },
 };
