@@ -209,7 +209,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 }
 
 fn pool_options(connections: u32) -> SqlitePoolOptions {
-    // A connection to a file does not go stale: no end to its life, and no test before use, but the one in `commit`.
+    // A connection to a file does not go stale: no end to its life, and no test before use, but the one before a transaction.
     SqlitePoolOptions::new()
         .max_connections(connections)
         .min_connections(1)
