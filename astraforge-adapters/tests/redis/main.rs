@@ -9,7 +9,7 @@ mod server;
 mod streams;
 mod wakeups;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use astraforge_adapters::redis::RedisConfig;
 use uuid::Uuid;
@@ -19,6 +19,15 @@ const VARIABLE: &str = "ASTRAFORGE_TEST_REDIS";
 
 /// How long something may take that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until something is so that happens by itself, and says what did not come.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < PATIENCE, "in vain for {} s: {what}", PATIENCE.as_secs());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
 
 /// The shared server, with a prefix that nobody else has.
 fn shared() -> RedisConfig {

@@ -23,7 +23,7 @@ use astraforge_core::{
 use futures::{StreamExt as _, future::join_all};
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 
-use crate::{PATIENCE, server::Server};
+use crate::{PATIENCE, server::Server, until};
 
 /// A database, and a Redis server that may be there or not.
 pub(crate) struct World {
@@ -71,7 +71,8 @@ impl World {
     /// Waits until the stream ends with the last row.
     pub(crate) async fn is_published(&self, request: RequestId, server: &Server) {
         let last = self.store.last_event(request).await.unwrap();
-        until(async || server.ids(&self.config.stream(request)).last() == Some(&last)).await;
+        until("the last row is in the stream", async || server.ids(&self.config.stream(request)).last() == Some(&last))
+            .await;
     }
 }
 
@@ -82,21 +83,12 @@ impl Process {
     }
 }
 
-/// Waits until something is so that happens by itself.
-async fn until(is_so: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < PATIENCE, "it does not happen");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test]
 async fn an_event_is_in_the_stream_a_moment_after_it_is_written() {
     let server = Server::started();
     let world = World::new(server.config()).await;
     let process = world.process();
-    until(async || process.bus.check().is_ok()).await;
+    until("the bus is well", async || process.bus.check().is_ok()).await;
     let request = submitted(&world.store).await;
     let began = Instant::now();
     process.write(request, 3, "hello").await;
@@ -132,7 +124,7 @@ async fn what_a_killed_process_wrote_is_published_by_the_others() {
     let server = Server::started();
     let world = World::new(server.config()).await;
     let other = world.process();
-    until(async || other.bus.check().is_ok()).await;
+    until("the bus is well", async || other.bus.check().is_ok()).await;
     // It was killed before anybody heard of its rows.
     let request = submitted(&world.store).await;
     world.store.append(vec![samples::log(request, "last words")]).await.unwrap();
@@ -144,7 +136,7 @@ async fn a_process_that_ends_publishes_what_it_wrote_last() {
     let server = Server::started();
     let world = World::new(server.config()).await;
     let process = world.process();
-    until(async || process.bus.check().is_ok()).await;
+    until("the bus is well", async || process.bus.check().is_ok()).await;
     for _ in 0..5 {
         let request = submitted(&world.store).await;
         let process = world.process();
@@ -208,7 +200,7 @@ async fn a_name_that_is_taken_holds_up_no_other_log() {
     process.write(taken, 1, "line").await;
     process.write(free, 1, "line").await;
     world.is_published(free, &server).await;
-    until(async || process.bus.check().is_ok()).await;
+    until("the bus is well", async || process.bus.check().is_ok()).await;
 }
 
 #[tokio::test]
@@ -226,7 +218,7 @@ async fn a_log_that_cannot_be_read_holds_up_no_other() {
     process.write(damaged, 1, "line").await;
     process.write(whole, 1, "line").await;
     world.is_published(whole, &server).await;
-    until(async || process.bus.check().is_ok()).await;
+    until("the bus is well", async || process.bus.check().is_ok()).await;
     assert!(server.ids(&world.config.stream(damaged)).is_empty(), "a stream has no gap");
 }
 
@@ -240,7 +232,7 @@ async fn a_stream_that_tells_another_history_is_begun_anew() {
         server.add(&world.config.stream(request), foreign, "{}");
         let process = world.process();
         process.write(request, 3, "line").await;
-        until(async || server.ids(&world.config.stream(request)) == [1, 2, 3]).await;
+        until("the stream is begun anew", async || server.ids(&world.config.stream(request)) == [1, 2, 3]).await;
     }
 }
 
@@ -275,18 +267,20 @@ async fn a_login_with_the_rights_of_the_documentation_is_enough() {
     let config = RedisConfig::new(&format!("redis://forge:hush@127.0.0.1:{}/0", server.port())).unwrap();
     let world = World::new(config).await;
     let process = world.process();
-    until(async || process.bus.check().is_ok()).await;
+    until("the bus is well", async || process.bus.check().is_ok()).await;
     let request = submitted(&world.store).await;
     server.add(&world.config.stream(request), "9-0", "{}");
     process.write(request, 3, "line").await;
-    until(async || server.ids(&world.config.stream(request)) == [1, 2, 3]).await;
+    until("the stream is begun anew", async || server.ids(&world.config.stream(request)) == [1, 2, 3]).await;
     // A wrong password is told, and holds up nobody.
     let config = RedisConfig::new(&format!("redis://forge:mistyped@127.0.0.1:{}/0", server.port())).unwrap();
     let refused = World::new(config).await;
     let process = refused.process();
     let request = submitted(&refused.store).await;
     process.write(request, 3, "line").await;
-    until(async || process.bus.check().is_err_and(|trouble| trouble.to_string().to_lowercase().contains("password")))
-        .await;
+    until("the password is refused", async || {
+        process.bus.check().is_err_and(|trouble| trouble.to_string().to_lowercase().contains("password"))
+    })
+    .await;
     assert!(!process.bus.check().unwrap_err().to_string().contains("mistyped"));
 }
