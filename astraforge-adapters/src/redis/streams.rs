@@ -92,7 +92,7 @@ impl RunLogStreams {
     /// Tells whether what was written is published.
     pub(super) fn check(&self) -> Result<(), BusTrouble> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        trouble.map_or(Ok(()), |reason| Err(BusTrouble::new(self.server.clone(), reason)))
+        trouble.map_or(Ok(()), |reason| Err(BusTrouble::RunLogs { bus: self.server.clone(), reason }))
     }
 
     /// Publishes what is still to be published, if that is quick, and stops.

@@ -45,18 +45,51 @@ pub(crate) trait Voice: Send {
     async fn say(&mut self, text: String) -> Result<(), BoxError>;
 }
 
-/// Why hints do not reach this process, or not from it, or run logs are not published. Nothing is lost by that: readers
-/// look by themselves, and what is not published yet is published later.
+/// What a bus does not do at the moment. Nothing is lost by that: readers look by themselves, and what is not published
+/// yet is published later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{carrier} carries nothing at the moment, so what is new is seen later: {reason}")]
-pub struct BusTrouble {
-    carrier: String,
-    reason: String,
+#[non_exhaustive]
+pub enum BusTrouble {
+    /// Hints do not reach this process, or not from it.
+    #[error("{bus} carries no hints at the moment, so what is new is seen up to a second late: {reason}")]
+    Hints {
+        /// Where it is, without a password.
+        bus: String,
+        /// Why.
+        reason: String,
+    },
+    /// What is written to run logs does not get into their streams.
+    #[error("{bus} gets no run logs at the moment, so its streams are behind: {reason}")]
+    RunLogs {
+        /// Where it is, without a password.
+        bus: String,
+        /// Why.
+        reason: String,
+    },
+    /// Neither hints nor run logs.
+    #[error(
+        "{bus} carries no hints at the moment, so what is new is seen up to a second late: {hints}; it gets no run logs \
+         either, so its streams are behind: {run_logs}"
+    )]
+    Both {
+        /// Where it is, without a password.
+        bus: String,
+        /// Why no hints.
+        hints: String,
+        /// Why no run logs.
+        run_logs: String,
+    },
 }
 
 impl BusTrouble {
-    pub(crate) fn new(carrier: String, reason: String) -> Self {
-        Self { carrier, reason }
+    /// What it means, without where the bus is and what it says.
+    #[must_use]
+    pub fn meaning(&self) -> &'static str {
+        match self {
+            Self::Hints { .. } => "readers of other processes are not woken",
+            Self::RunLogs { .. } => "run logs are not published",
+            Self::Both { .. } => "readers of other processes are not woken, and run logs are not published",
+        }
     }
 }
 
@@ -146,7 +179,7 @@ impl Across {
             Standing::Heard(at) => format!("our own hints were not heard for {} s", at.elapsed().as_secs()),
             Standing::Silent { reason, .. } => reason.clone(),
         };
-        Err(BusTrouble::new(self.shared.carrier.name(), reason))
+        Err(BusTrouble::Hints { bus: self.shared.carrier.name(), reason })
     }
 }
 

@@ -93,7 +93,7 @@ async fn waking_waits_for_no_server_and_the_check_says_that_there_is_none() {
     let trouble = || wakeups.check().unwrap_err().to_string();
     until("it was tried to connect", async || !trouble().contains("not connected yet")).await;
     let trouble = trouble();
-    assert!(trouble.contains(&format!("PostgreSQL at 127.0.0.1:{port}/x carries nothing")), "{trouble}");
+    assert!(trouble.contains(&format!("PostgreSQL at 127.0.0.1:{port}/x carries no hints")), "{trouble}");
     assert!(!trouble.contains("hush"), "{trouble}");
 }
 

@@ -10,6 +10,7 @@ use astraforge_adapters::{
     redis::{RedisBus, RedisConfig},
     secret_box::SecretKey,
     sqlite::SqliteStore,
+    wakeup::BusTrouble,
 };
 use astraforge_core::{
     event::{Envelope, EventKind, RunEvent},
@@ -254,6 +255,31 @@ async fn nobody_who_writes_or_follows_waits_for_a_redis_that_is_absent() {
     // The reader in the other process looks by itself.
     assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
     assert!(writer.bus.check().is_err());
+}
+
+#[tokio::test]
+async fn what_the_bus_does_not_do_is_said_and_nothing_else() {
+    let mut server = Server::started();
+    server.allow("deaf", "hush", "~runlog:* +eval +xinfo +xadd +exists +expire +persist +del");
+    server.allow("mute", "hush", "&runlog:hints +subscribe +publish");
+    for (login, says, says_not) in [("deaf", "carries no hints", "run logs"), ("mute", "gets no run logs", "hints")] {
+        let config = RedisConfig::new(&format!("redis://{login}:hush@127.0.0.1:{}/0", server.port())).unwrap();
+        let world = World::new(config).await;
+        let process = world.process();
+        let told = || process.bus.check().map_or_else(|trouble| trouble.to_string(), |()| String::new());
+        process.write(submitted(&world.store).await, 1, "line").await;
+        until(says, async || {
+            let told = told();
+            told.contains(says) && !told.contains(says_not) && told.to_lowercase().contains("permission")
+        })
+        .await;
+    }
+    let world = World::new(server.config()).await;
+    let process = world.process();
+    until("the bus is well", async || process.bus.check().is_ok()).await;
+    server.stop();
+    process.write(submitted(&world.store).await, 1, "line").await;
+    until("both are missed", async || matches!(process.bus.check(), Err(BusTrouble::Both { .. }))).await;
 }
 
 #[tokio::test]

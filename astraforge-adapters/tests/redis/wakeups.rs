@@ -77,7 +77,7 @@ async fn a_server_that_comes_later_is_used_when_it_comes() {
     let trouble = || wakeups.check().unwrap_err().to_string();
     until("it was tried to connect", async || !trouble().contains("not connected yet")).await;
     let trouble = trouble();
-    assert!(trouble.contains(&format!("Redis at 127.0.0.1:{}/0 carries nothing", server.port())), "{trouble}");
+    assert!(trouble.contains(&format!("Redis at 127.0.0.1:{}/0 carries no hints", server.port())), "{trouble}");
     server.start();
     is_up(&wakeups).await;
 }
