@@ -95,13 +95,21 @@ impl RunLogStreams {
         trouble.map_or(Ok(()), |reason| Err(BusTrouble::RunLogs { bus: self.server.clone(), reason }))
     }
 
-    /// Publishes what is still to be published, if that is quick, and stops.
+    /// Publishes what is still to be published, if that is quick, and stops. What is left over is said in the log.
     pub(super) async fn close(&self) {
         self.stop.cancel();
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         let ended = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(GRACE, ended).await.is_err() {
-            tracing::warn!("the end of some run logs was not published to Redis; the next start does it");
+        let is_late = tokio::time::timeout(GRACE, ended).await.is_err();
+        if is_late || self.outbox.take() != Changed::default() {
+            let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let reason = trouble.unwrap_or_else(|| format!("it takes longer than {} s", GRACE.as_secs()));
+            tracing::warn!(
+                server = self.server,
+                reason,
+                "the end of some run logs is not in their streams: another process publishes it, or the next start, if \
+                 their requests are among the {MOST_RECENT} that changed last; all rows are kept"
+            );
         }
     }
 }
@@ -149,6 +157,8 @@ impl Publisher {
     async fn run(mut self, stop: CancellationToken) {
         let mut pauses = Pauses::default();
         loop {
+            // Redis may be back since the last try, so one is made after the stop too.
+            let is_last = stop.is_cancelled();
             let lost = match within(PATIENCE, self.config.connect()).await {
                 Ok(mut connection) => match self.publish(&mut connection, &stop, &mut pauses).await {
                     Ok(()) => return,
@@ -159,9 +169,12 @@ impl Publisher {
             self.lost(&*lost);
             // What was published may be gone by the time somebody answers again.
             self.newest.clear();
+            if is_last {
+                return;
+            }
             tokio::select! {
                 () = pauses.wait() => {}
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {}
             }
         }
     }
@@ -177,18 +190,25 @@ impl Publisher {
         look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let stopped = tokio::select! {
-                () = self.outbox.filled() => false,
+                // There is little time then, which is not for the logs of others.
+                biased;
                 () = stop.cancelled() => true,
                 _ = look_again.tick() => {
                     self.publish_recent(connection).await?;
                     self.found(pauses);
                     false
                 }
+                () = self.outbox.filled() => false,
             };
             // What was written before a stop is published too.
             match self.outbox.take() {
                 Changed::Some(requests) => self.publish_these(connection, requests).await?,
-                Changed::Everything => self.publish_recent(connection).await?,
+                Changed::Everything => {
+                    if let Err(error) = self.publish_recent(connection).await {
+                        self.outbox.put_back(Changed::Everything);
+                        return Err(error);
+                    }
+                }
             }
             self.found(pauses);
             if stopped {

@@ -24,7 +24,7 @@ use astraforge_core::{
 use futures::{StreamExt as _, future::join_all};
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 
-use crate::{PATIENCE, server::Server, until};
+use crate::{Log, PATIENCE, server::Server, until};
 
 /// A database, and a Redis server that may be there or not.
 pub(crate) struct World {
@@ -145,6 +145,39 @@ async fn a_process_that_ends_publishes_what_it_wrote_last() {
         process.bus.close().await;
         assert_eq!(server.ids(&world.config.stream(request)).len(), 300);
     }
+}
+
+#[tokio::test]
+async fn a_process_that_ends_tries_once_more_while_it_waits_for_redis() {
+    let mut server = Server::new();
+    let world = World::new(server.config()).await;
+    let process = world.process();
+    let request = submitted(&world.store).await;
+    process.write(request, 300, "line").await;
+    until("it was tried to publish", async || {
+        matches!(process.bus.check(), Err(BusTrouble::Both { .. } | BusTrouble::RunLogs { .. }))
+    })
+    .await;
+    // Pauses double: after 3.1 s, one of 3.2 s begins.
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    server.start();
+    process.bus.close().await;
+    assert_eq!(server.ids(&world.config.stream(request)).len(), 300);
+}
+
+#[tokio::test]
+async fn a_process_that_ends_says_what_it_could_not_publish() {
+    let server = Server::new();
+    let world = World::new(server.config()).await;
+    let log = Log::default();
+    for (n, says) in [(0, false), (1, true)] {
+        let process = world.process();
+        let request = submitted(&world.store).await;
+        process.write(request, n, "line").await;
+        process.bus.close().await;
+        assert_eq!(log.read().contains("the end of some run logs is not in their streams"), says, "{n} lines");
+    }
+    assert!(log.read().contains("refused"), "{}", log.read());
 }
 
 #[tokio::test]
