@@ -65,7 +65,8 @@ impl RedisConfig {
         self
     }
 
-    /// Keeps a log for so long after its last event, 6 hours unless set; `None` keeps it until somebody removes it.
+    /// Keeps a stream for so long after it was last appended to, 6 hours unless set; `None` keeps it until somebody
+    /// removes it.
     #[must_use]
     pub fn with_retention(mut self, retention: Option<Duration>) -> Self {
         self.retention = retention;

@@ -43,7 +43,7 @@ const BATCH: u32 = 128;
 /// stream that was removed.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// How many recent logs are compared.
+/// How many recent logs are compared. What is missing in the streams of others is published with their next event.
 const MOST_RECENT: u32 = 1000;
 
 /// How far back a log counts as recent when streams are kept for ever.
@@ -78,6 +78,7 @@ impl RunLogStreams {
             trouble: Arc::clone(&trouble),
             newest: HashMap::new(),
             refused: HashSet::new(),
+            is_limit_told: false,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(publisher.run(stop.clone()));
@@ -151,6 +152,8 @@ struct Publisher {
     newest: HashMap<RequestId, u64>,
     /// Logs of which it was said already that they cannot be published.
     refused: HashSet<RequestId>,
+    /// Whether it was said that there are more logs than are compared.
+    is_limit_told: bool,
 }
 
 impl Publisher {
@@ -237,7 +240,17 @@ impl Publisher {
         const AT_ONCE: usize = 50;
         let back = TimeDelta::from_std(self.config.retention.unwrap_or(RECENT)).unwrap_or(TimeDelta::days(1));
         let logs = within(PATIENCE, async { Ok(self.store.recent_logs(SystemClock.now() - back, MOST_RECENT).await?) });
-        for logs in logs.await?.chunks(AT_ONCE) {
+        let logs = logs.await?;
+        if logs.len() == MOST_RECENT as usize && !self.is_limit_told {
+            self.is_limit_told = true;
+            tracing::warn!(
+                server = self.config.name(),
+                "only the {MOST_RECENT} run logs whose requests changed last are compared with their streams: what is \
+                 missing in those of others, because Redis lost it or a process was killed, stays missing until their \
+                 next event; all rows are kept"
+            );
+        }
+        for logs in logs.chunks(AT_ONCE) {
             let newest = join_all(logs.iter().map(|log| {
                 let (mut connection, stream) = (connection.clone(), self.config.stream(log.request));
                 async move { newest(&mut connection, &stream).await }
@@ -357,7 +370,11 @@ impl Publisher {
         let reason = chain(error);
         if self.set_trouble(Some(reason.clone())).as_ref() != Some(&reason) {
             let server = self.config.name();
-            tracing::warn!(server, reason, "run logs cannot be published; it is tried again, and nothing is lost");
+            tracing::warn!(
+                server,
+                reason,
+                "run logs cannot be published: it is tried again, and meanwhile their streams are behind; all rows are kept"
+            );
         }
     }
 

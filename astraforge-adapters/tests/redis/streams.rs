@@ -257,6 +257,28 @@ async fn a_log_that_cannot_be_read_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_log_beyond_those_that_are_compared_is_published_with_its_next_event() {
+    let log = Log::default();
+    let server = Server::started();
+    let world = World::new(server.config()).await;
+    let mut requests = Vec::new();
+    for _ in 0..1001 {
+        let request = submitted(&world.store).await;
+        world.store.append(vec![samples::log(request, "line")]).await.unwrap();
+        requests.push(request);
+    }
+    let process = world.process();
+    // The newest are first, so this one is the last that is compared.
+    world.is_published(requests[1], &server).await;
+    assert!(log.read().contains("only the 1000 run logs whose requests changed last are compared"), "{}", log.read());
+    until("the bus is well", async || process.bus.check().is_ok()).await;
+    assert!(server.ids(&world.config.stream(requests[0])).is_empty());
+    process.write(requests[0], 1, "line").await;
+    world.is_published(requests[0], &server).await;
+    assert_eq!(server.ids(&world.config.stream(requests[0])), [1, 2]);
+}
+
+#[tokio::test]
 async fn a_stream_that_tells_another_history_is_begun_anew() {
     let server = Server::started();
     let world = World::new(server.config()).await;
