@@ -17,7 +17,6 @@ use astraforge_core::{
         store::{Store, StoreError},
     },
 };
-use chrono::TimeDelta;
 use futures::future::join_all;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -238,8 +237,8 @@ impl Publisher {
     /// Compares the recent logs with their streams, and publishes those that lack something.
     async fn publish_recent(&mut self, connection: &mut MultiplexedConnection) -> Result<(), BoxError> {
         const AT_ONCE: usize = 50;
-        let back = TimeDelta::from_std(self.config.retention.unwrap_or(RECENT)).unwrap_or(TimeDelta::days(1));
-        let logs = within(PATIENCE, async { Ok(self.store.recent_logs(SystemClock.now() - back, MOST_RECENT).await?) });
+        let since = SystemClock.now() - self.config.retention.unwrap_or(RECENT);
+        let logs = within(PATIENCE, async { Ok(self.store.recent_logs(since, MOST_RECENT).await?) });
         let logs = logs.await?;
         if logs.len() == MOST_RECENT as usize && !self.is_limit_told {
             self.is_limit_told = true;

@@ -84,9 +84,18 @@ async fn a_server_that_comes_later_is_used_when_it_comes() {
 
 #[test]
 fn an_address_that_is_none_is_refused_and_none_tells_its_password() {
-    for url in
-        ["", "http://localhost", "localhost:6379", "redis://", "redis://:p@ss@[::/0", "redis://h:port/0", "redis://h/x"]
-    {
+    for url in [
+        "",
+        "http://localhost",
+        "localhost:6379",
+        "redis",
+        "redis:",
+        "redis:h",
+        "redis://",
+        "redis://:p@ss@[::/0",
+        "redis://h:port/0",
+        "redis://h/x",
+    ] {
         assert!(RedisConfig::new(url).is_err(), "{url}");
     }
     let config = RedisConfig::new("rediss://someone:hush@redis.example:6380/2").unwrap();
