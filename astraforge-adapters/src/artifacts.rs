@@ -164,13 +164,13 @@ fn list(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
             let Some(name) = name.to_str() else { continue };
             let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
             // Drafts are no keys, nor is what somebody else put there.
-            if check_key(&key).is_err() {
+            if !key.starts_with(prefix) || check_key(&key).is_err() {
                 continue;
             }
             let kind = entry.file_type()?;
-            if kind.is_file() && key.starts_with(prefix) {
+            if kind.is_file() {
                 keys.push(key);
-            } else if kind.is_dir() && (key.starts_with(prefix) || prefix.starts_with(&format!("{key}/"))) {
+            } else if kind.is_dir() {
                 folders.push(key);
             }
         }

@@ -15,6 +15,9 @@ mod wakeups;
 /// server misses.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a stream is kept at most, unless it is kept for ever: 100 years.
+const LONGEST_RETENTION: Duration = Duration::from_secs(3_153_600_000);
+
 /// Where Redis is, and how it is used.
 ///
 /// ```
@@ -44,10 +47,7 @@ impl RedisConfig {
     /// # Errors
     /// [`RedisAddressError`].
     pub fn new(url: &str) -> Result<Self, RedisAddressError> {
-        let known = ["redis://", "rediss://", "valkey://", "valkeys://", "redis+unix://", "unix://"];
-        let is_known = known.iter().any(|scheme| url.starts_with(scheme));
-        let client = if is_known { Client::open(url).ok() } else { None };
-        let client = client.ok_or(RedisAddressError)?;
+        let client = Client::open(url).map_err(|_| RedisAddressError)?;
         Ok(Self { client, prefix: "runlog".to_owned(), max_length: 512, retention: Some(Duration::from_secs(21_600)) })
     }
 
@@ -65,10 +65,11 @@ impl RedisConfig {
         self
     }
 
-    /// Keeps a log for so long after its last event, 6 hours unless set; `None` keeps it until somebody removes it.
+    /// Keeps a stream for so long after it was last appended to, 6 hours unless set; `None` keeps it until somebody
+    /// removes it. More than 100 years are taken for 100 years, a time that can be counted with.
     #[must_use]
     pub fn with_retention(mut self, retention: Option<Duration>) -> Self {
-        self.retention = retention;
+        self.retention = retention.map(|retention| retention.min(LONGEST_RETENTION));
         self
     }
 

@@ -96,7 +96,6 @@ pub struct S3Artifacts {
     client: Client,
     bucket: String,
     prefix: String,
-    page_size: Option<i32>,
 }
 
 impl fmt::Debug for S3Artifacts {
@@ -133,14 +132,7 @@ impl S3Artifacts {
         }
         let shared = loader.load().await;
         let settings = aws_sdk_s3::config::Builder::from(&shared).force_path_style(config.endpoint.is_some()).build();
-        Self { client: Client::from_conf(settings), bucket: config.bucket, prefix: config.prefix, page_size: None }
-    }
-
-    /// Sets how many keys are asked for at once when keys are listed; the server's own number, mostly 1,000, unless set.
-    #[must_use]
-    pub fn with_page_size(mut self, n_keys: u16) -> Self {
-        self.page_size = Some(i32::from(n_keys.max(1)));
-        self
+        Self { client: Client::from_conf(settings), bucket: config.bucket, prefix: config.prefix }
     }
 
     /// Tells whether the bucket is there and these credentials may use it.
@@ -278,7 +270,6 @@ impl ArtifactStore for S3Artifacts {
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ArtifactError> {
         check_prefix(prefix).map_err(|source| ArtifactError { operation: "list", key: prefix.to_owned(), source })?;
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(format!("{}{prefix}", self.prefix));
-        let list = self.page_size.into_iter().fold(list, |list, n_keys| list.max_keys(n_keys));
         let mut pages = list.into_paginator().send();
         let mut keys = Vec::new();
         while let Some(page) = pages.next().await {

@@ -23,6 +23,7 @@ use self::{
     error::{failed, taken},
     row::{Cells, SqlResult},
     statement::Statements,
+    transaction::in_transaction,
 };
 use crate::secret_box::SecretKey;
 
@@ -39,6 +40,7 @@ pub(crate) mod row;
 mod runs;
 mod sandboxes;
 pub(crate) mod statement;
+mod transaction;
 
 /// What one database does in its own way.
 #[async_trait]
@@ -108,6 +110,11 @@ impl<D: Dialect> SqlStore<D> {
         self.readers.acquire().await.map_err(failed(operation))
     }
 
+    async fn write(&self, changes: &Changes) -> Result<u64, StoreError> {
+        in_transaction::<D, _>(&self.writer, "commit", async |connection| commit::apply::<D>(connection, changes).await)
+            .await
+    }
+
     async fn writer(&self, operation: &'static str) -> Result<PoolConnection<D>, StoreError> {
         self.writer.acquire().await.map_err(failed(operation))
     }
@@ -122,7 +129,7 @@ impl<D: Dialect> fmt::Debug for SqlStore<D> {
 #[async_trait]
 impl<D: Dialect> Store for SqlStore<D> {
     async fn commit(&self, changes: Changes) -> Result<u64, StoreError> {
-        commit::commit(&self.writer, &changes).await
+        self.write(&changes).await
     }
 
     async fn request(&self, tenant: &TenantId, id: RequestId) -> Result<Option<Request>, StoreError> {
@@ -201,7 +208,7 @@ impl<D: Dialect> Store for SqlStore<D> {
     }
 
     async fn append(&self, events: Vec<NewEvent>) -> Result<u64, StoreError> {
-        commit::commit(&self.writer, &Changes { events, ..Changes::default() }).await
+        self.write(&Changes { events, ..Changes::default() }).await
     }
 
     async fn events(&self, request: RequestId, after: u64, limit: u32) -> Result<Vec<RunEvent>, StoreError> {
@@ -235,12 +242,10 @@ impl<D: Dialect> Store for SqlStore<D> {
         until: DateTime<Utc>,
         most_per_tenant: Option<NonZeroU32>,
     ) -> Result<Option<Job>, StoreError> {
-        let mut connection = D::sound_connection(&self.writer).await.map_err(failed("claim a job"))?;
-        let claimed = jobs::claim::<D>(&mut connection, now, until, most_per_tenant).await;
-        if claimed.is_err() {
-            connection.close_on_drop();
-        }
-        claimed.map_err(failed("claim a job"))
+        in_transaction::<D, _>(&self.writer, "claim a job", async |connection| {
+            jobs::claim::<D>(connection, now, until, most_per_tenant).await.map_err(failed("claim a job"))
+        })
+        .await
     }
 
     async fn take_over_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {

@@ -95,8 +95,12 @@ impl Dialect for Sqlite {
 #[cfg(test)]
 mod tests {
     use astraforge_core::{
-        ports::store::{Store as _, StoreError},
-        testing::samples,
+        ports::{
+            sandbox_store::SandboxStore as _,
+            store::{Changes, Store as _, StoreError},
+        },
+        sandbox::Snapshot,
+        testing::samples::{self, at},
     };
 
     use super::*;
@@ -131,6 +135,35 @@ mod tests {
         drop(connection);
         store.commit(samples::submitted(&samples::request())).await.unwrap();
         assert_eq!(store.requests(&samples::tenant()).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_a_transaction_failed_is_not_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("db"), SecretKey::random().unwrap()).await.unwrap();
+        let (request, sandbox) = (samples::request(), samples::sandbox());
+        let job = samples::execute(&samples::run(&request));
+        // What is temporary belongs to one connection.
+        let fail_once = async |event: &str| {
+            let text = format!("CREATE TEMP TRIGGER broken BEFORE {event} BEGIN SELECT RAISE(ABORT, 'broken'); END");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&store.writer).await.unwrap();
+        };
+
+        fail_once("INSERT ON main.requests").await;
+        let changes = || Changes { new_jobs: vec![job.clone()], ..samples::submitted(&request) };
+        store.commit(changes()).await.unwrap_err();
+        store.commit(changes()).await.unwrap();
+
+        fail_once("UPDATE ON main.jobs").await;
+        store.claim_job(at(9), at(20), None).await.unwrap_err();
+        assert!(store.claim_job(at(9), at(20), None).await.unwrap().is_some());
+
+        store.add_sandbox(&sandbox).await.unwrap();
+        let snapshot = Snapshot { sandbox: sandbox.id, ..samples::snapshot() };
+        store.add_snapshot(&snapshot).await.unwrap();
+        fail_once("DELETE ON main.snapshots").await;
+        store.remove_snapshot(snapshot.id).await.unwrap_err();
+        assert!(store.remove_snapshot(snapshot.id).await.unwrap());
     }
 
     async fn limit_pages(store: &SqliteStore, pragma: &'static str) {

@@ -87,6 +87,8 @@ impl ForgeError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(StoreError::Conflict { .. } | StoreError::Backend { .. }) | Self::Layer(_) => true,
+            // A newer server on the same store may be the next to try.
+            Self::Store(StoreError::Unreadable { .. }) => true,
             Self::Git(error) => error.is_retryable(),
             _ => false,
         }

@@ -12,6 +12,7 @@ use std::{
 use astraforge_core::{
     BoxError,
     egress::Egress,
+    error::chain,
     id::SandboxId,
     ports::{
         guest_service::GuestStream,
@@ -27,7 +28,7 @@ use bollard::models::{
 use tokio::time::{Duration, Instant};
 
 use self::{
-    engine::{Engine, chain, failed, is_conflict, is_status},
+    engine::{Engine, failed, is_conflict, is_status},
     guest_volume::GuestVolume,
     images::Images,
     maker::Maker,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use astraforge_core::{
     BoxError,
+    error::chain,
     id::SandboxId,
     ports::{
         guest_service::GuestStream,
@@ -364,12 +365,6 @@ fn explain(failure: Failure, patience: Duration) -> ClusterError {
             ClusterError::new(format!("the pod was not there in time (at most {} s): {what}", patience.as_secs()))
         }
     }
-}
-
-/// An error with its sources, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn unsupported(reason: String) -> DriverError {

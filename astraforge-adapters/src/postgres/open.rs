@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0002_sandboxes.sql"),
     include_str!("../../migrations/postgres/0003_leases.sql"),
     include_str!("../../migrations/postgres/0004_retries.sql"),
+    include_str!("../../migrations/postgres/0005_recent_logs.sql"),
 ];
 
 /// Held by whoever changes the schema: "AsFo".

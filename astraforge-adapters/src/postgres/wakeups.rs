@@ -1,5 +1,7 @@
 //! Wake-ups across the processes of one database, through its own notifications.
 
+use std::time::Duration;
+
 use astraforge_core::{
     BoxError,
     ports::wakeup::{Topic, Wakeups},
@@ -7,7 +9,7 @@ use astraforge_core::{
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use sqlx::{
-    PgConnection,
+    Connection as _, PgConnection,
     postgres::{PgListener, PgPoolOptions},
 };
 
@@ -22,6 +24,10 @@ use crate::{
 
 /// The channel of all processes of a database.
 const CHANNEL: &str = "astraforge_hints";
+
+/// How long the connection that listens may take to be made. It is less than the whole attempt may take, so that it can
+/// be asked why there is none.
+const LISTENER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Wakes the readers of every process on one PostgreSQL database, with `NOTIFY` and `LISTEN`.
 ///
@@ -79,6 +85,19 @@ struct Notifications {
     config: PostgresConfig,
 }
 
+impl Notifications {
+    /// Says why a pool got no connection in time, which it keeps to itself: one without a pool is told at once.
+    async fn explain(&self) -> BoxError {
+        match connect(&self.config).await {
+            Err(error) => error.into(),
+            Ok(connection) => match connection.close().await {
+                Err(error) => self.config.explain(error).into(),
+                Ok(()) => sqlx::Error::PoolTimedOut.into(),
+            },
+        }
+    }
+}
+
 #[async_trait]
 impl Carrier for Notifications {
     fn name(&self) -> String {
@@ -88,8 +107,12 @@ impl Carrier for Notifications {
     async fn listen(&self) -> Result<BoxStream<'static, Result<String, BoxError>>, BoxError> {
         // A listener only takes its connection from a pool. This pool has no other, and is never asked for a second one.
         let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
-        let pool = pool.connect_lazy_with(self.config.for_statements());
-        let mut listener = PgListener::connect_with(&pool).await?;
+        let pool = pool.acquire_timeout(LISTENER_PATIENCE).connect_lazy_with(self.config.for_statements());
+        let mut listener = match PgListener::connect_with(&pool).await {
+            Ok(listener) => listener,
+            Err(sqlx::Error::PoolTimedOut) => return Err(self.explain().await),
+            Err(error) => return Err(self.config.explain(error).into()),
+        };
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
         let heard = stream::try_unfold(listener, |mut listener| async move {
@@ -116,5 +139,23 @@ impl Voice for Notifier {
     async fn say(&mut self, text: String) -> Result<(), BoxError> {
         self.connection.rows("SELECT pg_notify($1, $2)::text", [CHANNEL.to_owned().into(), text.into()]).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use astraforge_core::error::chain;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_cannot_listen_says_why() {
+        // A port that was free a moment ago.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = PostgresConfig::new(&format!("postgres://someone:hush@127.0.0.1:{port}/x")).unwrap();
+        let Err(error) = Notifications { config }.listen().await else { panic!("somebody answers") };
+        let reason = chain(&*error);
+        assert!(reason.contains(&format!("no PostgreSQL server answers at 127.0.0.1:{port}/x")), "{reason}");
+        assert!(reason.contains("refused") && !reason.contains("hush"), "{reason}");
     }
 }

@@ -50,9 +50,14 @@ impl RedisBus {
     /// often.
     ///
     /// # Errors
-    /// [`BusTrouble`] says why not.
+    /// [`BusTrouble`] says what is not done, and why.
     pub fn check(&self) -> Result<(), BusTrouble> {
-        self.wakeups.check().and_then(|()| self.streams.check())
+        match (self.wakeups.check(), self.streams.check()) {
+            (Err(BusTrouble::Hints { bus, reason: hints }), Err(BusTrouble::RunLogs { reason: run_logs, .. })) => {
+                Err(BusTrouble::Both { bus, hints, run_logs })
+            }
+            (hints, run_logs) => hints.and(run_logs),
+        }
     }
 
     /// Publishes what was written until now, if that takes no longer than 2 s, and publishes nothing more.

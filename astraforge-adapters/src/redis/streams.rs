@@ -9,6 +9,7 @@ use std::{
 use ::redis::{RedisError, RedisResult, aio::MultiplexedConnection, cmd};
 use astraforge_core::{
     BoxError,
+    error::chain,
     event::{Envelope, RunEvent},
     id::RequestId,
     ports::{
@@ -16,7 +17,6 @@ use astraforge_core::{
         store::{Store, StoreError},
     },
 };
-use chrono::TimeDelta;
 use futures::future::join_all;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::{
     clock::SystemClock,
     wakeup::{
         BusTrouble,
-        across::{Pauses, chain, within},
+        across::{Pauses, within},
         outbox::{Changed, Outbox},
     },
 };
@@ -42,7 +42,7 @@ const BATCH: u32 = 128;
 /// stream that was removed.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// How many recent logs are compared.
+/// How many recent logs are compared. What is missing in the streams of others is published with their next event.
 const MOST_RECENT: u32 = 1000;
 
 /// How far back a log counts as recent when streams are kept for ever.
@@ -77,6 +77,7 @@ impl RunLogStreams {
             trouble: Arc::clone(&trouble),
             newest: HashMap::new(),
             refused: HashSet::new(),
+            is_limit_told: false,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(publisher.run(stop.clone()));
@@ -91,16 +92,24 @@ impl RunLogStreams {
     /// Tells whether what was written is published.
     pub(super) fn check(&self) -> Result<(), BusTrouble> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        trouble.map_or(Ok(()), |reason| Err(BusTrouble::new(self.server.clone(), reason)))
+        trouble.map_or(Ok(()), |reason| Err(BusTrouble::RunLogs { bus: self.server.clone(), reason }))
     }
 
-    /// Publishes what is still to be published, if that is quick, and stops.
+    /// Publishes what is still to be published, if that is quick, and stops. What is left over is said in the log.
     pub(super) async fn close(&self) {
         self.stop.cancel();
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         let ended = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(GRACE, ended).await.is_err() {
-            tracing::warn!("the end of some run logs was not published to Redis; the next start does it");
+        let is_late = tokio::time::timeout(GRACE, ended).await.is_err();
+        if is_late || self.outbox.take() != Changed::default() {
+            let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let reason = trouble.unwrap_or_else(|| format!("it takes longer than {} s", GRACE.as_secs()));
+            tracing::warn!(
+                server = self.server,
+                reason,
+                "the end of some run logs is not in their streams: another process publishes it, or the next start, if \
+                 their requests are among the {MOST_RECENT} that changed last; all rows are kept"
+            );
         }
     }
 }
@@ -108,7 +117,7 @@ impl RunLogStreams {
 /// Why a log could not be published.
 #[derive(Debug)]
 enum Trouble {
-    /// It concerns this log alone: its stream's name is taken by something else.
+    /// It concerns this log alone: its stream's name is taken by something else, or its rows cannot be read.
     OfOne(BoxError),
     /// It concerns all: nobody answers, or the store fails.
     OfAll(BoxError),
@@ -125,7 +134,10 @@ impl From<RedisError> for Trouble {
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
-        Self::OfAll(error.into())
+        match error {
+            StoreError::Unreadable { .. } => Self::OfOne(error.into()),
+            error => Self::OfAll(error.into()),
+        }
     }
 }
 
@@ -139,12 +151,16 @@ struct Publisher {
     newest: HashMap<RequestId, u64>,
     /// Logs of which it was said already that they cannot be published.
     refused: HashSet<RequestId>,
+    /// Whether it was said that there are more logs than are compared.
+    is_limit_told: bool,
 }
 
 impl Publisher {
     async fn run(mut self, stop: CancellationToken) {
         let mut pauses = Pauses::default();
         loop {
+            // Redis may be back since the last try, so one is made after the stop too.
+            let is_last = stop.is_cancelled();
             let lost = match within(PATIENCE, self.config.connect()).await {
                 Ok(mut connection) => match self.publish(&mut connection, &stop, &mut pauses).await {
                     Ok(()) => return,
@@ -155,9 +171,12 @@ impl Publisher {
             self.lost(&*lost);
             // What was published may be gone by the time somebody answers again.
             self.newest.clear();
+            if is_last {
+                return;
+            }
             tokio::select! {
                 () = pauses.wait() => {}
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {}
             }
         }
     }
@@ -173,18 +192,25 @@ impl Publisher {
         look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let stopped = tokio::select! {
-                () = self.outbox.filled() => false,
+                // There is little time then, which is not for the logs of others.
+                biased;
                 () = stop.cancelled() => true,
                 _ = look_again.tick() => {
                     self.publish_recent(connection).await?;
                     self.found(pauses);
                     false
                 }
+                () = self.outbox.filled() => false,
             };
             // What was written before a stop is published too.
             match self.outbox.take() {
                 Changed::Some(requests) => self.publish_these(connection, requests).await?,
-                Changed::Everything => self.publish_recent(connection).await?,
+                Changed::Everything => {
+                    if let Err(error) = self.publish_recent(connection).await {
+                        self.outbox.put_back(Changed::Everything);
+                        return Err(error);
+                    }
+                }
             }
             self.found(pauses);
             if stopped {
@@ -211,9 +237,19 @@ impl Publisher {
     /// Compares the recent logs with their streams, and publishes those that lack something.
     async fn publish_recent(&mut self, connection: &mut MultiplexedConnection) -> Result<(), BoxError> {
         const AT_ONCE: usize = 50;
-        let back = TimeDelta::from_std(self.config.retention.unwrap_or(RECENT)).unwrap_or(TimeDelta::days(1));
-        let logs = within(PATIENCE, async { Ok(self.store.recent_logs(SystemClock.now() - back, MOST_RECENT).await?) });
-        for logs in logs.await?.chunks(AT_ONCE) {
+        let since = SystemClock.now() - self.config.retention.unwrap_or(RECENT);
+        let logs = within(PATIENCE, async { Ok(self.store.recent_logs(since, MOST_RECENT).await?) });
+        let logs = logs.await?;
+        if logs.len() == MOST_RECENT as usize && !self.is_limit_told {
+            self.is_limit_told = true;
+            tracing::warn!(
+                server = self.config.name(),
+                "only the {MOST_RECENT} run logs whose requests changed last are compared with their streams: what is \
+                 missing in those of others, because Redis lost it or a process was killed, stays missing until their \
+                 next event; all rows are kept"
+            );
+        }
+        for logs in logs.chunks(AT_ONCE) {
             let newest = join_all(logs.iter().map(|log| {
                 let (mut connection, stream) = (connection.clone(), self.config.stream(log.request));
                 async move { newest(&mut connection, &stream).await }
@@ -333,7 +369,11 @@ impl Publisher {
         let reason = chain(error);
         if self.set_trouble(Some(reason.clone())).as_ref() != Some(&reason) {
             let server = self.config.name();
-            tracing::warn!(server, reason, "run logs cannot be published; it is tried again, and nothing is lost");
+            tracing::warn!(
+                server,
+                reason,
+                "run logs cannot be published: it is tried again, and meanwhile their streams are behind; all rows are kept"
+            );
         }
     }
 

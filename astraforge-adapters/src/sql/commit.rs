@@ -1,7 +1,6 @@
-//! A commit: everything in one transaction.
+//! A commit: every change, in the order that keeps the rules of the tables.
 
 use astraforge_core::ports::store::{Changes, StoreError};
-use sqlx::{Connection as _, Pool};
 
 use super::{
     Dialect, changes,
@@ -9,24 +8,8 @@ use super::{
     jobs, log, requests, runs,
 };
 
-/// Applies changes; a transaction that is dropped on the way, by an error or with its future, is rolled back.
-pub(super) async fn commit<D: Dialect>(writer: &Pool<D>, changes: &Changes) -> Result<u64, StoreError> {
-    let mut connection = D::sound_connection(writer).await.map_err(failed("begin a commit"))?;
-    let result = transact::<D>(&mut connection, changes).await;
-    if matches!(result, Err(StoreError::Backend { .. })) {
-        connection.close_on_drop();
-    }
-    result
-}
-
-async fn transact<D: Dialect>(connection: &mut D::Connection, changes: &Changes) -> Result<u64, StoreError> {
-    let mut transaction = connection.begin_with(D::BEGIN).await.map_err(failed("begin a commit"))?;
-    let last_seq = apply::<D>(&mut transaction, changes).await?;
-    transaction.commit().await.map_err(failed("end a commit"))?;
-    Ok(last_seq)
-}
-
-async fn apply<D: Dialect>(connection: &mut D::Connection, changes: &Changes) -> Result<u64, StoreError> {
+/// Applies changes, in the transaction of the caller, and returns the number of the last event.
+pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, changes: &Changes) -> Result<u64, StoreError> {
     // The request first: the rest refers to it. And requests before jobs, always: who locks them in another order waits
     // for one that waits for it.
     if let Some(change) = &changes.request {

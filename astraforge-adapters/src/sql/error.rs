@@ -4,9 +4,12 @@ use std::fmt::Display;
 
 use astraforge_core::{BoxError, ports::store::StoreError};
 
-/// Names the operation that failed.
+/// Names the operation that failed, and tells a row that cannot be read from a database that fails.
 pub(crate) fn failed(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
-    move |error| StoreError::Backend { operation, source: explain(error) }
+    move |error| match error {
+        sqlx::Error::ColumnDecode { .. } => StoreError::Unreadable { operation, source: error.into() },
+        error => StoreError::Backend { operation, source: explain(error) },
+    }
 }
 
 /// Says that a name is taken when that is why the statement failed.

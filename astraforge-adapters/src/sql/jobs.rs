@@ -8,7 +8,6 @@ use astraforge_core::{
     ports::store::{EndedJob, FailedJob},
 };
 use chrono::{DateTime, Utc};
-use sqlx::Connection as _;
 
 use super::{
     Dialect,
@@ -92,22 +91,19 @@ pub(super) async fn revive(connection: &mut impl Statements, id: JobId) -> SqlRe
     connection.execute(statement, values![id.to_string()]).await.map(drop)
 }
 
-/// Marks the job whose turn it is, alone: who counts what a tenant has at work must not do so beside another.
+/// Marks the job whose turn it is, alone until the transaction ends: who counts what a tenant has at work must not do so
+/// beside another.
 pub(super) async fn claim<D: Dialect>(
     connection: &mut D::Connection,
     now: DateTime<Utc>,
     until: DateTime<Utc>,
     most_per_tenant: Option<NonZeroU32>,
 ) -> SqlResult<Option<Job>> {
-    let mut transaction = connection.begin_with(D::BEGIN).await?;
     if let Some(lock) = D::LOCK_CLAIMS {
-        transaction.rows(lock, []).await?;
+        connection.rows(lock, []).await?;
     }
     let most = most_per_tenant.map_or(u32::MAX, NonZeroU32::get);
-    let claimed = transaction.row(D::CLAIM, values![micros(now), micros(until), most]).await?;
-    let job = claimed.as_ref().map(from_row).transpose()?;
-    transaction.commit().await?;
-    Ok(job)
+    connection.row(D::CLAIM, values![micros(now), micros(until), most]).await?.as_ref().map(from_row).transpose()
 }
 
 pub(super) async fn take_over<D: Dialect>(

@@ -74,9 +74,14 @@ pub(super) async fn recent<D: Dialect>(
     since: DateTime<Utc>,
     limit: u32,
 ) -> SqlResult<Vec<LogEnd>> {
-    let statement = "SELECT id, (SELECT coalesce(max(seq), 0) FROM events WHERE request = requests.id) AS last \
-                     FROM requests WHERE updated_at >= $1 OR id IN (SELECT request FROM jobs WHERE state = 'running') \
-                     ORDER BY updated_at DESC, position DESC LIMIT $2";
+    // Two halves, because one condition with `OR` has every request read. What is at work and did not change comes after
+    // what changed, so neither half repeats the other.
+    let statement = "SELECT id, (SELECT coalesce(max(seq), 0) FROM events WHERE request = recent.id) AS last FROM (\
+                     SELECT * FROM (SELECT id, updated_at, position FROM requests WHERE updated_at >= $1 \
+                     ORDER BY updated_at DESC, position DESC LIMIT $2) AS changed UNION ALL \
+                     SELECT id, updated_at, position FROM requests WHERE updated_at < $1 \
+                     AND id IN (SELECT request FROM jobs WHERE state = 'running')\
+                     ) AS recent ORDER BY updated_at DESC, position DESC LIMIT $2";
     let rows = connection.rows(statement, [micros(since).into(), limit.into()]).await?;
     rows.iter().map(|row| Ok(LogEnd { request: row.parsed("id")?, last: row.number("last")? })).collect()
 }

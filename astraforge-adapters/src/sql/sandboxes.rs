@@ -8,13 +8,13 @@ use astraforge_core::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
-use sqlx::Connection as _;
 
 use super::{
     Dialect, SqlStore,
     error::{failed, taken},
     row::{Cells, Columns as _, SqlResult, json, micros, number},
     statement::{Statements, Value, values},
+    transaction::in_transaction,
 };
 
 /// What the sealed records of sandboxes are bound to.
@@ -81,20 +81,16 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     /// Removes a snapshot that no sandbox of its tenant comes back from. What they come back from is sealed, so it is
-    /// read here, while nobody else writes.
-    async fn remove_unused(&self, id: SnapshotId) -> SqlResult<bool> {
-        let mut connection = D::sound_connection(&self.writer).await?;
-        let mut transaction = connection.begin_with(D::BEGIN).await?;
-        let rows = transaction.rows(D::SANDBOXES_BESIDE_SNAPSHOT, values![id.to_string()]).await?;
+    /// read here, in a transaction in which nobody else writes.
+    async fn remove_unused(&self, connection: &mut D::Connection, id: SnapshotId) -> SqlResult<bool> {
+        let rows = connection.rows(D::SANDBOXES_BESIDE_SNAPSHOT, values![id.to_string()]).await?;
         for row in rows {
             let sandbox = self.sandbox_from(&row)?;
             if sandbox.latest_snapshot == Some(id) && !sandbox.is_deleted() {
                 return Ok(false);
             }
         }
-        let removed = transaction.execute("DELETE FROM snapshots WHERE id = $1", values![id.to_string()]).await? > 0;
-        transaction.commit().await?;
-        Ok(removed)
+        Ok(connection.execute("DELETE FROM snapshots WHERE id = $1", values![id.to_string()]).await? > 0)
     }
 
     async fn add_record(&self, statement: &'static str, row: [String; 4]) -> SqlResult<()> {
@@ -163,7 +159,10 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
     }
 
     async fn remove_snapshot(&self, id: SnapshotId) -> Result<bool, StoreError> {
-        self.remove_unused(id).await.map_err(failed("remove a snapshot"))
+        in_transaction::<D, _>(&self.writer, "remove a snapshot", async |connection| {
+            self.remove_unused(connection, id).await.map_err(failed("remove a snapshot"))
+        })
+        .await
     }
 
     async fn add_artifact(&self, artifact: &Artifact) -> Result<(), StoreError> {

@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0002_sandboxes.sql"),
     include_str!("../../migrations/sqlite/0003_leases.sql"),
     include_str!("../../migrations/sqlite/0004_retries.sql"),
+    include_str!("../../migrations/sqlite/0005_recent_logs.sql"),
 ];
 
 /// Marks a file as ours, as SQLite's `application_id`: "AsFo".
@@ -208,7 +209,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 }
 
 fn pool_options(connections: u32) -> SqlitePoolOptions {
-    // A connection to a file does not go stale: no end to its life, and no test before use, but the one in `commit`.
+    // A connection to a file does not go stale: no end to its life, and no test before use, but the one before a transaction.
     SqlitePoolOptions::new()
         .max_connections(connections)
         .min_connections(1)

@@ -32,6 +32,11 @@ const ALLOWED: &[(&str, &str)] = &[
     ("state = 'running' ORDER BY created_at", "SCAN jobs USING INDEX jobs_"),
     ("lease_until, 0) < $1", "SCAN jobs USING COVERING INDEX jobs_leases"),
     ("status IN ('starting', 'ready')", "USE TEMP B-TREE FOR ORDER BY"),
+    // As many logs as are asked for, and those at work.
+    ("AS recent ORDER BY", "SCAN changed"),
+    ("AS recent ORDER BY", "SCAN recent"),
+    ("AS recent ORDER BY", "SCAN jobs USING COVERING INDEX jobs_running"),
+    ("AS recent ORDER BY", "USE TEMP B-TREE FOR ORDER BY"),
     // In the order of the index, up to the limit.
     ("ORDER BY created_at, position LIMIT $1", "SCAN jobs USING INDEX jobs_"),
 ];
@@ -90,6 +95,8 @@ async fn use_everything(store: &SqliteStore) {
     store.events(request.id, 0, 10).await.unwrap();
     store.events_of_run(run.id).await.unwrap();
     store.log_states(&[request.id]).await.unwrap();
+    store.last_event(request.id).await.unwrap();
+    store.recent_logs(at(0), 1000).await.unwrap();
     store.running_jobs().await.unwrap();
     store.waiting_jobs(request.id).await.unwrap();
     store.job(JobId::random()).await.unwrap();

@@ -1,6 +1,7 @@
 //! Wake-ups across processes, whoever carries the hints: readers are in this process, and hear of the others.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -8,6 +9,7 @@ use std::{
 
 use astraforge_core::{
     BoxError,
+    error::chain,
     ports::wakeup::{Topic, Wakeups},
 };
 use async_trait::async_trait;
@@ -43,18 +45,51 @@ pub(crate) trait Voice: Send {
     async fn say(&mut self, text: String) -> Result<(), BoxError>;
 }
 
-/// Why hints do not reach this process, or not from it, or run logs are not published. Nothing is lost by that: readers
-/// look by themselves, and what is not published yet is published later.
+/// What a bus does not do at the moment. Nothing is lost by that: readers look by themselves, and what is not published
+/// yet is published later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{carrier} carries nothing at the moment, so what is new is seen later: {reason}")]
-pub struct BusTrouble {
-    carrier: String,
-    reason: String,
+#[non_exhaustive]
+pub enum BusTrouble {
+    /// Hints do not reach this process, or not from it.
+    #[error("{bus} carries no hints at the moment, so what is new is seen up to a second late: {reason}")]
+    Hints {
+        /// Where it is, without a password.
+        bus: String,
+        /// Why.
+        reason: String,
+    },
+    /// What is written to run logs does not get into their streams.
+    #[error("{bus} gets no run logs at the moment, so its streams are behind: {reason}")]
+    RunLogs {
+        /// Where it is, without a password.
+        bus: String,
+        /// Why.
+        reason: String,
+    },
+    /// Neither hints nor run logs.
+    #[error(
+        "{bus} carries no hints at the moment, so what is new is seen up to a second late: {hints}; it gets no run logs \
+         either, so its streams are behind: {run_logs}"
+    )]
+    Both {
+        /// Where it is, without a password.
+        bus: String,
+        /// Why no hints.
+        hints: String,
+        /// Why no run logs.
+        run_logs: String,
+    },
 }
 
 impl BusTrouble {
-    pub(crate) fn new(carrier: String, reason: String) -> Self {
-        Self { carrier, reason }
+    /// What it means, without where the bus is and what it says.
+    #[must_use]
+    pub fn meaning(&self) -> &'static str {
+        match self {
+            Self::Hints { .. } => "readers of other processes are not woken",
+            Self::RunLogs { .. } => "run logs are not published",
+            Self::Both { .. } => "readers of other processes are not woken, and run logs are not published",
+        }
     }
 }
 
@@ -64,8 +99,8 @@ const BEAT: Duration = Duration::from_secs(5);
 /// How long nothing is heard before the connection counts as gone.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// How long it may take to connect, or to speak.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to connect, or to speak: longer than carriers wait by themselves, as they can say what for.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// How long is waited before a lost connection is made again: twice as long each time in a row.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
@@ -95,7 +130,26 @@ enum Standing {
     /// Our own voice was heard at that time.
     Heard(Instant),
     /// It was not heard yet, or no more.
-    Silent(String),
+    Silent {
+        /// Why, as far as it is known.
+        reason: String,
+        /// Why each direction failed last, by its name.
+        lost: BTreeMap<&'static str, String>,
+    },
+}
+
+impl Standing {
+    /// Notes that a direction failed, and tells whether that is news: it worked before, or failed for another reason.
+    /// Each has a reason of its own, so that two that take turns are no news.
+    fn lose(&mut self, direction: &'static str, reason: &str) -> bool {
+        let mut lost = match self {
+            Self::Heard(_) => BTreeMap::new(),
+            Self::Silent { lost, .. } => std::mem::take(lost),
+        };
+        let before = lost.insert(direction, reason.to_owned());
+        *self = Self::Silent { reason: reason.to_owned(), lost };
+        before.as_deref() != Some(reason)
+    }
 }
 
 impl Across {
@@ -107,7 +161,10 @@ impl Across {
             readers: InProcessWakeups::default(),
             outbox: Outbox::default(),
             listening: Notify::new(),
-            standing: Mutex::new(Standing::Silent("it is not connected yet".to_owned())),
+            standing: Mutex::new(Standing::Silent {
+                reason: "it is not connected yet".to_owned(),
+                lost: BTreeMap::new(),
+            }),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&shared).listen());
@@ -120,9 +177,9 @@ impl Across {
         let reason = match &*self.shared.standing() {
             Standing::Heard(at) if at.elapsed() < SILENCE => return Ok(()),
             Standing::Heard(at) => format!("our own hints were not heard for {} s", at.elapsed().as_secs()),
-            Standing::Silent(reason) => reason.clone(),
+            Standing::Silent { reason, .. } => reason.clone(),
         };
-        Err(BusTrouble::new(self.shared.carrier.name(), reason))
+        Err(BusTrouble::Hints { bus: self.shared.carrier.name(), reason })
     }
 }
 
@@ -217,20 +274,20 @@ impl Shared {
 
     fn heard(&self) {
         let before = std::mem::replace(&mut *self.standing(), Standing::Heard(Instant::now()));
-        if matches!(before, Standing::Silent(_)) {
+        if matches!(before, Standing::Silent { .. }) {
             tracing::info!(bus = self.carrier.name(), "hints reach other processes");
         }
     }
 
     /// Notes that a connection is gone; aloud the first time, and when the reason is another one.
-    fn lost(&self, what: &'static str, error: &(dyn std::error::Error + Send + Sync + 'static)) {
+    fn lost(&self, direction: &'static str, error: &(dyn std::error::Error + Send + Sync + 'static)) {
         let reason = chain(error);
-        let before = std::mem::replace(&mut *self.standing(), Standing::Silent(reason.clone()));
-        if !matches!(before, Standing::Silent(known) if known == reason) {
+        let is_news = self.standing().lose(direction, &reason);
+        if is_news {
             tracing::warn!(
                 bus = self.carrier.name(),
                 reason,
-                "{what} failed: it is tried again, and meanwhile readers see what is new up to a second late"
+                "{direction} failed: it is tried again, and meanwhile readers see what is new up to a second late"
             );
         }
     }
@@ -270,15 +327,6 @@ pub(crate) async fn within<T>(
         Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {} s", limit.as_secs()).into()),
     }
-}
-
-/// An error and what it comes from, in one line. Some libraries repeat the source in their own words.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string);
-    sources.fold(
-        error.to_string(),
-        |text, source| if text.ends_with(&source) { text } else { format!("{text}: {source}") },
-    )
 }
 
 #[cfg(test)]
@@ -369,6 +417,19 @@ mod tests {
             let _ = self.carrier.texts.send(text);
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_direction_that_fails_as_before_is_no_news_whatever_the_other_says() {
+        let mut standing = Standing::Heard(Instant::now());
+        assert!(standing.lose("listening", "refused") && standing.lose("telling", "no answer"));
+        for _ in 0..3 {
+            assert!(!standing.lose("listening", "refused") && !standing.lose("telling", "no answer"));
+        }
+        assert!(standing.lose("listening", "no such login"), "another reason");
+        assert!(!standing.lose("telling", "no answer"));
+        standing = Standing::Heard(Instant::now());
+        assert!(standing.lose("telling", "no answer"), "it worked meanwhile");
     }
 
     /// Waits until hints are carried. Time is played, so it passes by itself.

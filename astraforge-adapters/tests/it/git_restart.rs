@@ -122,7 +122,7 @@ async fn runs_on_two_servers_in_turn_go_on_from_each_other() {
     let here = world.path("quarantine");
     let there = world.path("quarantine-there");
     let mut standing = first.clone();
-    for (n, away) in [(1, &there), (2, &here), (3, &there)] {
+    for n in 1..=3 {
         std::fs::rename(&here, world.path("parked")).unwrap();
         if there.exists() {
             std::fs::rename(&there, &here).unwrap();
@@ -130,7 +130,7 @@ async fn runs_on_two_servers_in_turn_go_on_from_each_other() {
         std::fs::rename(world.path("parked"), &there).unwrap();
         world.restart(|config| config);
         let base = world.mirror_after(&standing).await;
-        assert_eq!(base.work_head.as_ref(), Some(&standing.head_commit), "{n} beside {away:?}");
+        assert_eq!(base.work_head.as_ref(), Some(&standing.head_commit), "run {n}");
         let server = world.serve().await;
         std::fs::remove_dir_all(world.path("work")).unwrap();
         world.git(".", &["clone", "-q", "-b", WORK, &server.url(), "work"]).await;

@@ -17,7 +17,7 @@ const SECRET: &str = "a secret that the server knows";
 
 /// A server with one bucket; it stops when it is dropped.
 struct Server {
-    _folder: TempDir,
+    folder: TempDir,
     url: String,
     serving: JoinHandle<()>,
 }
@@ -40,7 +40,7 @@ impl Server {
                 });
             }
         });
-        Self { _folder: folder, url, serving }
+        Self { folder, url, serving }
     }
 
     async fn artifacts(&self, bucket: &str, secret: &str) -> S3Artifacts {
@@ -94,16 +94,19 @@ async fn many_writers_of_one_key_leave_one_of_their_texts() {
 #[tokio::test]
 async fn keys_are_listed_whatever_the_number_of_pages() {
     let (server, artifacts) = fresh().await;
-    let keys: Vec<String> = (0..7).map(|n| format!("snapshots/s/{n}")).collect();
-    for key in &keys {
-        artifacts.put(key, "x".into()).await.unwrap();
-    }
     let theirs = S3Config::new("bucket").with_endpoint(&server.url).with_prefix("team-b/");
     let theirs = S3Artifacts::new(theirs.with_credentials(ACCESS_KEY, Secret::new(SECRET))).await;
     theirs.put("snapshots/s/8", "x".into()).await.unwrap();
-    for page in [1, 2, 7, 8] {
-        let artifacts = artifacts.clone().with_page_size(page);
-        assert_eq!(artifacts.list("snapshots/").await.unwrap(), keys, "{page} keys a page");
+    let folder = server.folder.path().join("bucket/team-a/snapshots/s");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut keys = Vec::new();
+    // A page of this server holds 1000 keys.
+    for n_keys in [1, 999, 1000, 1001, 2000, 2001] {
+        for n in keys.len()..n_keys {
+            std::fs::write(folder.join(format!("{n:04}")), "x").unwrap();
+            keys.push(format!("snapshots/s/{n:04}"));
+        }
+        assert_eq!(artifacts.list("snapshots/").await.unwrap(), keys, "{n_keys} keys");
     }
     assert_eq!(theirs.list("").await.unwrap(), ["snapshots/s/8"]);
 }

@@ -10,6 +10,8 @@ mod schema;
 mod sharing;
 mod wakeups;
 
+use std::time::{Duration, Instant};
+
 use astraforge_adapters::{
     postgres::{PostgresConfig, PostgresStore},
     secret_box::SecretKey,
@@ -19,6 +21,9 @@ use uuid::Uuid;
 
 /// Names a database of the server, as one who may make others.
 const VARIABLE: &str = "ASTRAFORGE_TEST_POSTGRES";
+
+/// How long something may take that happens by itself.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 mod conformance {
     astraforge_core::store_conformance!(crate::fresh());
@@ -30,6 +35,15 @@ mod sandboxes {
 /// A store in a database of its own.
 async fn fresh() -> ((), PostgresStore) {
     ((), Database::new().await.open(&SecretKey::random().unwrap()).await)
+}
+
+/// Waits until something is so that happens by itself, and says what did not come.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < PATIENCE, "in vain for {} s: {what}", PATIENCE.as_secs());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// A database of its own on the server.

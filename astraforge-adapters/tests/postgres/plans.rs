@@ -2,7 +2,7 @@
 //!
 //! The server counts the scans of whole tables itself, so this is about the statements that really ran.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use astraforge_adapters::secret_box::SecretKey;
 use astraforge_core::{
@@ -14,7 +14,7 @@ use astraforge_core::{
 };
 use sqlx::{Connection as _, Executor as _, Row as _};
 
-use crate::Database;
+use crate::{Database, until};
 
 /// A thousand requests with a thousand events each; of runs and jobs that are over, twenty of each.
 const MANY: &str = "INSERT INTO requests (id, tenant, requester, source, sender, title, prompt, repository, state, version, \
@@ -49,13 +49,8 @@ async fn scan_once(database: &Database) -> BTreeMap<String, i64> {
     connection.execute("SET max_parallel_workers_per_gather = 0").await.unwrap();
     connection.execute("SELECT count(kind) FROM events").await.unwrap();
     connection.close().await.unwrap();
-    loop {
-        let counted = scans(database).await;
-        if counted["events"] > before {
-            return counted;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the scan of all events is counted", async || scans(database).await["events"] > before).await;
+    scans(database).await
 }
 
 #[tokio::test]
@@ -98,6 +93,8 @@ async fn use_everything(store: &impl Store) {
     assert_eq!(store.append(vec![samples::log(old, "one more")]).await.unwrap(), 1001);
     assert_eq!(store.events_of_run(old_run).await.unwrap().len(), 50);
     assert_eq!(store.log_states(&[old]).await.unwrap().len(), 1);
+    assert_eq!(store.last_event(old).await.unwrap(), 1001);
+    assert_eq!(store.recent_logs(at(0), 1000).await.unwrap().len(), 1);
     store.request(&tenant, old).await.unwrap();
     assert_eq!(store.requests(&tenant).await.unwrap().len(), 20);
     store.run(&tenant, old_run).await.unwrap();

@@ -11,12 +11,10 @@ use futures::StreamExt as _;
 use sqlx::Executor as _;
 use tokio::{runtime::Runtime, time::timeout};
 
-use crate::Database;
+use crate::{Database, PATIENCE, until};
 
 /// The rules are asked without a runtime; what works in the background has this one.
 static BACKGROUND: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn up(config: &PostgresConfig) -> PostgresWakeups {
     let wakeups = PostgresWakeups::start(config);
@@ -25,9 +23,7 @@ async fn up(config: &PostgresConfig) -> PostgresWakeups {
 }
 
 async fn is_up(wakeups: &PostgresWakeups) {
-    while wakeups.check().is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("hints are carried", async || wakeups.check().is_ok()).await;
 }
 
 mod in_one_process {
@@ -81,9 +77,7 @@ async fn a_process_holds_two_connections_and_gives_them_back() {
     assert_eq!(raw.fetch_all(others).await.unwrap().len(), 2);
     drop(wakeups);
     // The server learns of closed connections a moment later.
-    while !raw.fetch_all(others).await.unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the connections are closed", async || raw.fetch_all(others).await.unwrap().is_empty()).await;
 }
 
 #[tokio::test]
@@ -96,12 +90,10 @@ async fn waking_waits_for_no_server_and_the_check_says_that_there_is_none() {
         wakeups.wake(Topic::Jobs);
     }
     assert_eq!(timeout(PATIENCE, jobs.next()).await, Ok(Some(())), "readers of this process are woken anyway");
-    let mut trouble = wakeups.check().unwrap_err().to_string();
-    while trouble.contains("not connected yet") {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        trouble = wakeups.check().unwrap_err().to_string();
-    }
-    assert!(trouble.contains(&format!("PostgreSQL at 127.0.0.1:{port}/x carries nothing")), "{trouble}");
+    let trouble = || wakeups.check().unwrap_err().to_string();
+    until("it was tried to connect", async || !trouble().contains("not connected yet")).await;
+    let trouble = trouble();
+    assert!(trouble.contains(&format!("PostgreSQL at 127.0.0.1:{port}/x carries no hints")), "{trouble}");
     assert!(!trouble.contains("hush"), "{trouble}");
 }
 

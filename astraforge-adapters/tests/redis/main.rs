@@ -9,7 +9,10 @@ mod server;
 mod streams;
 mod wakeups;
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use astraforge_adapters::redis::RedisConfig;
 use uuid::Uuid;
@@ -19,6 +22,35 @@ const VARIABLE: &str = "ASTRAFORGE_TEST_REDIS";
 
 /// How long something may take that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until something is so that happens by itself, and says what did not come.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < PATIENCE, "in vain for {} s: {what}", PATIENCE.as_secs());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What is logged on this thread, as long as this value lives.
+struct Log {
+    file: tempfile::NamedTempFile,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(Arc::new(file.reopen().unwrap()));
+        Self { file, _guard: tracing::subscriber::set_default(subscriber.finish()) }
+    }
+}
+
+impl Log {
+    fn read(&self) -> String {
+        std::fs::read_to_string(self.file.path()).unwrap()
+    }
+}
 
 /// The shared server, with a prefix that nobody else has.
 fn shared() -> RedisConfig {

@@ -91,10 +91,11 @@ impl Server {
         lines.chunks(3).map(|entry| (entry[0].to_owned(), entry[2].to_owned())).collect()
     }
 
-    /// Runs a command through the server's own client.
+    /// Runs a command through the server's own client, which fails with `-e` when the server answers with an error.
     fn command(&self, words: &[&str]) -> String {
         let mut client = Command::new("redis-cli");
-        let output = client.args(["-p", &self.port.to_string()]).args(words).output().unwrap();
+        let output = client.args(["-e", "-p", &self.port.to_string()]).args(words).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 

@@ -10,6 +10,7 @@ use astraforge_adapters::{
     redis::{RedisBus, RedisConfig},
     secret_box::SecretKey,
     sqlite::SqliteStore,
+    wakeup::BusTrouble,
 };
 use astraforge_core::{
     event::{Envelope, EventKind, RunEvent},
@@ -21,14 +22,15 @@ use astraforge_core::{
     testing::samples,
 };
 use futures::{StreamExt as _, future::join_all};
+use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 
-use crate::{PATIENCE, server::Server};
+use crate::{Log, PATIENCE, server::Server, until};
 
 /// A database, and a Redis server that may be there or not.
 pub(crate) struct World {
     pub(crate) store: Arc<SqliteStore>,
     pub(crate) config: RedisConfig,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What one process has.
@@ -48,7 +50,17 @@ impl World {
     pub(crate) async fn new(config: RedisConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path().join("a.db"), SecretKey::random().unwrap()).await.unwrap();
-        Self { store: Arc::new(store), config, _folder: folder }
+        Self { store: Arc::new(store), config, folder }
+    }
+
+    /// Makes the rows of a log unreadable.
+    async fn damage(&self, request: RequestId) {
+        let file = SqliteConnectOptions::new().filename(self.folder.path().join("a.db"));
+        let mut database = file.connect().await.unwrap();
+        let spoil = "UPDATE events SET kind = 'spoilt' WHERE request = $1";
+        let spoilt = sqlx::query(spoil).bind(request.to_string()).execute(&mut database).await.unwrap();
+        assert!(spoilt.rows_affected() > 0);
+        database.close().await.unwrap();
     }
 
     pub(crate) fn process(&self) -> Process {
@@ -60,7 +72,8 @@ impl World {
     /// Waits until the stream ends with the last row.
     pub(crate) async fn is_published(&self, request: RequestId, server: &Server) {
         let last = self.store.last_event(request).await.unwrap();
-        until(async || server.ids(&self.config.stream(request)).last() == Some(&last)).await;
+        until("the last row is in the stream", async || server.ids(&self.config.stream(request)).last() == Some(&last))
+            .await;
     }
 }
 
@@ -71,21 +84,12 @@ impl Process {
     }
 }
 
-/// Waits until something is so that happens by itself.
-async fn until(is_so: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < PATIENCE, "it does not happen");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test]
 async fn an_event_is_in_the_stream_a_moment_after_it_is_written() {
     let server = Server::started();
     let world = World::new(server.config()).await;
     let process = world.process();
-    until(async || process.bus.check().is_ok()).await;
+    until("the bus is well", async || process.bus.check().is_ok()).await;
     let request = submitted(&world.store).await;
     let began = Instant::now();
     process.write(request, 3, "hello").await;
@@ -121,7 +125,7 @@ async fn what_a_killed_process_wrote_is_published_by_the_others() {
     let server = Server::started();
     let world = World::new(server.config()).await;
     let other = world.process();
-    until(async || other.bus.check().is_ok()).await;
+    until("the bus is well", async || other.bus.check().is_ok()).await;
     // It was killed before anybody heard of its rows.
     let request = submitted(&world.store).await;
     world.store.append(vec![samples::log(request, "last words")]).await.unwrap();
@@ -133,7 +137,7 @@ async fn a_process_that_ends_publishes_what_it_wrote_last() {
     let server = Server::started();
     let world = World::new(server.config()).await;
     let process = world.process();
-    until(async || process.bus.check().is_ok()).await;
+    until("the bus is well", async || process.bus.check().is_ok()).await;
     for _ in 0..5 {
         let request = submitted(&world.store).await;
         let process = world.process();
@@ -141,6 +145,39 @@ async fn a_process_that_ends_publishes_what_it_wrote_last() {
         process.bus.close().await;
         assert_eq!(server.ids(&world.config.stream(request)).len(), 300);
     }
+}
+
+#[tokio::test]
+async fn a_process_that_ends_tries_once_more_while_it_waits_for_redis() {
+    let mut server = Server::new();
+    let world = World::new(server.config()).await;
+    let process = world.process();
+    let request = submitted(&world.store).await;
+    process.write(request, 300, "line").await;
+    until("it was tried to publish", async || {
+        matches!(process.bus.check(), Err(BusTrouble::Both { .. } | BusTrouble::RunLogs { .. }))
+    })
+    .await;
+    // Pauses double: after 3.1 s, one of 3.2 s begins.
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    server.start();
+    process.bus.close().await;
+    assert_eq!(server.ids(&world.config.stream(request)).len(), 300);
+}
+
+#[tokio::test]
+async fn a_process_that_ends_says_what_it_could_not_publish() {
+    let server = Server::new();
+    let world = World::new(server.config()).await;
+    let log = Log::default();
+    for (n, says) in [(0, false), (1, true)] {
+        let process = world.process();
+        let request = submitted(&world.store).await;
+        process.write(request, n, "line").await;
+        process.bus.close().await;
+        assert_eq!(log.read().contains("the end of some run logs is not in their streams"), says, "{n} lines");
+    }
+    assert!(log.read().contains("refused"), "{}", log.read());
 }
 
 #[tokio::test]
@@ -168,7 +205,12 @@ async fn a_stream_that_was_removed_is_written_again_as_far_back_as_it_is_long() 
 #[tokio::test]
 async fn a_stream_is_bounded_in_length_and_time() {
     let server = Server::started();
-    for (retention, expected) in [(Some(Duration::from_secs(60)), 50..=60), (None, -1..=-1)] {
+    let kept = [
+        (Some(Duration::from_secs(60)), 50..=60),
+        (Some(Duration::MAX), 3_153_599_990..=3_153_600_000),
+        (None, -1..=-1),
+    ];
+    for (retention, expected) in kept {
         let config =
             server.config().with_prefix(format!("{retention:?}")).with_max_length(100).with_retention(retention);
         let world = World::new(config).await;
@@ -197,7 +239,48 @@ async fn a_name_that_is_taken_holds_up_no_other_log() {
     process.write(taken, 1, "line").await;
     process.write(free, 1, "line").await;
     world.is_published(free, &server).await;
-    until(async || process.bus.check().is_ok()).await;
+    until("the bus is well", async || process.bus.check().is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_holds_up_no_other() {
+    let server = Server::started();
+    let world = World::new(server.config()).await;
+    // Logs are compared the newest first, so the damaged one is met before the other.
+    let (whole, damaged) = (submitted(&world.store).await, submitted(&world.store).await);
+    for request in [whole, damaged] {
+        world.store.append(vec![samples::log(request, "line")]).await.unwrap();
+    }
+    world.damage(damaged).await;
+    let process = world.process();
+    world.is_published(whole, &server).await;
+    process.write(damaged, 1, "line").await;
+    process.write(whole, 1, "line").await;
+    world.is_published(whole, &server).await;
+    until("the bus is well", async || process.bus.check().is_ok()).await;
+    assert!(server.ids(&world.config.stream(damaged)).is_empty(), "a stream has no gap");
+}
+
+#[tokio::test]
+async fn a_log_beyond_those_that_are_compared_is_published_with_its_next_event() {
+    let log = Log::default();
+    let server = Server::started();
+    let world = World::new(server.config()).await;
+    let mut requests = Vec::new();
+    for _ in 0..1001 {
+        let request = submitted(&world.store).await;
+        world.store.append(vec![samples::log(request, "line")]).await.unwrap();
+        requests.push(request);
+    }
+    let process = world.process();
+    // The newest are first, so this one is the last that is compared.
+    world.is_published(requests[1], &server).await;
+    assert!(log.read().contains("only the 1000 run logs whose requests changed last are compared"), "{}", log.read());
+    until("the bus is well", async || process.bus.check().is_ok()).await;
+    assert!(server.ids(&world.config.stream(requests[0])).is_empty());
+    process.write(requests[0], 1, "line").await;
+    world.is_published(requests[0], &server).await;
+    assert_eq!(server.ids(&world.config.stream(requests[0])), [1, 2]);
 }
 
 #[tokio::test]
@@ -210,7 +293,7 @@ async fn a_stream_that_tells_another_history_is_begun_anew() {
         server.add(&world.config.stream(request), foreign, "{}");
         let process = world.process();
         process.write(request, 3, "line").await;
-        until(async || server.ids(&world.config.stream(request)) == [1, 2, 3]).await;
+        until("the stream is begun anew", async || server.ids(&world.config.stream(request)) == [1, 2, 3]).await;
     }
 }
 
@@ -235,6 +318,31 @@ async fn nobody_who_writes_or_follows_waits_for_a_redis_that_is_absent() {
 }
 
 #[tokio::test]
+async fn what_the_bus_does_not_do_is_said_and_nothing_else() {
+    let mut server = Server::started();
+    server.allow("deaf", "hush", "~runlog:* +eval +xinfo +xadd +exists +expire +persist +del");
+    server.allow("mute", "hush", "&runlog:hints +subscribe +publish");
+    for (login, says, says_not) in [("deaf", "carries no hints", "run logs"), ("mute", "gets no run logs", "hints")] {
+        let config = RedisConfig::new(&format!("redis://{login}:hush@127.0.0.1:{}/0", server.port())).unwrap();
+        let world = World::new(config).await;
+        let process = world.process();
+        let told = || process.bus.check().map_or_else(|trouble| trouble.to_string(), |()| String::new());
+        process.write(submitted(&world.store).await, 1, "line").await;
+        until(says, async || {
+            let told = told();
+            told.contains(says) && !told.contains(says_not) && told.to_lowercase().contains("permission")
+        })
+        .await;
+    }
+    let world = World::new(server.config()).await;
+    let process = world.process();
+    until("the bus is well", async || process.bus.check().is_ok()).await;
+    server.stop();
+    process.write(submitted(&world.store).await, 1, "line").await;
+    until("both are missed", async || matches!(process.bus.check(), Err(BusTrouble::Both { .. }))).await;
+}
+
+#[tokio::test]
 async fn a_login_with_the_rights_of_the_documentation_is_enough() {
     let server = Server::started();
     server.allow(
@@ -245,18 +353,20 @@ async fn a_login_with_the_rights_of_the_documentation_is_enough() {
     let config = RedisConfig::new(&format!("redis://forge:hush@127.0.0.1:{}/0", server.port())).unwrap();
     let world = World::new(config).await;
     let process = world.process();
-    until(async || process.bus.check().is_ok()).await;
+    until("the bus is well", async || process.bus.check().is_ok()).await;
     let request = submitted(&world.store).await;
     server.add(&world.config.stream(request), "9-0", "{}");
     process.write(request, 3, "line").await;
-    until(async || server.ids(&world.config.stream(request)) == [1, 2, 3]).await;
+    until("the stream is begun anew", async || server.ids(&world.config.stream(request)) == [1, 2, 3]).await;
     // A wrong password is told, and holds up nobody.
     let config = RedisConfig::new(&format!("redis://forge:mistyped@127.0.0.1:{}/0", server.port())).unwrap();
     let refused = World::new(config).await;
     let process = refused.process();
     let request = submitted(&refused.store).await;
     process.write(request, 3, "line").await;
-    until(async || process.bus.check().is_err_and(|trouble| trouble.to_string().to_lowercase().contains("password")))
-        .await;
+    until("the password is refused", async || {
+        process.bus.check().is_err_and(|trouble| trouble.to_string().to_lowercase().contains("password"))
+    })
+    .await;
     assert!(!process.bus.check().unwrap_err().to_string().contains("mistyped"));
 }

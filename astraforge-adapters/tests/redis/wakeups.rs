@@ -10,7 +10,7 @@ use astraforge_core::{
 use futures::StreamExt as _;
 use tokio::{runtime::Runtime, time::timeout};
 
-use crate::{PATIENCE, server::Server, shared};
+use crate::{PATIENCE, server::Server, shared, until};
 
 /// The rules are asked without a runtime; what works in the background has this one.
 static BACKGROUND: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
@@ -22,9 +22,7 @@ async fn up(config: &RedisConfig) -> RedisWakeups {
 }
 
 async fn is_up(wakeups: &RedisWakeups) {
-    while wakeups.check().is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("hints are carried", async || wakeups.check().is_ok()).await;
 }
 
 mod in_one_process {
@@ -54,9 +52,7 @@ async fn hints_come_again_after_a_restart_of_the_server() {
     let mut jobs = other.watch(Topic::Jobs);
     for _ in 0..3 {
         server.stop();
-        while other.check().is_ok() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("the server is missed", async || other.check().is_err()).await;
         one.wake(Topic::Jobs);
         server.start();
         // Whatever was told meanwhile, a reader looks once the connection is back.
@@ -78,21 +74,28 @@ async fn a_server_that_comes_later_is_used_when_it_comes() {
         wakeups.wake(Topic::Jobs);
     }
     assert_eq!(timeout(PATIENCE, jobs.next()).await, Ok(Some(())), "readers of this process are woken anyway");
-    let mut trouble = wakeups.check().unwrap_err().to_string();
-    while trouble.contains("not connected yet") {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        trouble = wakeups.check().unwrap_err().to_string();
-    }
-    assert!(trouble.contains(&format!("Redis at 127.0.0.1:{}/0 carries nothing", server.port())), "{trouble}");
+    let trouble = || wakeups.check().unwrap_err().to_string();
+    until("it was tried to connect", async || !trouble().contains("not connected yet")).await;
+    let trouble = trouble();
+    assert!(trouble.contains(&format!("Redis at 127.0.0.1:{}/0 carries no hints", server.port())), "{trouble}");
     server.start();
-    timeout(PATIENCE, is_up(&wakeups)).await.unwrap();
+    is_up(&wakeups).await;
 }
 
 #[test]
 fn an_address_that_is_none_is_refused_and_none_tells_its_password() {
-    for url in
-        ["", "http://localhost", "localhost:6379", "redis://", "redis://:p@ss@[::/0", "redis://h:port/0", "redis://h/x"]
-    {
+    for url in [
+        "",
+        "http://localhost",
+        "localhost:6379",
+        "redis",
+        "redis:",
+        "redis:h",
+        "redis://",
+        "redis://:p@ss@[::/0",
+        "redis://h:port/0",
+        "redis://h/x",
+    ] {
         assert!(RedisConfig::new(url).is_err(), "{url}");
     }
     let config = RedisConfig::new("rediss://someone:hush@redis.example:6380/2").unwrap();

@@ -180,13 +180,11 @@ pub fn version(output: &[u8]) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// What a bundle holds and needs.
+/// What a bundle needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleHeader {
     /// Commits that must be there before it is read.
     pub needs: Vec<String>,
-    /// Refs in it.
-    pub refs: Vec<String>,
 }
 
 /// Reads the head of a bundle, version 2.
@@ -194,12 +192,14 @@ pub fn bundle_header(bundle: &[u8]) -> Result<BundleHeader, ParseError> {
     let wrong = || unexpected("a bundle", bundle);
     let rest = bundle.strip_prefix(b"# v2 git bundle\n").ok_or_else(wrong)?;
     let end = rest.windows(2).position(|pair| pair == b"\n\n").ok_or_else(wrong)?;
-    let mut header = BundleHeader { needs: Vec::new(), refs: Vec::new() };
+    let mut header = BundleHeader { needs: Vec::new() };
     // The commit's subject follows a needed id, and may be in any encoding.
     for line in String::from_utf8_lossy(&rest[..end]).lines() {
         match line.strip_prefix('-') {
             Some(needed) => header.needs.push(needed.split(' ').next().unwrap_or_default().to_owned()),
-            None => header.refs.push(line.split_once(' ').ok_or_else(wrong)?.1.to_owned()),
+            // A ref in it: an id and a name.
+            None if line.contains(' ') => {}
+            None => return Err(wrong()),
         }
     }
     Ok(header)
@@ -305,7 +305,7 @@ mod tests {
     fn the_head_of_a_bundle_is_read() {
         let bundle = format!("# v2 git bundle\n-{A} a subject\n{B} refs/heads/w/1\n\nPACK\0\n\n");
         let header = bundle_header(bundle.as_bytes()).unwrap();
-        assert_eq!(header, BundleHeader { needs: vec![A.into()], refs: vec!["refs/heads/w/1".into()] });
+        assert_eq!(header, BundleHeader { needs: vec![A.into()] });
         for bad in [&b""[..], b"# v2 git bundle\n", b"# v3 git bundle\n\n\n", b"# v2 git bundle\nx\n\n"] {
             assert!(bundle_header(bad).is_err());
         }

@@ -270,6 +270,15 @@ pub enum StoreError {
         /// What is taken.
         what: String,
     },
+    /// What is kept there is damaged, or of a form that this program does not know. The rest can be read.
+    #[error("the store cannot {operation}: what it holds is unreadable")]
+    Unreadable {
+        /// What was tried.
+        operation: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: BoxError,
+    },
     /// The store failed.
     #[error("the store failed to {operation}")]
     Backend {

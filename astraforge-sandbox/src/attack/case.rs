@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use astraforge_core::ports::sessions::SessionError;
+use astraforge_core::{error::chain, ports::sessions::SessionError};
 use futures::future::BoxFuture;
 
 use super::Target;
@@ -114,12 +114,6 @@ impl From<astraforge_core::error::ForgeError> for Stop {
     fn from(error: astraforge_core::error::ForgeError) -> Self {
         Self::Trouble(chain(&error))
     }
-}
-
-/// An error with all that is beneath it.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let below = std::iter::successors(error.source(), |it| it.source());
-    below.fold(error.to_string(), |text, it| format!("{text}: {it}"))
 }
 
 /// Fails the case with what was achieved, unless `holds`.

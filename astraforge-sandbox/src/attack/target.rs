@@ -12,6 +12,7 @@ use std::{
 
 use astraforge_core::{
     egress::Egress,
+    error::chain,
     files::{Existing, Roots, UploadRequest},
     id::SandboxId,
     ports::{
@@ -25,7 +26,7 @@ use futures::StreamExt;
 
 use super::{
     Attacker, Footprint, HostProcess, HostView, MakePlane, Scale,
-    case::{Judged, Stop, chain, hold},
+    case::{Judged, Stop, hold},
     host,
     transcript::{PATIENCE, Running, Transcript},
 };

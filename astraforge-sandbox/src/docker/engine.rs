@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use astraforge_core::{BoxError, id::SandboxId};
+use astraforge_core::{BoxError, error::chain, id::SandboxId};
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error,
@@ -158,18 +158,4 @@ pub(super) fn is_status(error: &Error, status: u16) -> bool {
 /// A failure of the engine at `operation` on sandbox `id`.
 pub(super) fn failed(operation: &'static str, id: SandboxId, source: impl Into<BoxError>) -> DriverError {
     DriverError::Backend { operation, id, source: source.into() }
-}
-
-/// An error with all its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, io, path::Path};
 
-use astraforge_core::BoxError;
+use astraforge_core::{BoxError, error::chain};
 use bollard::{
     errors::Error,
     models::ProgressDetail,
@@ -13,7 +13,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::Mutex;
 
 use super::{
-    engine::{Engine, chain, found, is_status},
+    engine::{Engine, found, is_status},
     settings::DockerConfig,
     spec::unsupported,
 };

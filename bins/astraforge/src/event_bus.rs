@@ -35,7 +35,7 @@ pub(crate) struct EventBusArgs {
     #[arg(long, global = true, env = "RUN_LOG_STREAM_MAXLEN", value_name = "N", default_value_t = 512,
           value_parser = clap::value_parser!(u32).range(1..))]
     run_log_stream_maxlen: u32,
-    /// How long a run log is kept in Redis after its last event; 0 is for ever
+    /// How long a run log is kept in Redis after it was last appended to; 0 is for ever
     #[arg(long, global = true, env = "RUN_LOG_RETENTION_SECONDS", value_name = "SECONDS", default_value_t = 21_600,
           value_parser = clap::value_parser!(u64).range(..=3_153_600_000))]
     run_log_retention_seconds: u64,

@@ -214,14 +214,11 @@ impl Parts {
     fn state(&self, stopped: &Cancellation, runs: Need) -> AppStateBuilder {
         // Anybody may ask, so what exactly is wrong is in the log and in the greeting only.
         let (bus, can_run) = (self.bus.clone(), self.can_run);
-        let told =
-            |is_well: bool, what: &str| if is_well { Ok(()) } else { Err(format!("{what}; see the server's log")) };
+        let unwell = |what: &str| format!("{what}; see the server's log");
         AppState::builder(self.forge.clone())
             .with_shutdown(stopped.clone())
-            .with_part("bus", Need::Helps, move || {
-                told(bus.check().is_ok(), "readers of other processes are not woken")
-            })
-            .with_part("sandboxes", runs, move || told(can_run, "runs cannot work here"))
+            .with_part("bus", Need::Helps, move || bus.check().map_err(|trouble| unwell(trouble.meaning())))
+            .with_part("sandboxes", runs, move || if can_run { Ok(()) } else { Err(unwell("runs cannot work here")) })
     }
 
     fn into_node(self, running: Running, drain_time: Duration) -> Node {

@@ -113,6 +113,9 @@ pub async fn recent_logs_are_those_that_changed_or_are_at_work(store: &impl Stor
     assert_eq!(recent(31, 9).await.unwrap(), []);
     store.claim_job(at(40), at(100), None).await.unwrap().unwrap();
     assert_eq!(recent(31, 9).await.unwrap(), [end(3, 5)]);
+    assert_eq!(recent(20, 9).await.unwrap(), [end(1, 30), end(2, 20), end(3, 5)]);
+    assert_eq!(recent(20, 2).await.unwrap(), [end(1, 30), end(2, 20)], "at work, and beyond the limit");
+    assert_eq!(recent(5, 9).await.unwrap(), [end(1, 30), end(2, 20), end(0, 10), end(3, 5)], "told once");
     let ended_jobs = vec![EndedJob { id: job.id, error: None }];
     commit(store, Changes { ended_jobs, ..Changes::default() }).await;
     assert_eq!(recent(31, 9).await.unwrap(), []);

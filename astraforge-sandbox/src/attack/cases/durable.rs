@@ -11,7 +11,7 @@ use std::{
 use astraforge_core::{
     access::{Caller, Role},
     control_plane::{ControlPlane, NewSandbox, NewSnapshot},
-    error::ForgeError,
+    error::{ForgeError, chain},
     id::{SandboxId, SnapshotId, TenantId, UserId},
     ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream},
     sandbox::{Lifetime, SandboxStatus, Termination},
@@ -23,7 +23,7 @@ use chrono::TimeDelta;
 
 use crate::attack::{
     SteppedClock, Target,
-    case::{Judged, Stop, chain, hold, table},
+    case::{Judged, Stop, hold, table},
     transcript::PATIENCE,
 };
 
