@@ -13,6 +13,9 @@ use crate::{
 
 /// How long a picture or a key may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the pause is between two characters of a text that no keyboard has all of, in milliseconds: for each of those
+/// a key is given another meaning, which programs have to hear of before it is pressed.
+const PAUSE_MS: u16 = 60;
 /// The largest picture that is taken, in bytes.
 const MAX_PICTURE: usize = 32 * 1024 * 1024;
 /// What is understood as: there is no screen, or no program for it.
@@ -104,7 +107,8 @@ pub async fn mouse(session: &dyn Session, input: MouseInput) -> Result<(), Sessi
 /// # Errors
 /// [`SessionError::Unsupported`] where there is no screen, which says what is missing.
 pub async fn keyboard(session: &dyn Session, input: &KeyboardInput) -> Result<(), SessionError> {
-    run(session, "keyboard input", on_screen(SEND, &keyboard_words(input))).await.map(drop)
+    let command = on_screen(SEND, &keyboard_words(input)).with_timeout(TIMEOUT + typing_time(input));
+    run(session, "keyboard input", command).await.map(drop)
 }
 
 fn on_screen(line: &str, words: &[String]) -> Command {
@@ -132,12 +136,22 @@ fn mouse_words(input: MouseInput) -> Vec<String> {
 }
 
 fn keyboard_words(input: &KeyboardInput) -> Vec<String> {
-    let (verb, text) = match input {
-        KeyboardInput::Text(text) => ("type", text),
-        KeyboardInput::Keys(keys) => ("key", keys),
-    };
     // What follows `--` is no option, whatever it begins with.
-    [verb, "--", text].map(str::to_owned).into()
+    match input {
+        KeyboardInput::Text(text) if text.is_ascii() => ["type", "--", text].map(str::to_owned).into(),
+        KeyboardInput::Text(text) => ["type", "--delay", &PAUSE_MS.to_string(), "--", text].map(str::to_owned).into(),
+        KeyboardInput::Keys(keys) => ["key", "--", keys].map(str::to_owned).into(),
+    }
+}
+
+/// How long the pauses of a text are together.
+fn typing_time(input: &KeyboardInput) -> Duration {
+    match input {
+        KeyboardInput::Text(text) => {
+            Duration::from_millis(PAUSE_MS.into()) * u32::try_from(text.chars().count()).unwrap_or(u32::MAX)
+        }
+        KeyboardInput::Keys(_) => Duration::ZERO,
+    }
 }
 
 async fn run(session: &dyn Session, what: &str, command: Command) -> Result<ExecOutput, SessionError> {
@@ -188,6 +202,9 @@ mod tests {
     fn what_is_typed_never_becomes_an_option_or_a_command() {
         let command = on_screen(SEND, &keyboard_words(&KeyboardInput::Text("--delay; rm -rf /".to_owned())));
         assert_eq!(command.argv[3..], ["screen", "type", "--", "--delay; rm -rf /"]);
+        let umlaut = KeyboardInput::Text("--ü".to_owned());
+        assert_eq!(keyboard_words(&umlaut), ["type", "--delay", "60", "--", "--ü"]);
+        assert_eq!(typing_time(&umlaut), Duration::from_millis(180));
         let click = MouseInput::Click { x: 3, y: 4, button: MouseButton::Right };
         assert_eq!(mouse_words(click).join(" "), "mousemove --sync 3 4 click 3");
         assert_eq!(mouse_words(MouseInput::Scroll { notches: -128 }).join(" "), "click --repeat 128 4");

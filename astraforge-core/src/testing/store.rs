@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -49,6 +49,8 @@ pub struct MemoryStore {
     tables: Mutex<Tables>,
     refusal: Mutex<Option<Refusal>>,
     is_silent: AtomicBool,
+    /// The sequence number of events that cannot be read; 0 when all can.
+    damaged: AtomicU64,
 }
 
 /// Commits that fail, as those of a store whose disk is full do.
@@ -86,6 +88,11 @@ impl MemoryStore {
     /// on, as when a database is cut off.
     pub fn falls_silent(&self) {
         self.is_silent.store(true, Ordering::SeqCst);
+    }
+
+    /// Has the event of this sequence number be unreadable in every log.
+    pub fn damage(&self, seq: u64) {
+        self.damaged.store(seq, Ordering::SeqCst);
     }
 
     async fn answers(&self) {
@@ -196,7 +203,12 @@ impl Store for MemoryStore {
         let tables = self.tables();
         let log = tables.logs.get(&request).map_or(&[][..], Vec::as_slice);
         let begin = usize::try_from(after).unwrap_or(usize::MAX).min(log.len());
-        Ok(log[begin..].iter().take(limit as usize).cloned().collect())
+        let events: Vec<RunEvent> = log[begin..].iter().take(limit as usize).cloned().collect();
+        let damaged = self.damaged.load(Ordering::SeqCst);
+        if events.iter().any(|event| event.seq == damaged) {
+            return Err(StoreError::Unreadable { operation: "read events", source: "the row is damaged".into() });
+        }
+        Ok(events)
     }
 
     async fn events_of_run(&self, run: RunId) -> Result<Vec<RunEvent>, StoreError> {

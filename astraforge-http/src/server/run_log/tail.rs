@@ -174,7 +174,12 @@ async fn read(journal: Journal, request: RequestId, tail: Weak<Tail>) {
     let mut hints = journal.watch_log(request);
     loop {
         let Some(open) = tail.upgrade() else { return };
-        if let Err(error) = open.read_on(&journal).await {
+        let mut read = open.read_on(&journal).await;
+        if let Err(StoreError::Unreadable { .. }) = read {
+            // It will not be better the next time; whoever watches meets it in the rows.
+            read = open.leave_to_rows(&journal).await;
+        }
+        if let Err(error) = read {
             warn!(request.id = %request, error = chain(&error), "cannot read a run log; will try again");
         }
         let look = open.look.notified();
@@ -210,6 +215,15 @@ impl Tail {
             && let Some(state) = journal.store().log_states(&[self.request]).await?.pop()
         {
             self.learn(state);
+        }
+        Ok(())
+    }
+
+    /// Forgets the frames up to where the log ends.
+    async fn leave_to_rows(&self, journal: &Journal) -> Result<(), StoreError> {
+        let states = journal.store().log_states(&[self.request]).await?;
+        if let Some(state) = states.into_iter().next() {
+            self.recent.send_replace(Some(Recent::begin(state)));
         }
         Ok(())
     }
@@ -355,6 +369,18 @@ mod tests {
         it.write(3).await;
         let next = tokio::time::timeout(Duration::from_secs(1), seen(&mut watcher, 0)).await.unwrap();
         assert_eq!(numbers(&next), [1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_watches_meets_what_cannot_be_read_in_the_rows() {
+        let it = Fixture::new().await;
+        let mut watcher = it.tails.watch(it.request);
+        it.write(1).await;
+        seen(&mut watcher, 0).await;
+        it.store.damage(3);
+        it.write(2).await;
+        let next = tokio::time::timeout(Duration::from_secs(2), seen(&mut watcher, 1)).await.unwrap();
+        assert!(matches!(next, Next::Rows), "{next:?}");
     }
 
     #[tokio::test(start_paused = true)]
