@@ -2,13 +2,13 @@
 //!
 //! Statements are the same for all, and so are the tables; what differs is a constant of the dialect.
 
-use std::{fmt, num::NonZeroU32};
+use std::fmt;
 
 use astraforge_core::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::{Claim, Job, JobState, QueuedJob},
+    job::{Claim, Job, JobState, Limits, QueuedJob},
     merge_request::MergeRequest,
     ports::store::{Changes, LogEnd, LogState, Store, StoreError},
     repository::RepositoryLink,
@@ -55,7 +55,7 @@ pub trait Dialect: sqlx::Database<Row: Cells, Connection: Statements<Row = <Self
     const LOG_STATES: &'static str;
     /// Has nobody else claim a job until the transaction ends; `None` where a transaction that writes has the database alone.
     const LOCK_CLAIMS: Option<&'static str>;
-    /// Takes the job whose turn it is; the placeholders are the time, the lease's end and the most jobs of a tenant.
+    /// Takes the job whose turn it is; the placeholders are the time, the lease's end and the most jobs of a tenant and of all.
     const CLAIM: &'static str;
     /// Takes over the running job whose lease ended first; the placeholders are the time and the lease's end.
     const TAKE_OVER: &'static str;
@@ -240,10 +240,10 @@ impl<D: Dialect> Store for SqlStore<D> {
         &self,
         now: DateTime<Utc>,
         until: DateTime<Utc>,
-        most_per_tenant: Option<NonZeroU32>,
+        limits: Limits,
     ) -> Result<Option<Job>, StoreError> {
         in_transaction::<D, _>(&self.writer, "claim a job", async |connection| {
-            jobs::claim::<D>(connection, now, until, most_per_tenant).await.map_err(failed("claim a job"))
+            jobs::claim::<D>(connection, now, until, limits).await.map_err(failed("claim a job"))
         })
         .await
     }

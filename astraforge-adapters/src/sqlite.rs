@@ -60,7 +60,7 @@ impl Dialect for Sqlite {
     const LOCK_REQUEST: Option<&'static str> = None;
     const INSERT_EVENTS: &'static str = "INSERT INTO events (request, seq, run, kind, created_at) \
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)";
-    const LOG_STATES: &'static str = log::standing!("json_each($1)");
+    const LOG_STATES: &'static str = log::standing!("id IN (SELECT value FROM json_each($1))");
     const LOCK_CLAIMS: Option<&'static str> = None;
     const CLAIM: &'static str = jobs::claiming!("");
     const TAKE_OVER: &'static str = "UPDATE jobs SET attempts = attempts + 1, claimed_at = $1, lease_until = $2 \
@@ -95,6 +95,7 @@ impl Dialect for Sqlite {
 #[cfg(test)]
 mod tests {
     use astraforge_core::{
+        job::Limits,
         ports::{
             sandbox_store::SandboxStore as _,
             store::{Changes, Store as _, StoreError},
@@ -155,8 +156,8 @@ mod tests {
         store.commit(changes()).await.unwrap();
 
         fail_once("UPDATE ON main.jobs").await;
-        store.claim_job(at(9), at(20), None).await.unwrap_err();
-        assert!(store.claim_job(at(9), at(20), None).await.unwrap().is_some());
+        store.claim_job(at(9), at(20), Limits::NONE).await.unwrap_err();
+        assert!(store.claim_job(at(9), at(20), Limits::NONE).await.unwrap().is_some());
 
         store.add_sandbox(&sandbox).await.unwrap();
         let snapshot = Snapshot { sandbox: sandbox.id, ..samples::snapshot() };

@@ -1,6 +1,6 @@
 //! Background jobs: work that was accepted and must not be forgotten.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, num::NonZeroU32, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,20 @@ pub struct Claim {
     pub attempt: u32,
 }
 
+/// How many jobs may be at work at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Of one tenant; as many as there are workers, if `None`.
+    pub per_tenant: Option<NonZeroU32>,
+    /// Of all tenants together, whatever the number of workers; as many as there are workers, if `None`.
+    pub in_all: Option<NonZeroU32>,
+}
+
+impl Limits {
+    /// As many as there are workers.
+    pub const NONE: Self = Self { per_tenant: None, in_all: None };
+}
+
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -138,6 +152,16 @@ pub enum JobKind {
 }
 
 impl JobKind {
+    /// Which jobs of a tenant go first, whatever their age: the higher ones. A publication and its review take moments, and
+    /// a person who has decided waits for them.
+    #[must_use]
+    pub const fn priority(self) -> u8 {
+        match self {
+            Self::Execute { .. } => 0,
+            Self::OpenMergeRequest { .. } | Self::Review { .. } => 1,
+        }
+    }
+
     /// The run that it lets an agent do.
     pub(crate) const fn run(self) -> Option<RunId> {
         match self {

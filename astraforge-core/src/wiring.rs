@@ -1,9 +1,9 @@
 //! What a forge is wired to: the ports that it was given, and what tenants may choose.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
-    job::Claim,
+    job::{Claim, Limits},
     journal::Journal,
     ports::{
         artifacts::ArtifactStore,
@@ -48,6 +48,6 @@ impl Ports {
 pub struct Settings {
     /// Whether somebody else than the requester has to approve.
     pub approver_must_differ: bool,
-    /// How many jobs of one tenant may be at work at the same time; as many as there are workers, if `None`.
-    pub most_jobs_per_tenant: Option<NonZeroU32>,
+    /// How many jobs may be at work at the same time.
+    pub limits: Limits,
 }

@@ -147,9 +147,9 @@ impl Worker {
     async fn next_job(&self) -> Result<Option<(Job, DateTime<Utc>)>, ForgeError> {
         let now = self.forge.journal().clock().now();
         while self.settle_left(now, Duration::MAX).await? {}
-        let most_per_tenant = self.forge.ports().settings.most_jobs_per_tenant;
+        let limits = self.forge.ports().settings.limits;
         let until = self.lease_end();
-        let claimed = self.forge.store().claim_job(now, until, most_per_tenant).await?;
+        let claimed = self.forge.store().claim_job(now, until, limits).await?;
         Ok(claimed.map(|job| (job, until)))
     }
 

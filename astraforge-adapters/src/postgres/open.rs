@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0003_leases.sql"),
     include_str!("../../migrations/postgres/0004_retries.sql"),
     include_str!("../../migrations/postgres/0005_recent_logs.sql"),
+    include_str!("../../migrations/postgres/0006_priorities.sql"),
 ];
 
 /// Held by whoever changes the schema: "AsFo".

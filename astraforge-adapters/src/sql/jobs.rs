@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use astraforge_core::{
     id::{JobId, RequestId, TenantId},
-    job::{Claim, Job, JobState, QueuedJob},
+    job::{Claim, Job, JobState, Limits, QueuedJob},
     ports::store::{EndedJob, FailedJob},
 };
 use chrono::{DateTime, Utc};
@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Finds and marks the job in one statement. The placeholders are the time, the lease's end, and the most that a tenant
-/// may have at work.
+/// and all of them may have at work.
 ///
 /// The queue may be long and the tenants few: tenants are found one after the other in an index, and of each one the first
 /// job that may be begun. `$lock` keeps that job from others while it is taken.
@@ -37,13 +37,14 @@ macro_rules! claiming {
              AND NOT EXISTS (SELECT 1 FROM jobs AS older WHERE older.state = 'waiting' \
              AND older.request = due.request \
              AND (older.created_at, older.position) < (due.created_at, due.position)) \
-             ORDER BY due.created_at, due.position LIMIT 1), \
+             ORDER BY due.priority DESC, due.created_at, due.position LIMIT 1), \
              (SELECT count(*) FROM jobs AS busy WHERE busy.state = 'running' AND busy.tenant = tenants.tenant) \
              FROM tenants WHERE tenants.tenant IS NOT NULL) \
              UPDATE jobs SET state = 'running', attempts = attempts + 1, claimed_at = $1, lease_until = $2 \
              WHERE position = (SELECT jobs.position FROM firsts JOIN jobs ON jobs.position = firsts.first \
              WHERE firsts.at_work < $3 AND jobs.state = 'waiting' \
-             ORDER BY firsts.at_work, jobs.created_at, jobs.position LIMIT 1",
+             AND (SELECT count(*) FROM jobs AS working WHERE working.state = 'running') < $4 \
+             ORDER BY firsts.at_work, jobs.priority DESC, jobs.created_at, jobs.position LIMIT 1",
             $lock,
             ") RETURNING *"
         )
@@ -53,13 +54,14 @@ macro_rules! claiming {
 pub(crate) use claiming;
 
 pub(super) async fn queue(connection: &mut impl Statements, job: &Job) -> SqlResult<()> {
-    let statement = "INSERT INTO jobs (id, tenant, request, kind, attempts, failures, state, created_at) \
-                     VALUES ($1, $2, $3, $4, $5, $6, 'waiting', $7)";
+    let statement = "INSERT INTO jobs (id, tenant, request, kind, priority, attempts, failures, state, created_at) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8)";
     let values = values![
         job.id.to_string(),
         job.tenant.as_str(),
         job.request.to_string(),
         json(&job.kind)?,
+        u32::from(job.kind.priority()),
         job.attempts,
         job.failures,
         micros(job.created_at),
@@ -97,13 +99,18 @@ pub(super) async fn claim<D: Dialect>(
     connection: &mut D::Connection,
     now: DateTime<Utc>,
     until: DateTime<Utc>,
-    most_per_tenant: Option<NonZeroU32>,
+    limits: Limits,
 ) -> SqlResult<Option<Job>> {
     if let Some(lock) = D::LOCK_CLAIMS {
         connection.rows(lock, []).await?;
     }
-    let most = most_per_tenant.map_or(u32::MAX, NonZeroU32::get);
-    connection.row(D::CLAIM, values![micros(now), micros(until), most]).await?.as_ref().map(from_row).transpose()
+    let most = |limit: Option<NonZeroU32>| limit.map_or(u32::MAX, NonZeroU32::get);
+    connection
+        .row(D::CLAIM, values![micros(now), micros(until), most(limits.per_tenant), most(limits.in_all)])
+        .await?
+        .as_ref()
+        .map(from_row)
+        .transpose()
 }
 
 pub(super) async fn take_over<D: Dialect>(

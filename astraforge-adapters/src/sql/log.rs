@@ -86,18 +86,20 @@ pub(super) async fn recent<D: Dialect>(
     rows.iter().map(|row| Ok(LogEnd { request: row.parsed("id")?, last: row.number("last")? })).collect()
 }
 
-/// Reads how logs stand. `$ids` reads the ids as `value` from a list in JSON, the placeholder.
+/// Reads how logs stand. `$wanted` is the condition on a request's `id`, with the placeholder for a list in JSON.
+///
+/// The questions about runs and jobs are no `EXISTS`, which PostgreSQL answers by reading a table from end to end when it
+/// expects many requests.
 macro_rules! standing {
-    ($ids:literal) => {
+    ($wanted:literal) => {
         concat!(
             "SELECT id, (SELECT coalesce(max(seq), 0) FROM events WHERE request = requests.id) AS last, \
-             (NOT EXISTS (SELECT 1 FROM runs WHERE request = requests.id) \
-             OR EXISTS (SELECT 1 FROM runs WHERE request = requests.id AND status IN ('queued', 'running')) \
-             OR EXISTS (SELECT 1 FROM jobs WHERE request = requests.id AND state = 'waiting') \
-             OR EXISTS (SELECT 1 FROM jobs WHERE request = requests.id AND state = 'running')) AS may_grow \
-             FROM requests WHERE id IN (SELECT value FROM ",
-            $ids,
-            ")"
+             ((SELECT 1 FROM runs WHERE request = requests.id LIMIT 1) IS NULL \
+             OR (SELECT 1 FROM runs WHERE request = requests.id AND status IN ('queued', 'running') LIMIT 1) = 1 \
+             OR (SELECT 1 FROM jobs WHERE request = requests.id AND state = 'waiting' LIMIT 1) = 1 \
+             OR (SELECT 1 FROM jobs WHERE request = requests.id AND state = 'running' LIMIT 1) = 1) IS TRUE \
+             AS may_grow FROM requests WHERE ",
+            $wanted
         )
     };
 }

@@ -29,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0003_leases.sql"),
     include_str!("../../migrations/sqlite/0004_retries.sql"),
     include_str!("../../migrations/sqlite/0005_recent_logs.sql"),
+    include_str!("../../migrations/sqlite/0006_priorities.sql"),
 ];
 
 /// Marks a file as ours, as SQLite's `application_id`: "AsFo".

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, num::NonZeroU32, time::Instant};
 
 use astraforge_core::{
     id::{ApiKeyId, ArtifactId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, SandboxId, SnapshotId},
-    job::JobState,
+    job::{JobState, Limits},
     ports::{
         sandbox_store::SandboxStore as _,
         store::{Changes, EndedJob, FailedJob, Store as _},
@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &str)] = &[
     // Jobs at work are as many as there are workers, and live sandboxes as many as the machines bear.
     ("state = 'running' ORDER BY created_at", "USE TEMP B-TREE FOR ORDER BY"),
     ("state = 'running' ORDER BY created_at", "SCAN jobs USING INDEX jobs_"),
+    ("jobs AS working", "SCAN working USING COVERING INDEX jobs_"),
     ("lease_until, 0) < $1", "SCAN jobs USING COVERING INDEX jobs_leases"),
     ("status IN ('starting', 'ready')", "USE TEMP B-TREE FOR ORDER BY"),
     // As many logs as are asked for, and those at work.
@@ -59,7 +60,11 @@ async fn use_everything(store: &SqliteStore) {
         ..samples::submitted(&request)
     };
     store.commit(changes).await.unwrap();
-    let claimed = store.claim_job(at(9), at(20), NonZeroU32::new(3)).await.unwrap().unwrap();
+    let claimed = store
+        .claim_job(at(9), at(20), Limits { per_tenant: NonZeroU32::new(3), in_all: NonZeroU32::new(9) })
+        .await
+        .unwrap()
+        .unwrap();
     store.renew_lease(claimed.claim(), at(21)).await.unwrap();
     let taken = store.take_over_job(at(50), at(90)).await.unwrap().unwrap();
     let failed = FailedJob { id: job.id, error: "x".to_owned(), not_before: None };

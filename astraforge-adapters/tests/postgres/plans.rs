@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use astraforge_adapters::secret_box::SecretKey;
 use astraforge_core::{
     id::{JobId, MergeRequestId, RequestId, RunId, TenantId},
-    job::JobState,
+    job::{JobState, Limits},
     ports::store::{Changes, EndedJob, FailedJob, Store},
     run::Usage,
     testing::samples::{self, at},
@@ -77,7 +77,11 @@ async fn use_everything(store: &impl Store) {
     let events = vec![samples::log(request.id, "x")];
     let changes = Changes { runs: vec![run.clone()], new_jobs, events, ..samples::submitted(&request) };
     store.commit(changes).await.unwrap();
-    let claimed = store.claim_job(at(9), at(20), NonZeroU32::new(3)).await.unwrap().unwrap();
+    let claimed = store
+        .claim_job(at(9), at(20), Limits { per_tenant: NonZeroU32::new(3), in_all: NonZeroU32::new(9) })
+        .await
+        .unwrap()
+        .unwrap();
     store.renew_lease(claimed.claim(), at(21)).await.unwrap();
     let taken = store.take_over_job(at(50), at(90)).await.unwrap().unwrap();
     let failed_jobs = vec![FailedJob { id: job.id, error: "x".to_owned(), not_before: None }];

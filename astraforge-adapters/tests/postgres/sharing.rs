@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use astraforge_adapters::{postgres::PostgresStore, secret_box::SecretKey};
 use astraforge_core::{
+    job::Limits,
     ports::store::{Changes, EndedJob, Expected, RequestChange, Store as _, StoreError},
     testing::samples,
 };
@@ -66,9 +67,9 @@ async fn a_job_is_taken_by_one_and_one_job_of_a_request_at_a_time() {
     let mut taken = Vec::new();
     // Each round takes at most one of each request.
     while !waiting.is_empty() {
-        let claims = join_all(
-            (0..16).map(|i| servers[i % servers.len()].claim_job(Utc::now(), Utc::now() + TimeDelta::minutes(1), None)),
-        )
+        let claims = join_all((0..16).map(|i| {
+            servers[i % servers.len()].claim_job(Utc::now(), Utc::now() + TimeDelta::minutes(1), Limits::NONE)
+        }))
         .await;
         let claimed: Vec<_> = claims.into_iter().filter_map(|claim| claim.unwrap()).collect();
         let requests: BTreeSet<_> = claimed.iter().map(|job| job.request).collect();
@@ -93,7 +94,7 @@ async fn a_worker_and_a_caller_on_one_request_lock_nobody_out() {
         servers[0].commit(samples::submitted(&request)).await.unwrap();
         let job = samples::execute(&samples::run(&request));
         servers[0].commit(Changes { new_jobs: vec![job.clone()], ..Changes::default() }).await.unwrap();
-        let held = servers[0].claim_job(Utc::now(), until, None).await.unwrap().unwrap();
+        let held = servers[0].claim_job(Utc::now(), until, Limits::NONE).await.unwrap().unwrap();
         // A worker tells of its run while somebody ends the job that still waited when they looked.
         let told = (0..6).map(|i| {
             let events = vec![samples::log(request.id, i.to_string())];

@@ -1,6 +1,6 @@
 //! The port for everything that must survive a restart.
 
-use std::{fmt, num::NonZeroU32};
+use std::fmt;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -10,7 +10,7 @@ use crate::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::{Claim, Job, JobState, QueuedJob},
+    job::{Claim, Job, JobState, Limits, QueuedJob},
     merge_request::MergeRequest,
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
@@ -86,7 +86,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn log_states(&self, requests: &[RequestId]) -> Result<Vec<LogState>, StoreError>;
 
     /// Takes a waiting job and marks it running on a lease until `until`: of the tenant that has the fewest at work, the
-    /// oldest one. A tenant with `most_per_tenant` at work gets none.
+    /// oldest one of the highest [priority](crate::job::JobKind::priority). None is taken beyond the limits.
     ///
     /// Jobs of a request are done one at a time and in order: one waits while another one runs, and while an older one
     /// waits, be it for its time.
@@ -94,7 +94,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         &self,
         now: DateTime<Utc>,
         until: DateTime<Utc>,
-        most_per_tenant: Option<NonZeroU32>,
+        limits: Limits,
     ) -> Result<Option<Job>, StoreError>;
     /// Takes over the running job whose lease ended first and before `now`, as one more attempt on a lease until `until`.
     async fn take_over_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError>;

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    num::NonZeroU32,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,7 +16,7 @@ use crate::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::{Claim, Job, JobState, QueuedJob},
+    job::{Claim, Job, JobState, Limits, QueuedJob},
     merge_request::MergeRequest,
     ports::store::{Changes, LogEnd, LogState, Store, StoreError},
     repository::RepositoryLink,
@@ -238,9 +237,9 @@ impl Store for MemoryStore {
         &self,
         now: DateTime<Utc>,
         until: DateTime<Utc>,
-        most_per_tenant: Option<NonZeroU32>,
+        limits: Limits,
     ) -> Result<Option<Job>, StoreError> {
-        Ok(self.tables().claim_job(now, until, most_per_tenant))
+        Ok(self.tables().claim_job(now, until, limits))
     }
 
     async fn take_over_job(&self, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<Option<Job>, StoreError> {

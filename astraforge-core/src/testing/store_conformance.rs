@@ -126,6 +126,8 @@ macro_rules! store_conformance {
                 the_tenant_with_the_fewest_jobs_at_work_is_served_first
                 a_long_queue_of_one_tenant_does_not_starve_another
                 a_tenant_has_so_many_jobs_at_work_and_no_more
+                so_many_jobs_of_all_tenants_are_at_work_and_no_more
+                what_a_person_waits_for_goes_before_older_runs_of_a_tenant_but_not_of_its_request
                 claims_at_the_same_time_keep_to_the_limit_of_a_tenant;
             links:
                 a_link_is_found_by_its_tenant_alone

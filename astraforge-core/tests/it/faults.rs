@@ -6,7 +6,7 @@ use astraforge_core::{
     event::EventKind,
     forge::{Forge, Settings},
     id::RequestId,
-    job::JobKind,
+    job::{JobKind, Limits},
     ports::{executor::AgentOutcome, store::Changes},
     repository::{RepositoryLink, Secret},
     request::RequestState,
@@ -85,7 +85,9 @@ async fn the_end_of_a_review_is_written_once_the_store_takes_it() {
 async fn a_run_that_was_cancelled_before_its_worker_began_ends_once() {
     let fixture = Fixture::new().await;
     let request = fixture.submit().await.id;
-    assert!(fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), None).await.unwrap().is_some());
+    assert!(
+        fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), Limits::NONE).await.unwrap().is_some()
+    );
     fixture.cancel(CancelTarget::Request(request)).await.unwrap();
     fixture.execute(request).await.unwrap();
     Worker::new(fixture.forge.clone()).recover().await.unwrap();
@@ -100,7 +102,9 @@ async fn a_run_that_was_cancelled_before_its_worker_began_ends_once() {
 async fn a_run_that_had_not_begun_when_its_server_died_waits_again() {
     let fixture = Fixture::new().await;
     let request = fixture.submit().await.id;
-    assert!(fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), None).await.unwrap().is_some());
+    assert!(
+        fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), Limits::NONE).await.unwrap().is_some()
+    );
     Worker::new(fixture.forge.clone()).recover().await.unwrap();
     fixture.work().await;
     assert_eq!(fixture.state(request).await, RequestState::PatchReady);
@@ -112,7 +116,9 @@ async fn a_publication_that_a_dead_process_left_keeps_its_place_before_a_follow_
     let fixture = Fixture::new().await;
     let request = fixture.patch_ready().await.id;
     fixture.approve(request, None).await.unwrap();
-    assert!(fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), None).await.unwrap().is_some());
+    assert!(
+        fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), Limits::NONE).await.unwrap().is_some()
+    );
     fixture.spine.clock.advance(std::time::Duration::from_secs(1));
     fixture.chat(request, "and one more thing").await.unwrap();
     fixture.spine.clock.advance(std::time::Duration::from_secs(1));
@@ -138,7 +144,9 @@ async fn a_publication_at_work_is_not_cancelled() {
     let fixture = Fixture::new().await;
     let request = fixture.patch_ready().await.id;
     fixture.approve(request, None).await.unwrap();
-    assert!(fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), None).await.unwrap().is_some());
+    assert!(
+        fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), Limits::NONE).await.unwrap().is_some()
+    );
     check_conflict(fixture.cancel(CancelTarget::Request(request)).await, "being published");
     assert_eq!(fixture.state(request).await, RequestState::PatchReady);
 }
@@ -232,7 +240,9 @@ async fn a_plan_is_executed_once() {
     fixture.forge.plan(GeneratePlan { caller: caller.clone(), request }).await.unwrap();
     let command = ExecutePlan { caller, request };
     fixture.forge.execute_plan(command.clone()).await.unwrap();
-    assert!(fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), None).await.unwrap().is_some());
+    assert!(
+        fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), Limits::NONE).await.unwrap().is_some()
+    );
     check_conflict(fixture.forge.execute_plan(command).await, "queued already");
 }
 

@@ -9,7 +9,7 @@ use astraforge_core::{
     event::EventKind,
     forge::{Forge, Settings},
     id::RequestId,
-    job::Job,
+    job::{Job, Limits},
     ports::{clock::Clock, executor::AgentOutcome, store::Store},
     request::RequestState,
     run::{FailureCause, RunFailure, RunStatus},
@@ -29,7 +29,7 @@ async fn taken_over(store: &MemoryStore, until: DateTime<Utc>) -> Job {
 /// What a worker does that then dies.
 async fn claimed(fixture: &Fixture) -> Job {
     let now = fixture.spine.clock.now();
-    fixture.forge.store().claim_job(now, now + Worker::LEASE, None).await.unwrap().unwrap()
+    fixture.forge.store().claim_job(now, now + Worker::LEASE, Limits::NONE).await.unwrap().unwrap()
 }
 
 async fn statuses(fixture: &Fixture, request: RequestId) -> Vec<RunStatus> {

@@ -7,7 +7,7 @@ use astraforge_core::{
     error::ForgeError,
     event::EventKind,
     id::RequestId,
-    job::{JobKind, JobState, QueuedJob, backoff, desk},
+    job::{JobKind, JobState, Limits, QueuedJob, backoff, desk},
     ports::{clock::Clock as _, git::GitError, store::Store as _},
     request::RequestState,
     run::RunStatus,
@@ -115,7 +115,7 @@ async fn a_dropped_job_ends_and_the_log_says_so() {
 async fn a_job_at_work_is_not_tried_a_second_time_meanwhile() {
     let (fixture, _) = approved().await;
     let now = fixture.spine.clock.now();
-    let job = fixture.spine.store.claim_job(now, now + Duration::from_secs(60), None).await.unwrap().unwrap();
+    let job = fixture.spine.store.claim_job(now, now + Duration::from_secs(60), Limits::NONE).await.unwrap().unwrap();
     check_conflict(desk::retry(fixture.forge.journal(), job.id).await, "is running");
 }
 

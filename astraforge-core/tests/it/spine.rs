@@ -11,6 +11,7 @@ use astraforge_core::{
     event::EventKind,
     forge::{Forge, Settings},
     id::{RequestId, TenantId},
+    job::Limits,
     policy::{Decision, Reason, Verdict},
     ports::{
         executor::AgentOutcome,
@@ -258,9 +259,12 @@ async fn of_two_executions_one_runs_and_one_waits() {
     let fixture = Fixture::new().await;
     let request = fixture.submit().await;
     fixture.execute(request.id).await.unwrap();
-    let first = fixture.forge.store().claim_job(samples::at(10), samples::at(10 + 60), None).await.unwrap();
+    let first = fixture.forge.store().claim_job(samples::at(10), samples::at(10 + 60), Limits::NONE).await.unwrap();
     assert!(first.is_some());
-    assert_eq!(fixture.forge.store().claim_job(samples::at(10), samples::at(10 + 60), None).await.unwrap(), None);
+    assert_eq!(
+        fixture.forge.store().claim_job(samples::at(10), samples::at(10 + 60), Limits::NONE).await.unwrap(),
+        None
+    );
 }
 
 #[tokio::test]
@@ -661,7 +665,9 @@ async fn a_publication_that_a_dead_process_left_is_done_again() {
     let fixture = Fixture::new().await;
     let request = fixture.patch_ready().await.id;
     fixture.approve(request, None).await.unwrap();
-    assert!(fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), None).await.unwrap().is_some());
+    assert!(
+        fixture.forge.store().claim_job(samples::at(99), samples::at(99 + 60), Limits::NONE).await.unwrap().is_some()
+    );
     Worker::new(fixture.forge.clone()).recover().await.unwrap();
     fixture.work().await;
     assert_eq!(fixture.state(request).await, RequestState::Reviewed);

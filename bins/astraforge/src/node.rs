@@ -20,6 +20,7 @@ use astraforge_core::{
     control_plane::ControlPlane,
     forge::{Forge, Ports, Settings},
     id::{ApiKeyId, TenantId, UserId},
+    job::Limits,
     journal::Journal,
     ports::{
         artifacts::ArtifactStore, clock::Clock, git::VcsProvider, model::ModelUpstream, review::Reviewer,
@@ -247,7 +248,10 @@ fn ports(
     if let ModelConfig::OpenAi { .. } | ModelConfig::Proxy { .. } = args.model.config()? {
         reviewers.push(Arc::new(ModelReviewer::new(model.clone(), args.codex_model.clone())));
     }
-    let settings = Settings { approver_must_differ: args.approver_must_differ, most_jobs_per_tenant: args.tenant_jobs };
+    let settings = Settings {
+        approver_must_differ: args.approver_must_differ,
+        limits: Limits { per_tenant: args.tenant_jobs, in_all: args.jobs },
+    };
     Ok(Ports {
         journal,
         executor: agent.executor.clone(),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use astraforge_core::{
+    job::Limits,
     ports::store::{Changes, Store},
     testing::samples::{self, at},
 };
@@ -30,7 +31,7 @@ async fn everything_is_there_after_the_store_was_closed_and_opened() {
     store.commit(changes).await.unwrap();
     let link = samples::link();
     store.add_link(link.clone()).await.unwrap();
-    store.claim_job(at(2), at(2 + 60), None).await.unwrap().unwrap();
+    store.claim_job(at(2), at(2 + 60), Limits::NONE).await.unwrap().unwrap();
     store.close().await;
 
     let store = open(folder.path()).await;
@@ -127,7 +128,7 @@ async fn two_stores_on_one_file_share_the_log_and_the_queue() {
         .map(|store| {
             tokio::spawn(async move {
                 let mut claimed = Vec::new();
-                while let Some(job) = store.claim_job(at(2), at(2 + 60), None).await.unwrap() {
+                while let Some(job) = store.claim_job(at(2), at(2 + 60), Limits::NONE).await.unwrap() {
                     claimed.push(job.id);
                     store.append(vec![samples::log(request.id, "x"), samples::log(request.id, "y")]).await.unwrap();
                 }

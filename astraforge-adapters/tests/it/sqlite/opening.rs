@@ -6,7 +6,7 @@ use astraforge_adapters::{
     secret_box::SecretKey,
     sqlite::{OpenError, SqliteStore},
 };
-use astraforge_core::{ports::store::Store, testing::samples};
+use astraforge_core::{job::Limits, ports::store::Store, testing::samples};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, sqlite::SqliteConnectOptions};
 
 use super::{database, fresh, key, open, raw};
@@ -65,7 +65,7 @@ async fn a_newer_schema_is_refused_with_both_versions() {
     other.execute("PRAGMA user_version = 99").await.unwrap();
     other.close().await.unwrap();
     let error = open_error(folder.path()).await;
-    assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 5, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 6, .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn jobs_of_an_older_schema_are_kept_in_their_order() {
 
     let store = SqliteStore::open(&path, SecretKey::random().unwrap()).await.unwrap();
     let now = samples::at(0);
-    assert_eq!(store.claim_job(now, now, None).await.unwrap(), None, "the running one holds it up");
+    assert_eq!(store.claim_job(now, now, Limits::NONE).await.unwrap(), None, "the running one holds it up");
     let taken = store.take_over_job(now, samples::at(60)).await.unwrap().unwrap();
     assert_eq!((taken.id, taken.attempts, taken.failures), (ids[0], 3, 0));
     assert_eq!(store.waiting_jobs(request.id).await.unwrap()[0].id, ids[1]);

@@ -1,6 +1,7 @@
 //! The rows of a store in memory, and the rules of a commit.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashSet},
     fmt::Display,
     hash::Hash,
@@ -13,7 +14,7 @@ use crate::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
     id::{JobId, RequestId, TenantId},
-    job::{Claim, Job, JobState, QueuedJob},
+    job::{Claim, Job, JobState, Limits, QueuedJob},
     merge_request::MergeRequest,
     ports::store::{Changes, EndedJob, Expected, FailedJob, LogEnd, LogState, RequestChange, StoreError},
     repository::RepositoryLink,
@@ -227,23 +228,22 @@ impl Tables {
         log.push(RunEvent { seq, request_id: request, run_id: run, kind, created_at: at });
     }
 
-    pub(super) fn claim_job(
-        &mut self,
-        now: DateTime<Utc>,
-        until: DateTime<Utc>,
-        most_per_tenant: Option<NonZeroU32>,
-    ) -> Option<Job> {
+    pub(super) fn claim_job(&mut self, now: DateTime<Utc>, until: DateTime<Utc>, limits: Limits) -> Option<Job> {
         let running = self.running_jobs();
         let n_running = |tenant: &TenantId| running.iter().filter(|job| job.tenant == *tenant).count();
-        let most = most_per_tenant.map_or(usize::MAX, |most| most.get() as usize);
+        let most = |limit: Option<NonZeroU32>| limit.map_or(usize::MAX, |most| most.get() as usize);
+        if running.len() >= most(limits.in_all) {
+            return None;
+        }
         let mut passed: HashSet<RequestId> = running.iter().map(|job| job.request).collect();
         let mut waiting: Vec<&mut Held> = self.jobs.iter_mut().filter(|held| held.is(JobState::Waiting)).collect();
         waiting.sort_by_key(|held| held.job.created_at);
         // Of each request the oldest alone, and that when its time has come.
         waiting.retain(|held| passed.insert(held.job.request));
         waiting.retain(|held| held.not_before.is_none_or(|time| time <= now));
-        waiting.retain(|held| n_running(&held.job.tenant) < most);
-        Some(waiting.into_iter().min_by_key(|held| n_running(&held.job.tenant))?.begin(until))
+        waiting.retain(|held| n_running(&held.job.tenant) < most(limits.per_tenant));
+        let turn = |held: &&mut Held| (n_running(&held.job.tenant), Reverse(held.job.kind.priority()));
+        Some(waiting.into_iter().min_by_key(turn)?.begin(until))
     }
 
     pub(super) fn take_over_job(&mut self, now: DateTime<Utc>, until: DateTime<Utc>) -> Option<Job> {

@@ -5,6 +5,7 @@ use futures::{FutureExt, future::join_all};
 use super::{assert_conflict, assert_taken, commit, replaced, submit};
 use crate::{
     id::{RequestId, TenantId},
+    job::Limits,
     ports::store::{Changes, Store, StoreError},
     request::{Request, RequestState},
     testing::samples,
@@ -133,7 +134,7 @@ pub async fn what_belongs_to_no_request_is_refused(store: &impl Store) {
         let result = store.commit(changes.clone()).await;
         assert!(matches!(result, Err(StoreError::Backend { .. })), "{changes:?}: {result:?}");
     }
-    assert_eq!(store.claim_job(samples::at(9), samples::at(9 + 60), None).await.unwrap(), None);
+    assert_eq!(store.claim_job(samples::at(9), samples::at(9 + 60), Limits::NONE).await.unwrap(), None);
 }
 
 pub async fn a_run_of_another_request_or_tenant_cannot_be_replaced(store: &impl Store) {

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use super::{assert_taken, commit, submit};
 use crate::{
     id::{JobId, RequestId},
-    job::{Claim, Job},
+    job::{Claim, Job, Limits},
     ports::store::{Changes, EndedJob, Store, StoreError},
     request::Request,
     testing::samples::{self, at},
@@ -48,7 +48,10 @@ pub async fn a_request_has_one_running_job(store: &impl Store) {
 
 pub async fn a_claim_counts_an_attempt(store: &impl Store) {
     let job = queue(store, &submit(store).await, 1).await;
-    assert_eq!(store.claim_job(at(2), at(2 + 60), None).await.unwrap(), Some(Job { attempts: 1, ..job.clone() }));
+    assert_eq!(
+        store.claim_job(at(2), at(2 + 60), Limits::NONE).await.unwrap(),
+        Some(Job { attempts: 1, ..job.clone() })
+    );
     assert_eq!(store.running_jobs().await.unwrap(), [Job { attempts: 1, ..job }]);
 }
 
@@ -89,7 +92,7 @@ pub async fn a_job_can_be_ended_and_queued_anew_in_one_commit(store: &impl Store
     let again = Job { id: JobId::random(), attempts: 1, ..lost.clone() };
     let ended = EndedJob { id: lost.id, error: Some("the server stopped".to_owned()) };
     commit(store, Changes { new_jobs: vec![again.clone()], ended_jobs: vec![ended], ..Changes::default() }).await;
-    let claimed = store.claim_job(at(9), at(9 + 60), None).await.unwrap().unwrap();
+    let claimed = store.claim_job(at(9), at(9 + 60), Limits::NONE).await.unwrap().unwrap();
     assert_eq!((claimed.id, claimed.attempts), (again.id, 2), "it keeps its place before later jobs");
     end(store, again.id).await;
     assert_eq!(claim(store).await, Some(later.id));
@@ -116,7 +119,7 @@ pub async fn claims_at_the_same_time_never_get_the_same_job(store: &impl Store) 
         queue(store, &request, 1).await;
         queue(store, &request, 2).await;
     }
-    let claimed: Vec<Job> = join_all((0..40).map(|_| store.claim_job(at(9), at(9 + 60), None)))
+    let claimed: Vec<Job> = join_all((0..40).map(|_| store.claim_job(at(9), at(9 + 60), Limits::NONE)))
         .await
         .into_iter()
         .filter_map(Result::unwrap)
@@ -143,7 +146,7 @@ pub async fn a_job_cannot_be_queued_twice(store: &impl Store) {
 
 pub async fn a_lease_is_renewed_by_whoever_holds_the_job(store: &impl Store) {
     let job = queue(store, &submit(store).await, 1).await;
-    let claimed = store.claim_job(at(10), at(20), None).await.unwrap().unwrap();
+    let claimed = store.claim_job(at(10), at(20), Limits::NONE).await.unwrap().unwrap();
     assert!(store.renew_lease(claimed.claim(), at(40)).await.unwrap());
     assert_eq!(store.take_over_job(at(30), at(90)).await.unwrap(), None, "it was renewed until 40");
     assert!(!store.renew_lease(job.claim(), at(99)).await.unwrap(), "that is the claim of an earlier attempt");
@@ -157,8 +160,8 @@ pub async fn a_job_whose_lease_ended_is_taken_over_once(store: &impl Store) {
     let (first, second) = (submit(store).await, submit(store).await);
     queue(store, &first, 1).await;
     queue(store, &second, 2).await;
-    let later = store.claim_job(at(10), at(30), None).await.unwrap().unwrap();
-    let sooner = store.claim_job(at(10), at(20), None).await.unwrap().unwrap();
+    let later = store.claim_job(at(10), at(30), Limits::NONE).await.unwrap().unwrap();
+    let sooner = store.claim_job(at(10), at(20), Limits::NONE).await.unwrap().unwrap();
     assert_eq!(store.take_over_job(at(20), at(90)).await.unwrap(), None, "it holds to its end");
     let taken = join_all((0..10).map(|_| store.take_over_job(at(50), at(90)))).await;
     let taken: Vec<Job> = taken.into_iter().filter_map(Result::unwrap).collect();
@@ -173,7 +176,7 @@ pub async fn a_job_whose_lease_ended_is_taken_over_once(store: &impl Store) {
 pub async fn under_a_claim_that_is_lost_nothing_is_written(store: &impl Store) {
     let request = submit(store).await;
     queue(store, &request, 1).await;
-    let claimed = store.claim_job(at(10), at(20), None).await.unwrap().unwrap();
+    let claimed = store.claim_job(at(10), at(20), Limits::NONE).await.unwrap().unwrap();
     let line =
         |claim| Changes { claim: Some(claim), events: vec![samples::log(request.id, "x")], ..Changes::default() };
     let before = store.commit(line(claimed.claim())).await.unwrap();
@@ -195,7 +198,7 @@ pub(super) async fn queue(store: &impl Store, request: &Request, seconds: i64) -
 }
 
 pub(super) async fn claim(store: &impl Store) -> Option<JobId> {
-    store.claim_job(at(9), at(9 + 60), None).await.unwrap().map(|job| job.id)
+    store.claim_job(at(9), at(9 + 60), Limits::NONE).await.unwrap().map(|job| job.id)
 }
 
 pub(super) async fn end(store: &impl Store, id: JobId) {

@@ -6,6 +6,7 @@ use super::{commit, replaced, submit};
 use crate::{
     event::{EventKind, NewEvent},
     id::{RequestId, RunId},
+    job::Limits,
     ports::store::{Changes, EndedJob, FailedJob, LogEnd, Store},
     request::Request,
     run::{Run, RunStatus},
@@ -111,7 +112,7 @@ pub async fn recent_logs_are_those_that_changed_or_are_at_work(store: &impl Stor
     let job = samples::execute(&samples::run(&requests[3]));
     commit(store, Changes { new_jobs: vec![job.clone()], ..Changes::default() }).await;
     assert_eq!(recent(31, 9).await.unwrap(), []);
-    store.claim_job(at(40), at(100), None).await.unwrap().unwrap();
+    store.claim_job(at(40), at(100), Limits::NONE).await.unwrap().unwrap();
     assert_eq!(recent(31, 9).await.unwrap(), [end(3, 5)]);
     assert_eq!(recent(20, 9).await.unwrap(), [end(1, 30), end(2, 20), end(3, 5)]);
     assert_eq!(recent(20, 2).await.unwrap(), [end(1, 30), end(2, 20)], "at work, and beyond the limit");
@@ -141,7 +142,7 @@ pub async fn a_log_may_grow_until_no_run_and_no_job_is_left(store: &impl Store) 
     let job = samples::execute(&run);
     commit(store, Changes { new_jobs: vec![job.clone()], ..Changes::default() }).await;
     assert_eq!(state().await, (3, true), "a job waits");
-    store.claim_job(at(40), at(100), None).await.unwrap().unwrap();
+    store.claim_job(at(40), at(100), Limits::NONE).await.unwrap().unwrap();
     assert_eq!(state().await, (3, true), "a job is at work");
     let dead = FailedJob { id: job.id, error: "the host is away".to_owned(), not_before: None };
     commit(store, Changes { failed_jobs: vec![dead], ..Changes::default() }).await;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     id::JobId,
-    job::{Job, JobState, QueuedJob},
+    job::{Job, JobState, Limits, QueuedJob},
     ports::store::{Changes, EndedJob, FailedJob, Store, StoreError},
     testing::samples::{self, at},
 };
@@ -25,19 +25,19 @@ pub async fn a_job_that_failed_waits_for_its_time_and_goes_on_counting(store: &i
     };
     assert_eq!(store.job(job.id).await.unwrap(), Some(queued));
     assert_eq!(store.waiting_jobs(job.request).await.unwrap(), std::slice::from_ref(&waiting));
-    assert_eq!(store.claim_job(at(99), at(200), None).await.unwrap(), None, "its time has not come");
-    let claimed = store.claim_job(at(100), at(200), None).await.unwrap();
+    assert_eq!(store.claim_job(at(99), at(200), Limits::NONE).await.unwrap(), None, "its time has not come");
+    let claimed = store.claim_job(at(100), at(200), Limits::NONE).await.unwrap();
     assert_eq!(claimed, Some(Job { attempts: 2, ..waiting }));
 }
 
 pub async fn whoever_had_a_job_that_failed_has_it_no_more(store: &impl Store) {
     let request = submit(store).await;
     queue(store, &request, 1).await;
-    let claimed = store.claim_job(at(10), at(20), None).await.unwrap().unwrap();
+    let claimed = store.claim_job(at(10), at(20), Limits::NONE).await.unwrap().unwrap();
     fail(store, claimed.id, Some(30)).await;
     assert!(!store.renew_lease(claimed.claim(), at(99)).await.unwrap());
     assert_eq!(store.take_over_job(at(90), at(99)).await.unwrap(), None, "nobody is at it");
-    store.claim_job(at(30), at(90), None).await.unwrap().unwrap();
+    store.claim_job(at(30), at(90), Limits::NONE).await.unwrap().unwrap();
     let late =
         Changes { claim: Some(claimed.claim()), events: vec![samples::log(request.id, "late")], ..Changes::default() };
     assert!(matches!(store.commit(late).await, Err(StoreError::ClaimLost { .. })));
@@ -45,11 +45,11 @@ pub async fn whoever_had_a_job_that_failed_has_it_no_more(store: &impl Store) {
 
 pub async fn a_job_that_is_given_back_waits_again_with_no_failure_counted(store: &impl Store) {
     let job = queue(store, &submit(store).await, 1).await;
-    let claimed = store.claim_job(at(10), at(20), None).await.unwrap().unwrap();
+    let claimed = store.claim_job(at(10), at(20), Limits::NONE).await.unwrap().unwrap();
     hand_back(store, job.id).await;
     assert!(!store.renew_lease(claimed.claim(), at(99)).await.unwrap());
     assert_eq!(store.take_over_job(at(90), at(99)).await.unwrap(), None, "nobody is at it");
-    assert_eq!(store.claim_job(at(10), at(20), None).await.unwrap(), Some(Job { attempts: 2, ..job.clone() }));
+    assert_eq!(store.claim_job(at(10), at(20), Limits::NONE).await.unwrap(), Some(Job { attempts: 2, ..job.clone() }));
     end(store, job.id).await;
     hand_back(store, job.id).await;
     assert_eq!(claim(store).await, None, "what is over stays over");
@@ -83,7 +83,7 @@ pub async fn a_job_that_waits_for_its_time_holds_up_its_own_request_alone(store:
     fail(store, first.id, Some(100)).await;
     assert_eq!(claim(store).await, Some(of_other.id));
     assert_eq!(claim(store).await, None, "what is behind it waits too");
-    let claimed = store.claim_job(at(100), at(200), None).await.unwrap().unwrap();
+    let claimed = store.claim_job(at(100), at(200), Limits::NONE).await.unwrap().unwrap();
     assert_eq!(claimed.id, first.id);
     end(store, first.id).await;
     assert_eq!(claim(store).await, Some(behind.id));
@@ -100,7 +100,7 @@ pub async fn a_dead_job_is_kept_and_holds_up_nothing(store: &impl Store) {
     assert_eq!((*state, *not_before, error.as_deref()), (JobState::Dead, None, Some("the host is away")));
     assert_eq!(claim(store).await, Some(behind.id));
     end(store, behind.id).await;
-    assert_eq!(store.claim_job(at(9000), at(9999), None).await.unwrap(), None, "no time brings it back");
+    assert_eq!(store.claim_job(at(9000), at(9999), Limits::NONE).await.unwrap(), None, "no time brings it back");
     assert_eq!(store.take_over_job(at(9000), at(9999)).await.unwrap(), None);
 }
 
@@ -109,7 +109,7 @@ pub async fn a_dead_job_is_revived_with_its_failures_forgotten(store: &impl Stor
     claim(store).await;
     fail(store, job.id, None).await;
     revive(store, job.id).await;
-    let claimed = store.claim_job(at(9), at(90), None).await.unwrap();
+    let claimed = store.claim_job(at(9), at(90), Limits::NONE).await.unwrap();
     assert_eq!(claimed, Some(Job { attempts: 2, failures: 0, ..job.clone() }), "no claim is given out twice");
     revive(store, job.id).await;
     assert_eq!(store.running_jobs().await.unwrap().len(), 1, "what runs is left alone");

@@ -9,7 +9,7 @@ use crate::{
     access::Role,
     event::{EventKind, NewEvent},
     id::{ApiKeyId, ChangeSetId, MergeRequestId, RunId},
-    job::{Job, JobKind},
+    job::{Job, JobKind, Limits},
     merge_request::MergeRequestStatus,
     policy::{Decision, Reason, Verdict},
     ports::store::{Changes, Store},
@@ -227,7 +227,7 @@ pub async fn every_kind_of_job_survives(store: &impl Store) {
         let job = Job { attempts: 3, ..Job::new(request.tenant, request.id, kind, at(1)) };
         commit(store, Changes { new_jobs: vec![job.clone()], ..Changes::default() }).await;
         assert_eq!(store.waiting_jobs(request.id).await.unwrap(), std::slice::from_ref(&job));
-        assert_eq!(store.claim_job(at(2), at(2 + 60), None).await.unwrap(), Some(Job { attempts: 4, ..job }));
+        assert_eq!(store.claim_job(at(2), at(2 + 60), Limits::NONE).await.unwrap(), Some(Job { attempts: 4, ..job }));
     }
 }
 

@@ -1,13 +1,13 @@
 //! The ports of one actor, over the world that all share: each call may fail, hang, or be the last.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 use astraforge_core::{
     access::ApiKey,
     cancel::Cancellation,
     event::{EventKind, NewEvent, RunEvent},
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
-    job::{Claim, Job, JobState, QueuedJob},
+    job::{Claim, Job, JobState, Limits, QueuedJob},
     journal::Reporter,
     merge_request::{MergeRequest, Proposal},
     ports::{
@@ -121,9 +121,9 @@ macro_rules! store {
                 &self,
                 now: DateTime<Utc>,
                 until: DateTime<Utc>,
-                most_per_tenant: Option<NonZeroU32>,
+                limits: Limits,
             ) -> Result<Option<Job>, StoreError> {
-                let claimed = self.world.store.claim_job(now, until, most_per_tenant);
+                let claimed = self.world.store.claim_job(now, until, limits);
                 self.stored("claim_job", self.got(claimed)).await
             }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use astraforge_adapters::sql::Dialect;
 use astraforge_core::{
-    job::{Job, JobKind},
+    job::{Job, JobKind, Limits},
     ports::store::{Changes, Store as _},
     testing::samples,
 };
@@ -68,7 +68,8 @@ async fn claim(node: &Node, raw: &mut PgConnection) -> Result<(), Failure> {
     for _ in 0..ROUNDS {
         let now = Utc::now();
         let until = now + TimeDelta::minutes(10);
-        let claimed = timed(async { Ok(node.store.claim_job(now, until, None).await?.map(drop).ok_or("no job")?) });
+        let claimed =
+            timed(async { Ok(node.store.claim_job(now, until, Limits::NONE).await?.map(drop).ok_or("no job")?) });
         ours.push(claimed.await?);
         theirs.push(
             timed(async {

@@ -9,7 +9,7 @@ use astraforge_adapters::{secret_box::SecretKey, sqlite::SqliteStore};
 use astraforge_core::{
     event::EventKind,
     id::{ChangeSetId, RepositoryLinkId, RequestId, TenantId, UserId},
-    job::{Job, JobKind},
+    job::{Job, JobKind, Limits},
     ports::store::{Changes, Expected, FailedJob, RequestChange, Store as _},
     request::{Request, RequestState},
 };
@@ -70,7 +70,7 @@ async fn folder() -> (TempDir, RequestId, [Job; 2]) {
         let changes = Changes { request: Some(change), new_jobs: vec![job.clone()], ..Changes::default() };
         store.commit(changes).await.unwrap();
         if jobs.is_empty() {
-            store.claim_job(now, now, None).await.unwrap().unwrap();
+            store.claim_job(now, now, Limits::NONE).await.unwrap().unwrap();
             let error = "the host is \u{1b}[31maway".to_owned();
             let failed = FailedJob { id: job.id, error, not_before: None };
             store.commit(Changes { failed_jobs: vec![failed], ..Changes::default() }).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_dead_job_is_tried_again_or_dropped_and_its_request_is_told() {
     let job = store.job(dead.parse().unwrap()).await.unwrap().unwrap().job;
     assert_eq!((job.attempts, job.failures), (1, 0));
     let now = Utc::now();
-    while store.claim_job(now, now, None).await.unwrap().is_some() {}
+    while store.claim_job(now, now, Limits::NONE).await.unwrap().is_some() {}
     let failed = FailedJob { id: job.id, error: "still away".to_owned(), not_before: None };
     store.commit(Changes { failed_jobs: vec![failed], ..Changes::default() }).await.unwrap();
     fails(data.path(), &["jobs", "retry", &waiting], "is running");
