@@ -46,7 +46,7 @@ enum Task {
     Cluster(cluster::ClusterArguments),
     /// Start a Docker engine for tests, until Ctrl-C or as long as a command runs.
     Engine(docker::EngineArguments),
-    /// Start what an installation stands on, PostgreSQL and Redis, until Ctrl-C or as long as a command runs.
+    /// Start what an installation stands on, PostgreSQL, Redis and S3, until Ctrl-C or as long as a command runs.
     Services(services::ServicesArguments),
     /// Kill servers, commands and sandboxes at random points, and look what is lost or left.
     Chaos(chaos::ChaosArguments),
@@ -77,7 +77,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Cluster(arguments) => cluster::run(&workspace, &arguments),
         Task::Engine(arguments) => docker::run(&workspace, &arguments),
-        Task::Services(arguments) => services::run(&arguments),
+        Task::Services(arguments) => services::run(&workspace, &arguments),
         Task::Chaos(arguments) => chaos::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Tidy => {

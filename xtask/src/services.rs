@@ -12,35 +12,55 @@ use std::{
 };
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, Subcommand};
 
-use crate::{demo::Interruption, process};
+use crate::{demo::Interruption, process, workspace::Workspace};
 
 mod postgres;
 mod redis;
+mod standing;
+mod storage;
 
-use self::{postgres::Postgres, redis::Redis};
+use self::{postgres::Postgres, redis::Redis, storage::Storage};
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is to be done with the services.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ServicesArguments {
+    #[command(subcommand)]
+    standing: Option<Standing>,
     /// A command to run while they are up, with their addresses in its environment; without one, they stay up until Ctrl-C
     #[arg(last = true)]
     command: Vec<String>,
 }
 
+/// Services that stay.
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Standing {
+    /// Start them and return; it prints the variables that programs and tests read
+    Up,
+    /// End those that are up
+    Down,
+}
+
 /// Starts the services for a command, or for a person.
-pub(crate) fn run(arguments: &ServicesArguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(workspace: &Workspace, arguments: &ServicesArguments) -> anyhow::Result<ExitCode> {
     if let Some(obstacle) = obstacle(true)? {
         bail!("no services can be started here: {obstacle}");
     }
+    match arguments.standing {
+        Some(Standing::Up) => return standing::up(workspace).map(|()| ExitCode::SUCCESS),
+        Some(Standing::Down) => return standing::down(workspace).map(|()| ExitCode::SUCCESS),
+        None => {}
+    }
     let interruption = Interruption::listen()?;
     let services = Services::start()?;
-    let variables = services.for_tests().into_iter().chain(services.for_programs());
-    let words: Vec<String> = variables.clone().map(|(name, value)| format!("{name}={value}")).collect();
+    let storage = Storage::start(workspace)?;
+    let variables = services.for_tests().into_iter().chain(services.for_programs()).chain(storage.for_programs());
+    let words: Vec<String> = variables.clone().map(|(name, value)| format!("{name}='{value}'")).collect();
     println!("export {}", words.join(" "));
     let status = interruption.run_or_wait(&arguments.command, |command| {
         command.envs(variables);

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use astraforge_adapters::s3::{S3Artifacts, S3Config};
 use astraforge_core::{ports::artifacts::ArtifactStore, repository::Secret};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
-use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
+
+#[path = "../../examples/s3_server.rs"]
+#[expect(dead_code, reason = "the program's own `main`")]
+mod s3_server;
 
 const ACCESS_KEY: &str = "astraforge-test";
 const SECRET: &str = "a secret that the server knows";
@@ -26,20 +27,10 @@ impl Server {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("bucket")).unwrap();
-        let mut builder = S3ServiceBuilder::new(FileSystem::new(folder.path()).unwrap());
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET));
-        let service = builder.build();
+        let service = s3_server::service(folder.path(), ACCESS_KEY, SECRET).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let service = service.clone();
-                tokio::spawn(async move {
-                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    drop(server.serve_connection(TokioIo::new(socket), service).await);
-                });
-            }
-        });
+        let serving = tokio::spawn(s3_server::serve(listener, service));
         Self { folder, url, serving }
     }
 
