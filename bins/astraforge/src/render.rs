@@ -41,10 +41,10 @@ impl Terminal {
         _ = writeln!(std::io::stderr(), "{text}");
     }
 
-    /// Writes a line. A reader that is gone, such as `head`, makes the command stop, in order.
+    /// Writes a line. A reader that is gone, such as `head`, or a disk that is full, makes the command stop, in order.
     pub(crate) fn line(self, text: impl std::fmt::Display) {
-        if writeln!(std::io::stdout().lock(), "{text}").is_err() {
-            OUTPUT_GONE.notice();
+        if let Err(error) = writeln!(std::io::stdout().lock(), "{text}") {
+            OUTPUT_GONE.notice(error);
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     error::Error,
     fmt, io,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::{
@@ -11,18 +14,28 @@ use tokio::{
     sync::Notify,
 };
 
-/// The reader of standard output, such as `head`, has had enough.
+/// Standard output takes no more: its reader, such as `head`, has had enough, or what it is written to is full.
 #[derive(Debug)]
 pub(crate) struct OutputGone {
     is_so: AtomicBool,
+    failure: OnceLock<io::Error>,
     noticed: Notify,
 }
 
 impl OutputGone {
     /// Tells it to whoever waits in [`StopSignals::told`].
-    pub(crate) fn notice(&self) {
+    pub(crate) fn notice(&self, error: io::Error) {
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            // The first one says why.
+            _ = self.failure.set(error);
+        }
         self.is_so.store(true, Ordering::Relaxed);
         self.noticed.notify_one();
+    }
+
+    /// What went wrong, unless a reader has had enough.
+    pub(crate) fn failure(&self) -> Option<&io::Error> {
+        self.failure.get()
     }
 
     /// Whether it was noticed.
@@ -32,7 +45,8 @@ impl OutputGone {
 }
 
 /// There is one standard output.
-pub(crate) static OUTPUT_GONE: OutputGone = OutputGone { is_so: AtomicBool::new(false), noticed: Notify::const_new() };
+pub(crate) static OUTPUT_GONE: OutputGone =
+    OutputGone { is_so: AtomicBool::new(false), failure: OnceLock::new(), noticed: Notify::const_new() };
 
 /// Hears the signals that ask a process to stop, from the moment it is made.
 #[derive(Debug)]

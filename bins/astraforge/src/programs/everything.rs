@@ -17,7 +17,12 @@ pub fn astraforge() -> ExitCode {
     // `up` tells what it does, other commands only what is wrong.
     super::prepare(if matches!(cli.command, Command::Up(_)) { "info" } else { "warn" });
     let is_quiet = !matches!(cli.command, Command::Run(_));
-    match run(cli, &matches) {
+    let done = run(cli, &matches);
+    if let Some(error) = OUTPUT_GONE.failure() {
+        render::report(&anyhow::anyhow!("cannot write to standard output: {error}"));
+        return ExitCode::FAILURE;
+    }
+    match done {
         Ok(code) => code,
         // `head` has read what it wanted: no mistake, and nothing to tell.
         Err(error) if OUTPUT_GONE.is_so() && error.is::<Interrupted>() && is_quiet => ExitCode::SUCCESS,

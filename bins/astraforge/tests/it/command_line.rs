@@ -138,6 +138,17 @@ fn a_reader_that_has_had_enough_ends_a_run_in_order() {
 }
 
 #[test]
+fn an_output_that_takes_nothing_is_an_error() {
+    let world = World::without_server(Vec::new());
+    let mut command = world.astraforge();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command.arg("config").stdout(full).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write to standard output: No space left"), "{said}");
+}
+
+#[test]
 fn a_run_at_a_server_goes_on_when_its_command_is_interrupted() {
     let world = World::new(one_command("sleep 60"));
     let (request, said) = interrupted(&world, "demo");
