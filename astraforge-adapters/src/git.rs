@@ -216,6 +216,17 @@ impl GitBroker for Quarantine {
         self.publish_from(&self.bare(request), remote, commit, branch).await
     }
 
+    async fn withdraw(
+        &self,
+        request: RequestId,
+        remote: &Remote,
+        commit: &str,
+        branch: &str,
+        before: Option<&str>,
+    ) -> Result<bool, GitError> {
+        self.withdraw_from(&self.bare(request), remote, commit, branch, before).await
+    }
+
     async fn discard(&self, request: RequestId) -> Result<(), GitError> {
         self.bare(request).remove().await
     }

@@ -50,7 +50,7 @@ use crate::wire::{
 /// #     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
 /// #     let url = format!("http://{}", listener.local_addr().unwrap());
 /// #     let app = router(AppState::builder(forge.clone()).build());
-/// #     tokio::spawn(async move { axum::serve(listener, app).await });
+/// #     tokio::spawn(async move { axum::serve(listener, app.into_make_service()).await });
 /// #     let worker = Worker::new(forge);
 /// #     tokio::spawn(async move { worker.run(astraforge_core::cancel::Cancellation::never()).await });
 /// #     (url, key.reveal().to_owned(), spine.link.id)

@@ -19,9 +19,9 @@
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! # let done = std::future::ready(());
-//! # let serving = axum::serve(listener, app).with_graceful_shutdown(done);
+//! # let serving = axum::serve(listener, app.into_make_service()).with_graceful_shutdown(done);
 //! # #[cfg(any())]
-//! let serving = axum::serve(listener, app);
+//! let serving = axum::serve(listener, app.into_make_service());
 //! serving.await?;
 //! # Ok(()) }
 //! ```

@@ -89,3 +89,39 @@ async fn a_repository_that_is_gone_is_told() {
     std::fs::remove_dir_all(world.path("published.git")).unwrap();
     assert!(matches!(world.publish(&head).await, Err(GitError::NoRepository { .. })));
 }
+
+#[tokio::test]
+async fn what_was_published_is_taken_back_once() {
+    let (world, head, _server) = pushed().await;
+    assert!(!world.withdraw(&head, None).await.unwrap(), "nothing is there");
+    world.publish(&head).await.unwrap();
+    assert!(world.withdraw(&head, None).await.unwrap());
+    assert_eq!(world.git("published.git", &["for-each-ref"]).await, "");
+    assert!(!world.withdraw(&head, None).await.unwrap());
+    world.publish(&head).await.unwrap();
+    assert_eq!(world.git("published.git", &["rev-parse", WORK]).await, head, "it can be published again");
+}
+
+#[tokio::test]
+async fn a_follow_up_that_is_taken_back_leaves_what_was_there_before() {
+    let (world, head, _server) = pushed().await;
+    world.publish(&head).await.unwrap();
+    world.write("work/y", "y\n");
+    let next = world.push().await;
+    world.publish(&next).await.unwrap();
+    assert!(world.withdraw(&next, Some(&head)).await.unwrap());
+    assert_eq!(world.git("published.git", &["rev-parse", WORK]).await, head);
+    assert!(!world.withdraw(&next, Some(&head)).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_somebody_put_there_since_is_not_taken_back() {
+    let (world, head, _server) = pushed().await;
+    world.publish(&head).await.unwrap();
+    world.write("source/theirs", "theirs");
+    let theirs = world.commit("source", "theirs").await;
+    let published = world.path("published.git").display().to_string();
+    world.git("source", &["push", "-q", "--force", &published, &format!("HEAD:refs/heads/{WORK}")]).await;
+    assert!(!world.withdraw(&head, None).await.unwrap());
+    assert_eq!(world.git("published.git", &["rev-parse", WORK]).await, theirs);
+}

@@ -169,6 +169,10 @@ impl World {
         self.broker.publish(self.request, &self.remote(), commit, WORK).await
     }
 
+    pub(crate) async fn withdraw(&self, commit: &str, before: Option<&str>) -> Result<bool, GitError> {
+        self.broker.withdraw(self.request, &self.remote(), commit, WORK, before).await
+    }
+
     /// Makes the bare repository that branches are published to.
     pub(crate) async fn published(&self) {
         self.git(".", &["init", "-q", "--bare", "published.git"]).await;

@@ -56,6 +56,18 @@ pub trait GitBroker: fmt::Debug + Send + Sync + 'static {
     /// [`GitError::Diverged`] when the branch is there and holds something else.
     async fn publish(&self, request: RequestId, remote: &Remote, commit: &str, branch: &str) -> Result<(), GitError>;
 
+    /// Takes back what [`publish`](Self::publish) did: `branch` of the real repository points at `before` again, or is gone
+    /// without one. Tells whether there was anything to take back: a branch that holds something else than `commit` stays
+    /// as it is. Doing it twice is the same as once.
+    async fn withdraw(
+        &self,
+        request: RequestId,
+        remote: &Remote,
+        commit: &str,
+        branch: &str,
+        before: Option<&str>,
+    ) -> Result<bool, GitError>;
+
     /// Removes the request's quarantine of this server; one that does not exist is `Ok(())`.
     async fn discard(&self, request: RequestId) -> Result<(), GitError>;
 }

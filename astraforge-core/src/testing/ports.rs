@@ -284,6 +284,22 @@ impl GitBroker for PlayedBroker {
         Ok(())
     }
 
+    async fn withdraw(
+        &self,
+        _request: RequestId,
+        _remote: &Remote,
+        commit: &str,
+        branch: &str,
+        before: Option<&str>,
+    ) -> Result<bool, GitError> {
+        let mut published = lock(&self.published);
+        let n_published = published.len();
+        published.retain(|(there, name)| (there.as_str(), name.as_str()) != (commit, branch));
+        let took = published.len() < n_published;
+        published.extend(before.filter(|_| took).map(|before| (before.to_owned(), branch.to_owned())));
+        Ok(took)
+    }
+
     async fn discard(&self, _request: RequestId) -> Result<(), GitError> {
         self.discarded.store(true, Ordering::SeqCst);
         Ok(())

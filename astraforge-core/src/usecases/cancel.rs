@@ -8,7 +8,7 @@ use crate::{
     error::ForgeError,
     event::EventKind,
     id::{RequestId, RunId},
-    job::JobKind,
+    job::{JobKind, JobState},
     ports::store::{Changes, EndedJob},
     request::{Request, RequestState},
     run::{FailureCause, Run, RunFailure, RunStatus},
@@ -56,6 +56,10 @@ async fn cancel_in(
     }
 
     let mut changes = drop_jobs(ports, request.id, &open, settles).await?;
+    if settles && open.is_empty() {
+        let cancelled = EventKind::status("cancel", "Request cancelled");
+        changes.events.push(ports.journal.event(request.id, None, cancelled));
+    }
     for run in open {
         let mut run = run.clone();
         run.cancel_requested = true;
@@ -100,14 +104,24 @@ async fn check_not_publishing(ports: &Ports, request: RequestId) -> Result<(), F
     Ok(())
 }
 
-/// Takes the jobs of runs that have not begun out of the queue; and the publication of a request that is `settled`.
+/// Takes the jobs of runs that have not begun out of the queue; and the publication of a request that is `settled`. One
+/// that was tried already may have left something at the host: it is done at once, dead or not, and takes that back.
 async fn drop_jobs(ports: &Ports, request: RequestId, runs: &[&Run], settled: bool) -> Result<Changes, ForgeError> {
-    let jobs = ports.journal.store().waiting_jobs(request).await?;
-    let dropped = jobs.into_iter().filter(|job| match job.kind {
-        JobKind::Execute { run } => runs.iter().any(|open| open.id == run && open.status == RunStatus::Queued),
-        JobKind::OpenMergeRequest { .. } => settled,
-        JobKind::Review { .. } => false,
-    });
-    let ended_jobs = dropped.map(|job| EndedJob { id: job.id, error: Some("cancelled".to_owned()) }).collect();
-    Ok(Changes { ended_jobs, ..Changes::default() })
+    let mut jobs = ports.journal.store().waiting_jobs(request).await?;
+    if settled {
+        let dead = ports.journal.store().jobs(JobState::Dead, u32::MAX).await?.into_iter().map(|queued| queued.job);
+        jobs.extend(dead.filter(|job| job.request == request));
+    }
+    let waits = |run| runs.iter().any(|open| open.id == run && open.status == RunStatus::Queued);
+    let ended = |id| EndedJob { id, error: Some("cancelled".to_owned()) };
+    let mut changes = Changes::default();
+    for job in jobs {
+        match job.kind {
+            JobKind::OpenMergeRequest { .. } if settled && job.attempts > 0 => changes.revived_jobs.push(job.id),
+            JobKind::OpenMergeRequest { .. } if settled => changes.ended_jobs.push(ended(job.id)),
+            JobKind::Execute { run } if waits(run) => changes.ended_jobs.push(ended(job.id)),
+            _ => {}
+        }
+    }
+    Ok(changes)
 }

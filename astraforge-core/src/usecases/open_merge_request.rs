@@ -1,4 +1,5 @@
-//! Publishes an approved change, and opens a merge request for it.
+//! Publishes an approved change, and opens a merge request for it; or takes back what it began, when that is no longer
+//! wanted.
 
 use futures::FutureExt;
 
@@ -9,12 +10,12 @@ use crate::{
     id::{MergeRequestId, TenantId},
     job::{Job, JobKind},
     merge_request::{MergeRequest, MergeRequestStatus, Proposal},
-    ports::store::Changes,
+    ports::{git::Remote, store::Changes},
     repository::RepositoryLink,
     request::{
         Request, RequestState,
         approval::Approval,
-        change_set::{ChangeSet, Digest},
+        change_set::{Change, ChangeSet, Digest},
     },
     run::{FailureCause, Run, RunFailure},
     usecases::{decide, find_request, under},
@@ -36,10 +37,13 @@ pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest)
     }
     let change_set = ports.journal.store().change_set(command.change_set).await?;
     let change_set = change_set.ok_or_else(|| ForgeError::not_found(format!("Change set {}", command.change_set)))?;
-    let approval = valid_approval(ports, &request, &change_set).await?;
     let link = link_of(ports, &request).await?;
     let provider = ports.providers.resolve(&link.provider)?;
     let remote = provider.remote(&link).await?;
+    if request.state == RequestState::Cancelled {
+        return Err(take_back(ports, &remote, &change_set, earlier.as_ref()).await?);
+    }
+    let approval = valid_approval(ports, &request, &change_set).await?;
     let run = ports.journal.store().run(&request.tenant, change_set.run).await?;
     let proposal = propose(&request, &change_set, &approval, run.as_ref());
 
@@ -59,6 +63,20 @@ pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest)
         created_at: ports.journal.clock().now(),
     };
     record(ports, merge_request, &change_set).await
+}
+
+/// Takes back what an earlier attempt may have published of a request that was cancelled since, and says so.
+async fn take_back(
+    ports: &Ports,
+    remote: &Remote,
+    change_set: &ChangeSet,
+    earlier: Option<&MergeRequest>,
+) -> Result<ForgeError, ForgeError> {
+    let Change { head_commit, branch, .. } = &change_set.change;
+    let before = earlier.map(|merge_request| merge_request.proposal.commit.as_str());
+    let took = ports.broker.withdraw(change_set.request, remote, head_commit, branch, before).await?;
+    let what = if took { format!("branch {branch} was taken back") } else { "nothing of it was published".to_owned() };
+    Ok(ForgeError::conflict(format!("the request was cancelled, so its change is not published; {what}")))
 }
 
 /// The approval of exactly this change set, checked against what the rows hold now.

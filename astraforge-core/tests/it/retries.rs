@@ -139,6 +139,49 @@ async fn a_publication_that_waits_for_its_host_is_cancelled_with_its_request() {
     assert_eq!(fixture.spine.host.n_opened(), 0);
 }
 
+/// Cancels a request whose branch was published and whose merge request was not opened.
+async fn check_taken_back(fixture: &Fixture, request: RequestId) {
+    assert!(!fixture.spine.broker.published().is_empty());
+    fixture.cancel(CancelTarget::Request(request)).await.unwrap();
+    fixture.work().await;
+    assert_eq!(fixture.state(request).await, RequestState::Cancelled);
+    assert_eq!((fixture.spine.broker.published(), fixture.spine.host.n_opened()), (vec![], 0));
+    let told = errors(fixture, request).await.pop().unwrap();
+    assert!(told.contains("was cancelled") && told.contains("was taken back"), "{told}");
+    assert!(fixture.spine.store.waiting_jobs(request).await.unwrap().is_empty() && dead(fixture).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_publication_began_is_taken_back_at_once_when_its_request_is_cancelled() {
+    let (fixture, request) = approved().await;
+    fixture.spine.host.fails_to_open(away());
+    fixture.work().await;
+    check_taken_back(&fixture, request).await;
+}
+
+#[tokio::test]
+async fn what_a_dead_publication_began_is_taken_back_when_its_request_is_cancelled() {
+    let (fixture, request) = approved().await;
+    fails(&fixture, backoff::MOST_FAILURES).await;
+    assert_eq!(dead(&fixture).await.len(), 1);
+    check_taken_back(&fixture, request).await;
+}
+
+#[tokio::test]
+async fn what_was_taken_back_is_published_when_its_request_goes_on() {
+    let (fixture, request) = approved().await;
+    fixture.spine.host.fails_to_open(away());
+    fixture.work().await;
+    fixture.cancel(CancelTarget::Request(request)).await.unwrap();
+    fixture.chat(request, "go on").await.unwrap();
+    fixture.work().await;
+    assert_eq!(fixture.state(request).await, RequestState::PatchReady);
+    assert!(fixture.spine.broker.published().is_empty());
+    fixture.approve(request, None).await.unwrap();
+    fixture.work().await;
+    assert_eq!(fixture.state(request).await, RequestState::Reviewed);
+}
+
 #[tokio::test]
 async fn a_follow_up_waits_behind_a_publication_that_is_tried_again() {
     let (fixture, request) = approved().await;

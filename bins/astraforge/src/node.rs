@@ -401,7 +401,8 @@ async fn sweep_files(plane: &ControlPlane) {
 async fn serve(listener: TcpListener, app: axum::Router, stopped: Cancellation) {
     const GRACE: Duration = Duration::from_secs(2);
     let stop = stopped.clone();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await });
+    let serving =
+        axum::serve(listener, app.into_make_service()).with_graceful_shutdown(async move { stop.cancelled().await });
     let grace_is_over = async {
         stopped.cancelled().await;
         tokio::time::sleep(GRACE).await;

@@ -58,7 +58,7 @@ pub fn guest() -> Result<PathBuf, Box<dyn Error>> {
 pub async fn serve_and_ask(app: Router) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    let serving = tokio::spawn(async move { axum::serve(listener, app.into_make_service()).await });
     for (path, expected) in [("/", "our own page"), ("/llm/healthz", "200 OK"), ("/api/requests/", "401 Unauthorized")]
     {
         let mut stream = TcpStream::connect(address).await?;

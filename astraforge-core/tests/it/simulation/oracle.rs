@@ -5,6 +5,7 @@ use std::fmt;
 use astraforge_core::{
     event::{EventKind, RunEvent},
     id::RequestId,
+    job::JobState,
     ports::store::Store as _,
     request::{Request, RequestState},
     run::{Attempt, FailureCause, Run, RunStatus},
@@ -26,6 +27,7 @@ pub(super) enum Rule {
     AgentsStopWithTheirJob,
     OnlyWhatIsApprovedLeaves,
     OneMergeRequest,
+    NothingIsLeft,
     NothingIsForgotten,
 }
 
@@ -174,6 +176,12 @@ async fn judge_publication(broken: &mut Broken, world: &World, request: &Request
         broken.unless(rows.len() == 1, Rule::OneMergeRequest, || format!("a request is {state} without one"));
     }
 
+    // Unless nobody could reach the host for long: then the job is kept.
+    let dead = store.jobs(JobState::Dead, u32::MAX).await.unwrap();
+    let taken_back = (held.is_empty() && !is_opened) || dead.iter().any(|queued| queued.job.request == request.id);
+    let has_none = state == RequestState::Cancelled && rows.is_empty();
+    broken.unless(taken_back || !has_none, Rule::NothingIsLeft, || format!("of a cancelled request is left: {held:?}"));
+
     let told = |wanted: &str| {
         let of =
             |event: &RunEvent| matches!(&event.kind, EventKind::Error { stage: Some(stage), .. } if stage == wanted);
@@ -186,7 +194,8 @@ async fn judge_publication(broken: &mut Broken, world: &World, request: &Request
     let current = store.latest_change_set(request.id).await.unwrap();
     let waits = current.filter(|set| approvals.iter().any(|approval| approval.change_set == set.id));
     let lost = waits.filter(|set| state == RequestState::PatchReady && rows.iter().all(|row| row.change_set != set.id));
-    let was_cancelled = runs.iter().any(|run| run.cancel_requested);
+    let is_cancel = |event: &RunEvent| matches!(&event.kind, EventKind::Status { stage, .. } if stage == "cancel");
+    let was_cancelled = runs.iter().any(|run| run.cancel_requested) || events.iter().any(is_cancel);
     let excused = lost.is_none() || told("mr") || was_cancelled;
     broken.unless(excused, Rule::NothingIsForgotten, || {
         "an approved change was not published, and nobody says why".into()

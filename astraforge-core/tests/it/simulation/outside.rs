@@ -300,6 +300,31 @@ impl GitBroker for Outside {
         Ok(())
     }
 
+    async fn withdraw(
+        &self,
+        _request: RequestId,
+        _remote: &Remote,
+        commit: &str,
+        branch: &str,
+        before: Option<&str>,
+    ) -> Result<bool, GitError> {
+        self.hosted("withdraw", || {
+            let book = &mut self.world.state().book;
+            let held = book.branches.entry(branch.to_owned()).or_default();
+            if held.last().map(String::as_str) != Some(commit) {
+                return Ok(false);
+            }
+            held.pop();
+            if before.is_none() {
+                // A host closes what is open for a branch that goes.
+                held.clear();
+                book.opened.remove(branch);
+            }
+            Ok(true)
+        })
+        .await
+    }
+
     async fn discard(&self, request: RequestId) -> Result<(), GitError> {
         self.world.state().book.quarantines.remove(&request);
         Ok(())

@@ -299,7 +299,7 @@ impl fmt::Debug for World {
 const LOOKS: [&str; 3] = ["claim_job", "take_over_job", "cancel_requested"];
 
 /// Calls whose effects lie outside the store.
-const EFFECTS: [&str; 3] = ["publish", "open_merge_request", "post_findings"];
+const EFFECTS: [&str; 4] = ["publish", "withdraw", "open_merge_request", "post_findings"];
 
 trait KindName {
     fn kind_name(&self) -> &'static str;

@@ -54,7 +54,7 @@ pub(crate) async fn serve(database: &str) -> Result<(), Failure> {
     let node = Node::open(database).await?;
     let (listener, address) = listen().await?;
     println!("{address}");
-    Ok(axum::serve(listener, router(AppState::builder(node.forge).build())).await?)
+    Ok(axum::serve(listener, router(AppState::builder(node.forge).build()).into_make_service()).await?)
 }
 
 /// Serves what the API is compared with: a stream of events that come from memory, and a request's row as JSON.
@@ -68,7 +68,7 @@ pub(crate) async fn serve_bare(database: &str) -> Result<(), Failure> {
         .with_state(events)
         .route("/requests/{id}", get(bare_request).with_state(pool));
     println!("{address}");
-    Ok(axum::serve(listener, app).await?)
+    Ok(axum::serve(listener, app.into_make_service()).await?)
 }
 
 async fn emit(State(events): State<broadcast::Sender<Arc<str>>>, line: String) {

@@ -78,6 +78,7 @@ async fn claim(node: &Node, raw: &mut PgConnection) -> Result<(), Failure> {
                 let claim = sqlx::query(<Postgres as Dialect>::CLAIM)
                     .bind(now.timestamp_micros())
                     .bind(until.timestamp_micros())
+                    .bind(i64::from(u32::MAX))
                     .bind(i64::from(u32::MAX));
                 transaction.fetch_one(claim).await?;
                 Ok(transaction.commit().await?)

@@ -41,8 +41,8 @@ pub(crate) async fn measure(url: &str) -> Result<(), Failure> {
         let watched = &logs[..crowd.min(LOGS)];
         let api = Peer::start(&["--serve", &database]).await?;
         let idle = api.memory()?;
-        let arrivals = gather(&api.address, crowd, |n| stream_of(watched[n % watched.len()].0, &key)).await?;
-        let mut arrivals = arrivals;
+        let of = |n: usize| stream_of(watched[n % watched.len()].0, &key);
+        let mut arrivals = gather(&api.address, crowd, of).await?;
         let mut delays = Vec::new();
         for n in 0..EVENTS {
             let (request, run) = watched[n * 7 % watched.len()];
@@ -54,12 +54,15 @@ pub(crate) async fn measure(url: &str) -> Result<(), Failure> {
         drop(arrivals);
 
         let bare = Peer::start(&["--serve-bare", &database]).await?;
-        let bare_idle = bare.memory()?;
-        let mut arrivals = gather(&bare.address, crowd / watched.len(), |_| "GET /stream".to_owned()).await?;
+        let n_watchers = crowd / watched.len();
+        let mut arrivals = gather(&bare.address, n_watchers, |_| "GET /stream".to_owned()).await?;
         let mut baseline = Vec::new();
         for _ in 0..EVENTS {
-            baseline.extend(emitted(&bare.address, &mut arrivals, crowd / watched.len()).await?);
+            baseline.extend(emitted(&bare.address, &mut arrivals, n_watchers).await?);
         }
+        let others = gather(&bare.address, crowd - n_watchers, |_| "GET /stream".to_owned()).await?;
+        let bare_memory = bare.memory()?;
+        drop(others);
         let section = Section::new(
             format!("{crowd} watchers"),
             "from an event's commit to each watcher of its log, over up to 1,000 logs",
@@ -68,8 +71,8 @@ pub(crate) async fn measure(url: &str) -> Result<(), Failure> {
         section.print("bare axum", "as many on a broadcast channel as watch one log, no rows", &baseline);
         let section = Section::new(format!("{crowd} watchers, memory"), "what the process of the server takes");
         section.print_sizes("run logs", "with all of them", &[memory]);
-        section.print_sizes("before", "without any", &[idle]);
-        section.print_sizes("bare, before", "", &[bare_idle]);
+        section.print_sizes("bare axum", "with as many", &[bare_memory]);
+        section.print_sizes("before", "run logs without any", &[idle]);
     }
     all_of_one(&node, &database, &key, logs[0]).await
 }
@@ -77,19 +80,26 @@ pub(crate) async fn measure(url: &str) -> Result<(), Failure> {
 /// Ten thousand watch one log.
 async fn all_of_one(node: &Node, database: &str, key: &str, log: (RequestId, RunId)) -> Result<(), Failure> {
     const CROWD: usize = 10_000;
-    let (api, bare) = (Peer::start(&["--serve", database]).await?, Peer::start(&["--serve-bare", database]).await?);
+    // One after the other: both together are more files than a process may have open.
+    let api = Peer::start(&["--serve", database]).await?;
     let mut watchers = gather(&api.address, CROWD, |_| stream_of(log.0, key)).await?;
-    let mut others = gather(&bare.address, CROWD, |_| "GET /stream".to_owned()).await?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut ours = Vec::new();
     for _ in 0..TO_ALL {
         ours.extend(told(node, log.0, log.1, &mut watchers, CROWD).await?.into_iter().max());
-        theirs.extend(emitted(&bare.address, &mut others, CROWD).await?.into_iter().max());
+    }
+    let memory = api.memory()?;
+    drop((watchers, api));
+    let bare = Peer::start(&["--serve-bare", database]).await?;
+    let mut watchers = gather(&bare.address, CROWD, |_| "GET /stream".to_owned()).await?;
+    let mut theirs = Vec::new();
+    for _ in 0..TO_ALL {
+        theirs.extend(emitted(&bare.address, &mut watchers, CROWD).await?.into_iter().max());
     }
     let section = Section::new("10,000 of one log", "from an event's commit to the last of ten thousand watchers");
     section.print("run log", "GET /api/runs/ID/logs/stream", &ours);
     section.print("bare axum", "a broadcast channel, no rows", &theirs);
     let section = Section::new("10,000 of one log, memory", "what the process of the server takes");
-    section.print_sizes("run log", "", &[api.memory()?]);
+    section.print_sizes("run log", "", &[memory]);
     section.print_sizes("bare axum", "", &[bare.memory()?]);
     Ok(())
 }

@@ -59,6 +59,6 @@ async fn serve(args: ProxyArgs) -> anyhow::Result<()> {
     let app = axum::Router::new().fallback_service(proxy);
     let listener = super::bind(args.listen, "--listen").await?;
     tracing::info!(url = %format!("http://{}", listener.local_addr()?), "the proxy takes calls");
-    axum::serve(listener, app).with_graceful_shutdown(async move { stop.told().await }).await?;
+    axum::serve(listener, app.into_make_service()).with_graceful_shutdown(async move { stop.told().await }).await?;
     Ok(())
 }
