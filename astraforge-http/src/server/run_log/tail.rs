@@ -309,7 +309,7 @@ mod tests {
         }
 
         async fn write(&self, n_events: usize) {
-            let events = (0..n_events).map(|n| samples::log(self.request, &format!("line {n}"))).collect();
+            let events = (0..n_events).map(|n| samples::log(self.request, format!("line {n}"))).collect();
             self.store.append(events).await.unwrap();
         }
     }
@@ -397,9 +397,8 @@ mod tests {
         assert_eq!(it.tails.open().tails.len(), 1);
         drop(two);
         tokio::time::sleep(2 * LOOK_AGAIN).await;
-        let open = it.tails.open();
-        assert!(open.tails.is_empty() && !open.is_looked_after);
-        drop(open);
+        let is_closed = |open: &Open| open.tails.is_empty() && !open.is_looked_after;
+        assert!(is_closed(&it.tails.open()));
         let mut again = it.tails.watch(it.request);
         it.write(1).await;
         assert!(matches!(seen(&mut again, 0).await, Next::Rows));
