@@ -268,6 +268,11 @@ impl<D: Dialect> Store for SqlStore<D> {
         jobs::waiting(&mut *connection, request).await.map_err(failed("list jobs"))
     }
 
+    async fn dead_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError> {
+        let mut connection = self.reader("list dead jobs").await?;
+        jobs::dead(&mut *connection, request).await.map_err(failed("list dead jobs"))
+    }
+
     async fn job(&self, id: JobId) -> Result<Option<QueuedJob>, StoreError> {
         let mut connection = self.reader("read a job").await?;
         jobs::find(&mut *connection, id).await.map_err(failed("read a job"))

@@ -82,18 +82,21 @@ impl Worker {
         let Some(job) = self.forge.store().take_over_job(now, self.lease_end()).await? else { return Ok(false) };
         warn!(job.id = %job.id, request.id = %job.request, "whoever was at work on this job is gone");
         let wait = backoff::pause_after(&job).map(|pause| pause.min(longest));
-        let changes = self.failed(&job, "its worker is gone; look at the server's log", wait);
         match job.kind {
-            JobKind::Execute { run } => {
-                let ports = self.forge.ports().under(job.claim());
-                match wait {
-                    Some(_) => execution::set_back(&ports, &job, run, "Its worker is gone", &changes).await?,
-                    None => execution::settle(&ports, &job, run, Arc::new(Err(lost_too_often()))).await?,
-                }
-            }
-            _ => self.forge.journal().commit(changes).await?,
+            JobKind::Execute { run } => self.lose(&job, run, "its worker is gone", wait).await?,
+            _ => self.fail(&job, "its worker is gone; look at the server's log", wait).await?,
         }
         Ok(true)
+    }
+
+    /// Has a run wait that lost its worker, for `wait`; without one that happened too often, and the run has failed.
+    async fn lose(&self, job: &Job, run: RunId, why: &str, wait: Option<Duration>) -> Result<(), ForgeError> {
+        let ports = self.forge.ports().under(job.claim());
+        if wait.is_none() {
+            return execution::settle(&ports, job, run, Arc::new(Err(lost_too_often()))).await;
+        }
+        let changes = self.failed(job, &format!("{why}; look at the server's log"), wait);
+        execution::set_back(&ports, job, run, why, &changes).await
     }
 
     /// Works until `stop` is called; a run at work is then ended, and waits for a worker that begins it anew.
@@ -161,7 +164,7 @@ impl Worker {
     async fn work(&self, job: &Job, until: DateTime<Utc>, stop: &Cancellation) {
         let (canceller, ends) = Cancellation::pair();
         let hold = self.hold(job.claim(), until, stop, &canceller);
-        match either(self.see_through(job, &ends).boxed(), hold).await {
+        match either(self.see_through(job, &ends, stop).boxed(), hold).await {
             Either::Left(()) => {}
             Either::Right(never) => match never {},
         }
@@ -214,10 +217,11 @@ impl Worker {
         }
     }
 
-    /// Does one job, and writes how it ended.
-    async fn see_through(&self, job: &Job, stop: &Cancellation) {
+    /// Does one job, and writes how it ended. `ends` is told when it is to end, because the worker is to `stop` or has lost
+    /// the job.
+    async fn see_through(&self, job: &Job, ends: &Cancellation, stop: &Cancellation) {
         let began = self.forge.journal().clock().now();
-        let done = AssertUnwindSafe(self.carry_out(job, stop)).catch_unwind().await;
+        let done = AssertUnwindSafe(self.carry_out(job, ends, stop)).catch_unwind().await;
         let (error, may_pass) = match done {
             Ok(Ok(())) => (None, false),
             Ok(Err(error)) => (Some(chain(&error)), error.is_retryable()),
@@ -235,15 +239,15 @@ impl Worker {
             _ if matches!(job.kind, JobKind::Execute { .. }) => {}
             Some(error) if may_pass => {
                 let wait = backoff::pause_after(job);
-                self.insist(job, stop, || self.fail(job, &error, wait)).await;
+                self.insist(job, ends, || self.fail(job, &error, wait)).await;
             }
-            error => _ = self.insist(job, stop, || self.end(job, error.clone())).await,
+            error => _ = self.insist(job, ends, || self.end(job, error.clone())).await,
         }
     }
 
-    async fn carry_out(&self, job: &Job, stop: &Cancellation) -> Result<(), ForgeError> {
+    async fn carry_out(&self, job: &Job, ends: &Cancellation, stop: &Cancellation) -> Result<(), ForgeError> {
         match job.kind {
-            JobKind::Execute { run } => self.execute(job, run, stop).await,
+            JobKind::Execute { run } => self.execute(job, run, ends, stop).await,
             JobKind::OpenMergeRequest { change_set } => {
                 let tenant = job.tenant.clone();
                 let claim = Some(job.claim());
@@ -259,24 +263,29 @@ impl Worker {
     }
 
     /// Does a run, and writes how it ended, which ends its job too.
-    async fn execute(&self, job: &Job, run: RunId, stop: &Cancellation) -> Result<(), ForgeError> {
+    async fn execute(&self, job: &Job, run: RunId, ends: &Cancellation, stop: &Cancellation) -> Result<(), ForgeError> {
         let ports = &self.forge.ports().under(job.claim());
         // Known until the end is written: what failed may tell of them.
         let mut secrets = Vec::new();
-        let result = AssertUnwindSafe(execution::execute(ports, job, run, stop, &mut secrets)).catch_unwind().await;
+        let result = AssertUnwindSafe(execution::execute(ports, job, run, ends, &mut secrets)).catch_unwind().await;
         let result = result.unwrap_or_else(|_panic| {
             Err(RunFailure::new(FailureCause::Internal, "Something of ours broke; the server's log has details"))
         });
         let failure = result.as_ref().err().cloned();
         let result = Arc::new(result);
-        if failure.as_ref().is_some_and(|failure| failure.cause == FailureCause::Interrupted) {
-            self.insist(job, stop, || self.hand_back(ports, job, run)).await;
-        } else if !self.insist(job, stop, || execution::settle(ports, job, run, result.clone())).await
+        let is_interrupted = failure.as_ref().is_some_and(|failure| failure.cause == FailureCause::Interrupted);
+        if is_interrupted && stop.is_cancelled() {
+            self.insist(job, ends, || self.hand_back(ports, job, run)).await;
+        } else if is_interrupted {
+            let wait = backoff::pause_after(job);
+            self.insist(job, ends, || self.lose(job, run, "its worker lost hold of it", wait)).await;
+        } else if !self.insist(job, ends, || execution::settle(ports, job, run, result.clone())).await
             && failure.is_none()
+            && !stop.is_cancelled()
         {
             let message = "What this run did could not be written; look at the server's log, and execute it again.";
             let lost = Arc::new(Err(RunFailure::new(FailureCause::Internal, message)));
-            self.insist(job, stop, || execution::settle(ports, job, run, lost.clone())).await;
+            self.insist(job, ends, || execution::settle(ports, job, run, lost.clone())).await;
         }
         failure.map_or(Ok(()), |failure| Err(failure.into()))
     }
@@ -295,7 +304,7 @@ impl Worker {
 
     /// Writes how a job ended, again and again while the store refuses: a job without an end blocks its request. Tells
     /// whether it was written; if not, the job is settled once its lease has ended.
-    async fn insist<F>(&self, job: &Job, stop: &Cancellation, write: impl Fn() -> F) -> bool
+    async fn insist<F>(&self, job: &Job, ends: &Cancellation, write: impl Fn() -> F) -> bool
     where
         F: Future<Output = Result<(), ForgeError>> + Send,
     {
@@ -305,10 +314,10 @@ impl Worker {
         loop {
             let Err(error) = write().await else { return true };
             error!(job.id = %job.id, error = %chain(&error), "cannot write how a job ended");
-            if stop.is_cancelled() || !error.is_retryable() || clock.now() >= give_up {
+            if ends.is_cancelled() || !error.is_retryable() || clock.now() >= give_up {
                 return false;
             }
-            select(clock.sleep(pause), std::pin::pin!(stop.cancelled())).await;
+            select(clock.sleep(pause), std::pin::pin!(ends.cancelled())).await;
             pause = (pause * 2).min(Self::LONGEST_PAUSE);
         }
     }

@@ -30,14 +30,15 @@ pub(crate) const DENY: Tool =
 
 /// Installs packages of Debian, aloud.
 pub(crate) fn install_packages(packages: &[&str]) -> anyhow::Result<()> {
-    println!("installing with apt-get: {}", packages.join(" "));
+    // Beside the output, which a shell may read.
+    eprintln!("installing with apt-get: {}", packages.join(" "));
     let mut apt = Command::new("apt-get");
     apt.args(["-qq", "install", "--yes", "--no-install-recommends"]).args(packages);
     // Nothing is asked, and no service is started.
-    let apt = apt.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    let apt = apt.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").stdout(std::io::stderr());
     // The lists of a fresh machine may be missing or old; fetching them first would cost every other one time.
     if process::run(apt).is_err() {
-        process::run(Command::new("apt-get").args(["-qq", "update"]))?;
+        process::run(Command::new("apt-get").args(["-qq", "update"]).stdout(std::io::stderr()))?;
         process::run(apt)?;
     }
     Ok(())

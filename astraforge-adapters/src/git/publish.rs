@@ -12,6 +12,7 @@ use super::{
 };
 
 const PUBLISH: &str = "publish the branch";
+const TAKE_BACK: &str = "take the published branch back";
 
 impl Quarantine {
     pub(super) async fn publish_from(
@@ -33,7 +34,7 @@ impl Quarantine {
             Some(there) if !self.follows(bare, &there, commit).await? => return Err(diverged(branch)),
             _ => {}
         }
-        let pushed = self.push(bare, address, &target, &[], format!("{commit}:refs/heads/{branch}")).await;
+        let pushed = self.push(bare, address, &target, PUBLISH, &[], format!("{commit}:refs/heads/{branch}")).await;
         // What counts is what the repository has now, also when the answer got lost or another got there first.
         match self.published(bare, address, &target, branch).await? {
             Some(there) if there == commit => Ok(()),
@@ -55,7 +56,7 @@ impl Quarantine {
         let address = remote.publish_url.as_deref().unwrap_or(&remote.url);
         let target = Transport::of_published(remote).map_err(|reason| no_repository(address, reason))?;
         bare.ensure(&self.git).await?;
-        if self.published(bare, address, &target, branch).await?.as_deref() != Some(commit) {
+        if before == Some(commit) || self.published(bare, address, &target, branch).await?.as_deref() != Some(commit) {
             return Ok(false);
         }
         if let Some(before) = before {
@@ -65,12 +66,12 @@ impl Quarantine {
         // Only while it still holds what is to be taken back.
         let lease = format!("--force-with-lease=refs/heads/{branch}:{commit}");
         let reset = format!("{}:refs/heads/{branch}", before.unwrap_or_default());
-        let pushed = self.push(bare, address, &target, &[lease], reset).await;
+        let pushed = self.push(bare, address, &target, TAKE_BACK, &[lease], reset).await;
         match self.published(bare, address, &target, branch).await?.as_deref() {
             Some(there) if there == commit => {
-                pushed.and(Err(refused(format!("branch `{branch}` is there still after it was taken back"))))
+                pushed.and(Err(refused(format!("branch `{branch}` holds still what was to be taken back"))))
             }
-            _ => Ok(true),
+            there => Ok(there == before),
         }
     }
 
@@ -89,13 +90,14 @@ impl Quarantine {
         Ok(bare.commit(&self.git, old).await?.is_some() && bare.is_ancestor(&self.git, old, new).await?)
     }
 
-    /// Pushes, without options without force: git sends the commit that it saw there, and the other side takes the push only while
-    /// that still holds. A lease would say the same, and allow a rewind besides.
+    /// Pushes. Without options that is without force: git sends the commit that it saw there, and the other side takes
+    /// the push only while that still holds. A lease says the same, and allows a rewind besides.
     async fn push(
         &self,
         bare: &Bare,
         address: &str,
         target: &Transport,
+        operation: &'static str,
         options: &[String],
         refspec: String,
     ) -> Result<(), GitError> {
@@ -106,7 +108,7 @@ impl Quarantine {
         call.args.push("--".into());
         call.args.push(target.address());
         call.args.push(refspec.into());
-        let output = self.git.ask(call, PUBLISH).await?;
+        let output = self.git.ask(call, operation).await?;
         if output.success {
             return Ok(());
         }
@@ -114,7 +116,7 @@ impl Quarantine {
         if said.contains("[rejected]") || said.contains("[remote rejected]") || said.contains("remote:") {
             return Err(refused(said));
         }
-        Err(of_source(address, PUBLISH, &said))
+        Err(of_source(address, operation, &said))
     }
 }
 

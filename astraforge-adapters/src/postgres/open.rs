@@ -37,6 +37,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a call waits for a connection that is free.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection that nobody used is taken for one that works.
+const TRUSTED: Duration = Duration::from_secs(1);
+
 /// What the server stops by itself: a statement that takes too long, one that waits too long for another's lock, and a
 /// transaction whose client is silent.
 const TIMEOUTS: [(&str, &str); 3] =
@@ -225,6 +228,15 @@ pub(super) async fn open(config: &PostgresConfig, key: &SecretKey) -> Result<(Pg
     })?;
     connection.close().await.map_err(|error| config.explain(error))?;
     let pool = PgPoolOptions::new().max_connections(config.max_connections).acquire_timeout(ACQUIRE_TIMEOUT);
+    // To ask before each use would cost a round trip each time; it was asked when it was given back.
+    let pool = pool.test_before_acquire(false).before_acquire(|connection, meta| {
+        Box::pin(async move {
+            if meta.idle_for >= TRUSTED {
+                connection.ping().await?;
+            }
+            Ok(true)
+        })
+    });
     Ok((pool.connect_lazy_with(config.for_statements()), migration))
 }
 

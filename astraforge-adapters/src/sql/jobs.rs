@@ -148,6 +148,11 @@ pub(super) async fn waiting(connection: &mut impl Statements, request: RequestId
     connection.rows(statement, values![request.to_string()]).await?.iter().map(from_row).collect()
 }
 
+pub(super) async fn dead(connection: &mut impl Statements, request: RequestId) -> SqlResult<Vec<Job>> {
+    let statement = "SELECT * FROM jobs WHERE state = 'dead' AND request = $1 ORDER BY created_at, position";
+    connection.rows(statement, values![request.to_string()]).await?.iter().map(from_row).collect()
+}
+
 pub(super) async fn find(connection: &mut impl Statements, id: JobId) -> SqlResult<Option<QueuedJob>> {
     let statement = "SELECT * FROM jobs WHERE id = $1 AND state <> 'ended'";
     connection.row(statement, values![id.to_string()]).await?.as_ref().map(queued_from_row).transpose()

@@ -104,6 +104,7 @@ async fn use_everything(store: &SqliteStore) {
     store.recent_logs(at(0), 1000).await.unwrap();
     store.running_jobs().await.unwrap();
     store.waiting_jobs(request.id).await.unwrap();
+    store.dead_jobs(request.id).await.unwrap();
     store.job(JobId::random()).await.unwrap();
     for state in JobState::ALL {
         store.jobs(state, 10).await.unwrap();

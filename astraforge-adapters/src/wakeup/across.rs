@@ -100,7 +100,8 @@ const BEAT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long it may take to connect, or to speak: longer than carriers wait by themselves, as they can say what for.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// PostgreSQL's takes up to five seconds to listen, and up to ten more to find out why it cannot.
+const PATIENCE: Duration = Duration::from_secs(16);
 
 /// How long is waited before a lost connection is made again: twice as long each time in a row.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);

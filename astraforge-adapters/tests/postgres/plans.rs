@@ -111,6 +111,7 @@ async fn use_everything(store: &impl Store) {
     store.latest_change_set(old).await.unwrap();
     store.running_jobs().await.unwrap();
     store.waiting_jobs(old).await.unwrap();
+    store.dead_jobs(old).await.unwrap();
     store.job(JobId::random()).await.unwrap();
     for state in JobState::ALL {
         store.jobs(state, 10).await.unwrap();

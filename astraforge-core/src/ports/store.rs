@@ -104,6 +104,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn running_jobs(&self) -> Result<Vec<Job>, StoreError>;
     /// Lists the waiting jobs of a request, the oldest first.
     async fn waiting_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError>;
+    /// Lists the dead jobs of a request, the oldest first.
+    async fn dead_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError>;
     /// Finds a job of any tenant that is not over.
     async fn job(&self, id: JobId) -> Result<Option<QueuedJob>, StoreError>;
     /// Lists at most `limit` jobs of all tenants in a state, the oldest first.
@@ -174,6 +176,12 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Adds what others make of jobs.
+    pub(crate) fn absorb_jobs(&mut self, other: Self) {
+        self.ended_jobs.extend(other.ended_jobs);
+        self.revived_jobs.extend(other.revived_jobs);
+    }
+
     /// Whether the queue is another one after this.
     pub(crate) fn changes_queue(&self) -> bool {
         !(self.new_jobs.is_empty()

@@ -292,6 +292,9 @@ impl GitBroker for PlayedBroker {
         branch: &str,
         before: Option<&str>,
     ) -> Result<bool, GitError> {
+        if before == Some(commit) {
+            return Ok(false);
+        }
         let mut published = lock(&self.published);
         let n_published = published.len();
         published.retain(|(there, name)| (there.as_str(), name.as_str()) != (commit, branch));

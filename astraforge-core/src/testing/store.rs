@@ -256,7 +256,11 @@ impl Store for MemoryStore {
     }
 
     async fn waiting_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError> {
-        Ok(self.tables().waiting_jobs(request))
+        Ok(self.tables().jobs_of(request, JobState::Waiting))
+    }
+
+    async fn dead_jobs(&self, request: RequestId) -> Result<Vec<Job>, StoreError> {
+        Ok(self.tables().jobs_of(request, JobState::Dead))
     }
 
     async fn job(&self, id: JobId) -> Result<Option<QueuedJob>, StoreError> {

@@ -7,8 +7,8 @@ use crate::{
     command::{CancelRun, CancelTarget},
     error::ForgeError,
     event::EventKind,
-    id::{RequestId, RunId},
-    job::{JobKind, JobState},
+    id::{JobId, RequestId, RunId},
+    job::JobKind,
     ports::store::{Changes, EndedJob},
     request::{Request, RequestState},
     run::{FailureCause, Run, RunFailure, RunStatus},
@@ -104,24 +104,33 @@ async fn check_not_publishing(ports: &Ports, request: RequestId) -> Result<(), F
     Ok(())
 }
 
-/// Takes the jobs of runs that have not begun out of the queue; and the publication of a request that is `settled`. One
-/// that was tried already may have left something at the host: it is done at once, dead or not, and takes that back.
+/// Takes the jobs of runs that have not begun out of the queue; and the publication of a request that is `settled`.
 async fn drop_jobs(ports: &Ports, request: RequestId, runs: &[&Run], settled: bool) -> Result<Changes, ForgeError> {
-    let mut jobs = ports.journal.store().waiting_jobs(request).await?;
-    if settled {
-        let dead = ports.journal.store().jobs(JobState::Dead, u32::MAX).await?.into_iter().map(|queued| queued.job);
-        jobs.extend(dead.filter(|job| job.request == request));
-    }
     let waits = |run| runs.iter().any(|open| open.id == run && open.status == RunStatus::Queued);
-    let ended = |id| EndedJob { id, error: Some("cancelled".to_owned()) };
+    let jobs = ports.journal.store().waiting_jobs(request).await?;
+    let dropped = jobs.iter().filter(|job| job.kind.run().is_some_and(waits));
+    let mut changes = Changes { ended_jobs: dropped.map(|job| ended(job.id)).collect(), ..Changes::default() };
+    if settled {
+        changes.absorb_jobs(drop_publications(ports, request).await?);
+    }
+    Ok(changes)
+}
+
+/// Takes the publication of a cancelled request out of the queue. One that was tried already may have left something at
+/// the host: it is done at once, dead or not, and takes that back.
+pub(crate) async fn drop_publications(ports: &Ports, request: RequestId) -> Result<Changes, ForgeError> {
+    let store = ports.journal.store();
     let mut changes = Changes::default();
-    for job in jobs {
+    for job in store.waiting_jobs(request).await?.into_iter().chain(store.dead_jobs(request).await?) {
         match job.kind {
-            JobKind::OpenMergeRequest { .. } if settled && job.attempts > 0 => changes.revived_jobs.push(job.id),
-            JobKind::OpenMergeRequest { .. } if settled => changes.ended_jobs.push(ended(job.id)),
-            JobKind::Execute { run } if waits(run) => changes.ended_jobs.push(ended(job.id)),
+            JobKind::OpenMergeRequest { .. } if job.attempts > 0 => changes.revived_jobs.push(job.id),
+            JobKind::OpenMergeRequest { .. } => changes.ended_jobs.push(ended(job.id)),
             _ => {}
         }
     }
     Ok(changes)
+}
+
+fn ended(id: JobId) -> EndedJob {
+    EndedJob { id, error: Some("cancelled".to_owned()) }
 }

@@ -47,7 +47,9 @@ pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest)
     let run = ports.journal.store().run(&request.tenant, change_set.run).await?;
     let proposal = propose(&request, &change_set, &approval, run.as_ref());
 
-    begin(ports, &request.tenant, &change_set, &proposal).await?;
+    if !begin(ports, &request.tenant, &change_set, &proposal).await? {
+        return Err(take_back(ports, &remote, &change_set, earlier.as_ref()).await?);
+    }
     ports.broker.publish(request.id, &remote, &proposal.commit, &proposal.source_branch).await?;
     let url = provider.open_merge_request(&link, &proposal).await?;
 
@@ -124,19 +126,22 @@ fn propose(request: &Request, change_set: &ChangeSet, approval: &Approval, run: 
     }
 }
 
-/// Says what is published, and makes sure that it is still wanted. Writing the request, though unchanged, lets only one
-/// of a publication and a racing cancellation through.
+/// Says what is published, and makes sure that it is still wanted; tells when it was cancelled meanwhile. Writing the
+/// request, though unchanged, lets only one of a publication and a racing cancellation through.
 async fn begin(
     ports: &Ports,
     tenant: &TenantId,
     change_set: &ChangeSet,
     proposal: &Proposal,
-) -> Result<(), ForgeError> {
+) -> Result<bool, ForgeError> {
     let message = format!("Publishing {} as branch {}", proposal.commit, proposal.source_branch);
     let run = change_set.run;
     decide(ports, tenant, change_set.request, |ports, request| {
         let message = message.clone();
         async move {
+            if request.state == RequestState::Cancelled {
+                return Ok((None, Changes::default(), false));
+            }
             if request.state != RequestState::PatchReady {
                 return Err(ForgeError::conflict(format!(
                     "the request is {} by now, so its change is not published",
@@ -144,7 +149,7 @@ async fn begin(
                 )));
             }
             let event = ports.journal.event(request.id, Some(run), EventKind::status("mr", message));
-            Ok((Some(request), Changes { events: vec![event], ..Changes::default() }, ()))
+            Ok((Some(request), Changes { events: vec![event], ..Changes::default() }, true))
         }
         .boxed()
     })

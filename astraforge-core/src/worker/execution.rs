@@ -25,7 +25,7 @@ use crate::{
         change_set::{Change, ChangeSet},
     },
     run::{Attempt, FailureCause, Run, RunFailure, RunStatus},
-    usecases::decide,
+    usecases::{cancel, decide},
     wiring::Ports,
 };
 
@@ -298,6 +298,9 @@ pub(super) async fn settle(
                 true => (None, Changes::default()),
                 false => settled(ports, request, found, (*result).as_ref()),
             };
+            if let Some(request) = request.as_ref().filter(|request| request.state == RequestState::Cancelled) {
+                changes.absorb_jobs(cancel::drop_publications(ports, request.id).await?);
+            }
             let error = result.as_ref().as_ref().err().map(|failure| failure.message.clone());
             changes.ended_jobs.push(EndedJob { id: job_id, error });
             Ok((request, changes, ()))

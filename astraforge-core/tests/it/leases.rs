@@ -162,7 +162,7 @@ async fn check_stops_in_time(lease: Duration) {
     let spine = Spine { clock: TestClock::hurried(), ..Spine::new().await };
     let forge = Forge::new(spine.ports(Settings::default()));
     let fixture = Fixture { spine, forge };
-    fixture.submit().await;
+    let request = fixture.submit().await.id;
     let (store, clock) = (fixture.spine.store.clone(), fixture.spine.clock.clone());
     let began = clock.now();
     // Told to the test: a worker survives an agent that panics.
@@ -183,6 +183,9 @@ async fn check_stops_in_time(lease: Duration) {
     });
     let worker = Worker::new(fixture.forge.clone()).with_lease(lease);
     tokio::time::timeout(Duration::from_secs(30), worker.drain()).await.unwrap().unwrap();
+    let told = fixture.events(request).await;
+    let lost = |event: &EventKind| matches!(event, EventKind::Status { message, .. } if message.contains("lost hold"));
+    assert!(told.iter().any(lost), "it counts as a loss, and nobody was stopped: {told:?}");
     let took = (stopped.lock().unwrap().unwrap() - began).to_std().unwrap();
     assert!(took >= lease, "it was stopped before its lease had ended");
     assert!(took < lease + Duration::from_secs(1), "it worked on for {took:?} on a lease of {lease:?}");

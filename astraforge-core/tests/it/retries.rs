@@ -10,8 +10,10 @@ use astraforge_core::{
     job::{JobKind, JobState, Limits, QueuedJob, backoff, desk},
     ports::{clock::Clock as _, git::GitError, store::Store as _},
     request::RequestState,
-    run::RunStatus,
+    run::{FailureCause, RunFailure, RunStatus},
 };
+
+use futures::FutureExt;
 
 use crate::spine::{Fixture, check_conflict};
 
@@ -165,6 +167,30 @@ async fn what_a_dead_publication_began_is_taken_back_when_its_request_is_cancell
     fails(&fixture, backoff::MOST_FAILURES).await;
     assert_eq!(dead(&fixture).await.len(), 1);
     check_taken_back(&fixture, request).await;
+}
+
+#[tokio::test]
+async fn what_a_dead_publication_began_is_taken_back_when_a_follow_up_at_work_is_cancelled() {
+    let (fixture, request) = approved().await;
+    fails(&fixture, backoff::MOST_FAILURES).await;
+    fixture.chat(request, "go on").await.unwrap();
+    fixture.spine.agent.play(|_, _, cancel| {
+        async move {
+            cancel.cancelled().await;
+            Err(RunFailure::new(FailureCause::Cancelled, "Run cancelled"))
+        }
+        .boxed()
+    });
+    let n_begun = fixture.spine.agent.assignments().len();
+    let cancelling = async {
+        while fixture.spine.agent.assignments().len() == n_begun {
+            tokio::task::yield_now().await;
+        }
+        fixture.cancel(CancelTarget::Request(request)).await.unwrap();
+    };
+    tokio::join!(fixture.work(), cancelling);
+    assert_eq!(fixture.state(request).await, RequestState::Cancelled);
+    assert!(fixture.spine.broker.published().is_empty() && dead(&fixture).await.is_empty());
 }
 
 #[tokio::test]

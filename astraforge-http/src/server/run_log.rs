@@ -35,8 +35,8 @@ use crate::wire::outcome::Problem;
 
 mod tail;
 
-use self::tail::Next;
 pub(super) use self::tail::Tails;
+use self::tail::{LOOK_AGAIN, Next};
 
 /// Tells whether the log may grow without a person acting: `live` or `settled`, as it was when the stream began.
 const RUN_LOG: HeaderName = HeaderName::from_static("x-run-log");
@@ -150,6 +150,12 @@ impl Log {
         Ok(store.log_states(&[self.request]).await?.iter().any(|state| state.may_grow))
     }
 
+    /// Tells whether everything was sent and nothing more comes unless a person acts.
+    async fn is_over(&self, last: u64) -> Result<bool, StoreError> {
+        let states = self.journal.store().log_states(&[self.request]).await?;
+        Ok(states.iter().all(|state| !state.may_grow && state.end.last <= last))
+    }
+
     fn has(&self, frame: &Frame) -> bool {
         self.run.is_none() || self.run == frame.run
     }
@@ -184,7 +190,18 @@ impl Log {
                 let frames = match watcher.after(last) {
                     Next::Frames(frames) => frames,
                     Next::Rows => self.read(last).await?,
-                    Next::Rest if !stays_open => break,
+                    Next::Rest if !stays_open => {
+                        // What is known of the end may be older than this watcher.
+                        if self.is_over(last).await? {
+                            break;
+                        }
+                        watcher.look();
+                        let changed = std::pin::pin!(tokio::time::timeout(LOOK_AGAIN, watcher.changed()));
+                        match futures::future::select(changed, shut_down.as_mut()).await {
+                            Either::Left(_) => continue,
+                            Either::Right(_) => break,
+                        }
+                    }
                     Next::Nothing | Next::Rest => {
                         let changed = std::pin::pin!(watcher.changed());
                         match futures::future::select(changed, shut_down.as_mut()).await {

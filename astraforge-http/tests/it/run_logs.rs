@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use astraforge_core::{
     cancel::Cancellation,
-    event::EventKind,
-    ports::{executor::AgentOutcome, git::GitError},
-    run::{FailureCause, RunFailure},
+    event::{EventKind, NewEvent},
+    ports::{
+        executor::AgentOutcome,
+        git::GitError,
+        store::{Changes, Store as _},
+    },
+    run::{FailureCause, Run, RunFailure, RunStatus},
+    testing::samples,
 };
 use axum::{body::Body, http::Request};
 use futures::{FutureExt, StreamExt};
@@ -116,7 +121,7 @@ async fn a_live_stream_follows_the_run_to_its_end() {
     house.hire();
     let reader = read(&house, &id, None);
     let (answer, ()) = tokio::join!(reader, async {
-        // Longer than the silence after which a live stream asks whether it is over.
+        // A live stream that is silent for a while is not over.
         tokio::time::sleep(Duration::from_millis(600)).await;
         go.send(true).unwrap();
     });
@@ -188,6 +193,34 @@ async fn a_follower_stays_until_the_server_shuts_down() {
     stop.cancel();
     let rest = tokio::time::timeout(Duration::from_secs(5), body.collect::<Vec<_>>()).await;
     rest.expect("the stream ends with the server");
+}
+
+#[tokio::test]
+async fn a_stream_beside_one_that_rests_goes_on_with_what_another_server_began() {
+    let house = House::new().await;
+    let id = house.submit(json!({})).await;
+    house.work().await;
+    let request = Request::get(format!("/api/runs/{id}/logs/stream?follow=1"));
+    let request = request.header("x-api-key", house.key(Who::Observer)).body(Body::empty()).unwrap();
+    let mut resting = house.app.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
+    let mut text = String::new();
+    while !text.contains("\"completed\"") {
+        text.push_str(std::str::from_utf8(&resting.next().await.unwrap().unwrap()).unwrap());
+    }
+    // Into the store alone, so no hint is heard here.
+    let run = Run { request: id.parse().unwrap(), ..samples::run(&samples::request()) };
+    let write = async |status, kind| {
+        let event = NewEvent { request: run.request, run: Some(run.id), kind, at: samples::at(9) };
+        let changes = Changes { runs: vec![Run { status, ..run.clone() }], events: vec![event], ..Changes::default() };
+        house.spine.store.commit(changes).await.unwrap();
+    };
+    write(RunStatus::Queued, EventKind::status("queue", "Run queued")).await;
+    let (answer, ()) = tokio::join!(read(&house, &id, None), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        write(RunStatus::Completed, EventKind::Completed { message: "Again".to_owned() }).await;
+    });
+    assert_eq!(answer.header("x-run-log"), "live");
+    assert_eq!(frames(&answer.text).last().unwrap().1["message"], "Again", "{}", answer.text);
 }
 
 #[tokio::test]

@@ -91,7 +91,8 @@ pub(crate) struct ServerArgs {
     /// How many jobs of one tenant may be at work at the same time [default: as many as there are workers]
     #[arg(long, global = true, env = "ASTRAFORGE_TENANT_JOBS", value_name = "N")]
     pub(crate) tenant_jobs: Option<NonZeroU32>,
-    /// How many jobs of all tenants on all workers may be at work at the same time [default: as many as there are workers]
+    /// How many jobs of all tenants on all workers may be at work at the same time, the same for all of them
+    /// [default: as many as there are workers]
     #[arg(long, global = true, env = "ASTRAFORGE_JOBS", value_name = "N")]
     pub(crate) jobs: Option<NonZeroU32>,
     /// After how many seconds without a sign of life a worker counts as dead, and others take over what it was at

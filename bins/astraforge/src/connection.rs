@@ -11,6 +11,7 @@ use crate::{
     data_folder,
     database::Database,
     node::{Node, Queue},
+    programs,
     signals::{Interrupted, StopSignals},
 };
 
@@ -72,6 +73,9 @@ impl Connection {
             if answers(&client).await {
                 return Ok(Self { client, own: None });
             }
+        }
+        if queue == Queue::Work {
+            programs::look_around()?;
         }
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("cannot listen on 127.0.0.1")?;
         let (node, door) = Node::serve(&args.node, listener, queue).await?;

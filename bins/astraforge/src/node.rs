@@ -130,7 +130,7 @@ impl Node {
         Ok(parts.into_node(running, drain_time))
     }
 
-    /// Stops: nothing new is begun, what is at work has its time, and what is left of it then is settled as interrupted;
+    /// Stops: nothing new is begun, what is at work has its time, and what is left of it then is given back;
     /// calls are no longer accepted, sandboxes are gone.
     pub(crate) async fn stop(self) {
         let Running { drain, mut workers, stop, mut tasks, .. } = self.running;
@@ -317,7 +317,7 @@ async fn owner_key(forge: &Forge, folder: &DataFolder) -> anyhow::Result<(Secret
     Ok((key, is_first_start))
 }
 
-/// Removes the sandboxes that an earlier process left: their runs are settled as failed.
+/// Removes the sandboxes that an earlier process left: their runs begin anew.
 async fn remove_left(sandboxes: &Sandboxes) -> anyhow::Result<()> {
     for left in sandboxes.list().await? {
         sandboxes.destroy(left).await?;

@@ -264,9 +264,9 @@ impl Tables {
         self.jobs_in(JobState::Running).into_iter().map(|queued| queued.job).collect()
     }
 
-    pub(super) fn waiting_jobs(&self, request: RequestId) -> Vec<Job> {
-        let waiting = self.jobs_in(JobState::Waiting).into_iter().map(|queued| queued.job);
-        waiting.filter(|job| job.request == request).collect()
+    pub(super) fn jobs_of(&self, request: RequestId, state: JobState) -> Vec<Job> {
+        let jobs = self.jobs_in(state).into_iter().map(|queued| queued.job);
+        jobs.filter(|job| job.request == request).collect()
     }
 
     pub(super) fn jobs_in(&self, state: JobState) -> Vec<QueuedJob> {

@@ -94,6 +94,9 @@ pub async fn a_dead_job_is_kept_and_holds_up_nothing(store: &impl Store) {
     let (job, behind) = (queue(store, &request, 1).await, queue(store, &request, 2).await);
     claim(store).await;
     fail(store, job.id, None).await;
+    let of_request: Vec<JobId> = store.dead_jobs(request.id).await.unwrap().iter().map(|job| job.id).collect();
+    assert_eq!(of_request, [job.id]);
+    assert_eq!(store.dead_jobs(submit(store).await.id).await.unwrap(), []);
     let kept = store.jobs(JobState::Dead, 10).await.unwrap();
     assert_eq!(kept.len(), 1);
     let QueuedJob { state, not_before, error, .. } = &kept[0];

@@ -5,7 +5,7 @@ use std::fmt;
 use astraforge_core::{
     event::{EventKind, RunEvent},
     id::RequestId,
-    job::JobState,
+    job::backoff,
     ports::store::Store as _,
     request::{Request, RequestState},
     run::{Attempt, FailureCause, Run, RunStatus},
@@ -133,6 +133,13 @@ fn judge_attempts(broken: &mut Broken, world: &World, run: &Run) {
     let numbers = attempts.iter().map(|attempt| attempt.number as usize);
     let in_order = numbers.eq(1..=attempts.len()) && attempts.windows(2).all(follows);
     broken.unless(in_order, Rule::AttemptsFollowEachOther, || format!("attempts are out of order: {attempts:?}"));
+    let (stopped, lost): (Vec<_>, Vec<_>) = attempts
+        .iter()
+        .filter_map(|attempt| attempt.failure.as_ref().filter(|failure| failure.cause == FailureCause::Interrupted))
+        .partition(|failure| failure.message == "The server was stopped");
+    let n_stops = world.state().book.n_stops;
+    let earned = stopped.len() <= n_stops && lost.len() <= backoff::MOST_FAILURES as usize;
+    broken.unless(earned, Rule::AttemptsFollowEachOther, || format!("{n_stops} stops, attempts {attempts:?}"));
     let Some(last) = attempts.last() else { return };
     // A run that waits for another attempt may be cancelled or given up.
     let waited = last.failure.as_ref().is_some_and(|failure| failure.cause == FailureCause::Interrupted);
@@ -176,9 +183,17 @@ async fn judge_publication(broken: &mut Broken, world: &World, request: &Request
         broken.unless(rows.len() == 1, Rule::OneMergeRequest, || format!("a request is {state} without one"));
     }
 
-    // Unless nobody could reach the host for long: then the job is kept.
-    let dead = store.jobs(JobState::Dead, u32::MAX).await.unwrap();
-    let taken_back = (held.is_empty() && !is_opened) || dead.iter().any(|queued| queued.job.request == request.id);
+    // Unless nobody could reach the host for long after it was cancelled: then the job is kept.
+    let is_end = |event: &RunEvent| match &event.kind {
+        EventKind::Cancelled { .. } => true,
+        EventKind::Status { stage, .. } => stage == "cancel",
+        _ => false,
+    };
+    let cancelled_at = events.iter().rfind(|event| is_end(event)).map_or(0, |event| event.seq);
+    let gave_up = |event: &RunEvent| matches!(&event.kind, EventKind::Error { stage: Some(s), .. } if s == "mr");
+    let is_kept = !store.dead_jobs(request.id).await.unwrap().is_empty()
+        && events.iter().any(|event| event.seq > cancelled_at && gave_up(event));
+    let taken_back = (held.is_empty() && !is_opened) || is_kept;
     let has_none = state == RequestState::Cancelled && rows.is_empty();
     broken.unless(taken_back || !has_none, Rule::NothingIsLeft, || format!("of a cancelled request is left: {held:?}"));
 

@@ -164,6 +164,7 @@ store! {
     fn log_states(requests: &[RequestId]) -> Vec<LogState>;
     fn running_jobs() -> Vec<Job>;
     fn waiting_jobs(request: RequestId) -> Vec<Job>;
+    fn dead_jobs(request: RequestId) -> Vec<Job>;
     fn job(id: JobId) -> Option<QueuedJob>;
     fn jobs(state: JobState, limit: u32) -> Vec<QueuedJob>;
     fn add_link(link: RepositoryLink) -> ();
@@ -311,7 +312,7 @@ impl GitBroker for Outside {
         self.hosted("withdraw", || {
             let book = &mut self.world.state().book;
             let held = book.branches.entry(branch.to_owned()).or_default();
-            if held.last().map(String::as_str) != Some(commit) {
+            if before == Some(commit) || held.last().map(String::as_str) != Some(commit) {
                 return Ok(false);
             }
             held.pop();

@@ -94,6 +94,8 @@ pub(super) struct Book {
     pub(super) branches: BTreeMap<String, Vec<String>>,
     /// The branches that a merge request was opened for.
     pub(super) opened: BTreeSet<String>,
+    /// How often a worker was told to stop.
+    pub(super) n_stops: usize,
     /// What was seen on the way that must not be.
     pub(super) seen: Vec<(Rule, String)>,
     /// What happened, for people.
@@ -209,7 +211,10 @@ impl World {
     }
 
     pub(super) fn is_to_stop(&self, who: Who) -> bool {
-        self.state().to_stop.remove(&who)
+        let mut state = self.state();
+        let is_told = state.to_stop.remove(&who);
+        state.book.n_stops += usize::from(is_told);
+        is_told
     }
 
     pub(super) fn still_until(&self, who: Who) -> Option<DateTime<Utc>> {

@@ -32,7 +32,7 @@ const TAKEN: usize = 16;
 const BATCH: u32 = 256;
 
 /// How long a lost hint delays an event at most.
-const LOOK_AGAIN: Duration = Duration::from_millis(900);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(900);
 
 /// The logs that somebody watches. Clones share them.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ struct Recent {
 pub(super) struct Watcher {
     recent: watch::Receiver<Option<Recent>>,
     // After the receiver, so that whoever reads the log sees that this one is gone.
-    _tail: Arc<Tail>,
+    tail: Arc<Tail>,
 }
 
 /// What comes after the event that a watcher saw last.
@@ -108,7 +108,7 @@ impl Tails {
             tokio::spawn(look_after(self.clone()));
         }
         drop(open);
-        Watcher { recent: tail.recent.subscribe(), _tail: tail }
+        Watcher { recent: tail.recent.subscribe(), tail }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -120,6 +120,11 @@ impl Watcher {
     /// What comes after the event `last`.
     pub(super) fn after(&mut self, last: u64) -> Next {
         self.recent.borrow_and_update().as_ref().map_or(Next::Nothing, |recent| recent.after(last))
+    }
+
+    /// Has the rows be looked at.
+    pub(super) fn look(&self) {
+        self.tail.look.notify_one();
     }
 
     /// Waits until there may be something else.
@@ -247,15 +252,15 @@ impl Tail {
 async fn look_after(tails: Tails) {
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
-        let watched: Vec<Arc<Tail>> = {
+        let watched: Vec<(RequestId, Weak<Tail>)> = {
             let mut open = tails.open();
             open.is_looked_after = !open.tails.is_empty();
             if !open.is_looked_after {
                 return;
             }
-            open.tails.values().filter_map(Weak::upgrade).collect()
+            open.tails.iter().map(|(id, tail)| (*id, tail.clone())).collect()
         };
-        let ids: Vec<RequestId> = watched.iter().map(|tail| tail.request).collect();
+        let ids: Vec<RequestId> = watched.iter().map(|(id, _)| *id).collect();
         let states = match tails.journal.store().log_states(&ids).await {
             Ok(states) => states,
             Err(error) => {
@@ -264,8 +269,8 @@ async fn look_after(tails: Tails) {
             }
         };
         let states: HashMap<RequestId, LogState> = states.into_iter().map(|state| (state.end.request, state)).collect();
-        for tail in watched {
-            let Some(state) = states.get(&tail.request) else { continue };
+        for (id, tail) in watched {
+            let (Some(state), Some(tail)) = (states.get(&id), tail.upgrade()) else { continue };
             let is_new = match &*tail.recent.borrow() {
                 None => true,
                 Some(recent) => recent.last < state.end.last || recent.rests == state.may_grow,
@@ -388,7 +393,7 @@ mod tests {
         let it = Fixture::new().await;
         it.write(3).await;
         let (mut one, mut two) = (it.tails.watch(it.request), it.tails.watch(it.request));
-        assert!(Arc::ptr_eq(&one._tail, &two._tail));
+        assert!(Arc::ptr_eq(&one.tail, &two.tail));
         assert!(matches!(seen(&mut one, 0).await, Next::Rows), "what was there before is in the rows alone");
         it.write(1).await;
         assert_eq!(numbers(&seen(&mut two, 3).await), [4]);

@@ -87,7 +87,7 @@ async fn cancel_run(client: &Client, request: Option<RequestId>) {
 fn after_interruption(server_stopped: bool, request: RequestId) -> String {
     if server_stopped {
         format!(
-            "a run at work was cancelled with this command, a change that waits goes on waiting\n\
+            "a run at work ends with this command, a change that waits goes on waiting\n\
              where it stands: astraforge requests {request}"
         )
     } else {
