@@ -135,7 +135,8 @@ async fn a_host_is_read_no_faster_than_the_program_reads() {
         assert!(n_bytes < 64 * 1024 * 1024, "somebody holds all of it");
     }
     program.head().await;
-    program.receive(n_bytes.min(1024 * 1024)).await;
+    // All of it: a socket of which only a part was read need not take more yet, as kernels open a window in large steps.
+    program.receive(n_bytes).await;
     timeout(LONG, server.write(&flood)).await.unwrap().unwrap();
 }
 
