@@ -10,7 +10,7 @@ use super::Job;
 pub const MOST_FAILURES: u32 = 5;
 
 /// The longest pause after the first failure; each later one is four times as long, up to five minutes.
-const FIRST: Duration = Duration::from_secs(4);
+const FIRST: Duration = Duration::from_secs(3);
 const FACTOR: u32 = 4;
 const LONGEST: Duration = Duration::from_secs(300);
 
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_end() {
-        for (failures, longest) in [(0, 4), (1, 16), (2, 64), (3, 256)] {
+        for (failures, longest) in [(0, 3), (1, 12), (2, 48), (3, 192)] {
             let pause = pause_after(&job(failures)).unwrap();
             let longest = Duration::from_secs(longest);
             assert!((longest / 2..=longest).contains(&pause), "after failure {failures}: {pause:?}");
