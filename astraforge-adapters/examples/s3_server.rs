@@ -1,7 +1,7 @@
 //! A server that speaks S3 and checks signatures, for trying things out: `s3_server FOLDER`. Buckets are folders in there.
 //!
 //! It prints its address, and takes the key in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
-#![allow(clippy::print_stdout, reason = "the address is its output")]
+#![expect(clippy::print_stdout, reason = "the address is its output")]
 
 use std::{error::Error, path::Path};
 

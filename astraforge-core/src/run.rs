@@ -20,7 +20,7 @@ pub struct Run {
     pub prompt: String,
     /// Where it stands.
     pub status: RunStatus,
-    /// How often it was begun; more than once only after a worker died.
+    /// How often it was begun; more than once only after a worker was lost or stopped.
     pub attempts: Vec<Attempt>,
     /// Whether a person asked for it to stop.
     pub cancel_requested: bool,

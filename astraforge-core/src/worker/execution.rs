@@ -63,7 +63,7 @@ pub(super) async fn execute(
                 Ok(done) if cause == FailureCause::Interrupted => Ok(done),
                 _ => Err(match cause {
                     FailureCause::Cancelled => RunFailure::new(cause, "Run cancelled"),
-                    _ => RunFailure::new(cause, "The server was stopped while this run was at work."),
+                    _ => RunFailure::new(cause, "This run was interrupted at work."),
                 }),
             }
         }

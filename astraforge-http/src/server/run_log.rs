@@ -35,8 +35,8 @@ use crate::wire::outcome::Problem;
 
 mod tail;
 
+use self::tail::Next;
 pub(super) use self::tail::Tails;
-use self::tail::{LOOK_AGAIN, Next};
 
 /// Tells whether the log may grow without a person acting: `live` or `settled`, as it was when the stream began.
 const RUN_LOG: HeaderName = HeaderName::from_static("x-run-log");
@@ -187,23 +187,17 @@ impl Log {
         async_stream::try_stream! {
             let mut shut_down = std::pin::pin!(shutdown.cancelled());
             loop {
-                let frames = match watcher.after(last) {
+                let next = watcher.after(last);
+                let may_end = matches!(next, Next::Rest) && !stays_open;
+                // What is known of the end may be older than this watcher.
+                if may_end && self.is_over(last).await? {
+                    break;
+                }
+                let frames = match next {
                     Next::Frames(frames) => frames,
                     Next::Rows => self.read(last).await?,
-                    Next::Rest if !stays_open => {
-                        // What is known of the end may be older than this watcher.
-                        if self.is_over(last).await? {
-                            break;
-                        }
-                        watcher.look();
-                        let changed = std::pin::pin!(tokio::time::timeout(LOOK_AGAIN, watcher.changed()));
-                        match futures::future::select(changed, shut_down.as_mut()).await {
-                            Either::Left(_) => continue,
-                            Either::Right(_) => break,
-                        }
-                    }
                     Next::Nothing | Next::Rest => {
-                        let changed = std::pin::pin!(watcher.changed());
+                        let changed = std::pin::pin!(watcher.changed(may_end));
                         match futures::future::select(changed, shut_down.as_mut()).await {
                             Either::Left(_) => continue,
                             Either::Right(_) => break,
@@ -246,12 +240,15 @@ impl Frame {
     fn of(event: RunEvent) -> Self {
         let RunEvent { seq, run_id: run, .. } = event;
         let ends_run = event.kind.ends_run();
-        let data = serde_json::to_string(&Envelope::from(event)).unwrap_or_else(|error| {
-            error!(error = chain(&error), event.seq = seq, "an event cannot be written as JSON");
-            format!(r#"{{"type":"error","seq":{seq},"message":"this event cannot be shown"}}"#)
-        });
-        let event = Event::default().event("message").id(seq.to_string()).data(&data);
-        Self { seq, run, ends_run, event, size: data.len() }
+        let frame = Event::default().id(seq.to_string());
+        let (event, size) = match serde_json::to_string(&Envelope::from(event)) {
+            Ok(data) => (frame.event("message").data(&data), data.len()),
+            Err(error) => {
+                error!(error = chain(&error), event.seq = seq, "an event cannot be written as JSON");
+                (frame.comment("this event cannot be written as JSON"), 0)
+            }
+        };
+        Self { seq, run, ends_run, event, size }
     }
 }
 

@@ -13,7 +13,10 @@ use astraforge_core::{
     run::{FailureCause, Run, RunFailure, RunStatus},
     testing::samples,
 };
-use axum::{body::Body, http::Request};
+use axum::{
+    body::{Body, BodyDataStream},
+    http::Request,
+};
 use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -46,6 +49,13 @@ async fn read(house: &House, id: &str, after: Option<&str>) -> Answer {
         request = request.header("last-event-id", after);
     }
     house.send(request.body(Body::empty()).unwrap()).await
+}
+
+/// A stream that stays open.
+async fn follow(house: &House, id: &str) -> BodyDataStream {
+    let request = Request::get(format!("/api/runs/{id}/logs/stream?follow=1"));
+    let request = request.header("x-api-key", house.key(Who::Observer)).body(Body::empty()).unwrap();
+    house.app.clone().oneshot(request).await.unwrap().into_body().into_data_stream()
 }
 
 fn last_type(answer: &Answer) -> String {
@@ -175,9 +185,7 @@ async fn a_follower_stays_until_the_server_shuts_down() {
     let house = House::with(|state| state.with_shutdown(stopped).with_keep_alive(keep_alive)).await;
     let id = house.submit(json!({})).await;
     house.work().await;
-    let request = Request::get(format!("/api/runs/{id}/logs/stream?follow=1"));
-    let request = request.header("x-api-key", house.key(Who::Observer)).body(Body::empty()).unwrap();
-    let mut body = house.app.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
+    let mut body = follow(&house, &id).await;
     let mut text = String::new();
     while !text.contains(": keep-alive") {
         let chunk = tokio::time::timeout(Duration::from_secs(5), body.next()).await.expect("a comment comes");
@@ -200,9 +208,7 @@ async fn a_stream_beside_one_that_rests_goes_on_with_what_another_server_began()
     let house = House::new().await;
     let id = house.submit(json!({})).await;
     house.work().await;
-    let request = Request::get(format!("/api/runs/{id}/logs/stream?follow=1"));
-    let request = request.header("x-api-key", house.key(Who::Observer)).body(Body::empty()).unwrap();
-    let mut resting = house.app.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
+    let mut resting = follow(&house, &id).await;
     let mut text = String::new();
     while !text.contains("\"completed\"") {
         text.push_str(std::str::from_utf8(&resting.next().await.unwrap().unwrap()).unwrap());

@@ -32,7 +32,7 @@ const TAKEN: usize = 16;
 const BATCH: u32 = 256;
 
 /// How long a lost hint delays an event at most.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(900);
+const LOOK_AGAIN: Duration = Duration::from_millis(900);
 
 /// The logs that somebody watches. Clones share them.
 #[derive(Debug, Clone)]
@@ -122,15 +122,15 @@ impl Watcher {
         self.recent.borrow_and_update().as_ref().map_or(Next::Nothing, |recent| recent.after(last))
     }
 
-    /// Has the rows be looked at.
-    pub(super) fn look(&self) {
-        self.tail.look.notify_one();
-    }
-
-    /// Waits until there may be something else.
-    pub(super) async fn changed(&mut self) {
+    /// Waits until there may be something else; of a log that is known to `grow`, though it was taken to rest, not for
+    /// long.
+    pub(super) async fn changed(&mut self, grow: bool) {
+        let longest = if grow { LOOK_AGAIN } else { Duration::MAX };
+        if grow {
+            self.tail.look.notify_one();
+        }
         // The sender lives as long as this.
-        _ = self.recent.changed().await;
+        _ = tokio::time::timeout(longest, self.recent.changed()).await;
     }
 }
 
@@ -322,7 +322,7 @@ mod tests {
     async fn seen(watcher: &mut Watcher, last: u64) -> Next {
         loop {
             match watcher.after(last) {
-                Next::Nothing => watcher.changed().await,
+                Next::Nothing => watcher.changed(false).await,
                 next => return next,
             }
         }
@@ -369,7 +369,7 @@ mod tests {
         let it = Fixture::new().await;
         let mut watcher = it.tails.watch(it.request);
         tokio::time::sleep(2 * LOOK_AGAIN).await;
-        assert!(watcher.changed().now_or_never().is_some(), "how the log stands is known");
+        assert!(watcher.changed(false).now_or_never().is_some(), "how the log stands is known");
         assert!(matches!(watcher.after(0), Next::Nothing));
         it.write(3).await;
         let next = tokio::time::timeout(Duration::from_secs(1), seen(&mut watcher, 0)).await.unwrap();
@@ -423,7 +423,7 @@ mod tests {
         write(over).await;
         assert!(matches!(seen(&mut watcher, 1).await, Next::Rest));
         write(run).await;
-        watcher.changed().await;
+        watcher.changed(false).await;
         assert!(matches!(watcher.after(1), Next::Nothing));
     }
 }

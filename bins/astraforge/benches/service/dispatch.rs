@@ -21,6 +21,14 @@ use crate::{
 
 const ROUNDS: usize = 100;
 
+/// Waits until nothing is at work.
+async fn idle(node: &Node) -> Result<(), Failure> {
+    while !node.store.running_jobs().await?.is_empty() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
+}
+
 pub(crate) async fn measure(url: &str) -> Result<(), Failure> {
     let database = fresh(url).await?;
     let (front, back) = (Node::open(&database).await?, Node::open(&database).await?);
@@ -43,9 +51,7 @@ pub(crate) async fn measure(url: &str) -> Result<(), Failure> {
         let queued = Instant::now();
         let begun = timeout(Duration::from_secs(10), beginnings.recv()).await?.ok_or("the worker ended")?;
         ours.push(begun.saturating_duration_since(queued));
-        while !front.store.running_jobs().await?.is_empty() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        timeout(Duration::from_secs(10), idle(&front)).await??;
         let told = Instant::now();
         raw.execute("NOTIFY bench").await?;
         listener.recv().await?;

@@ -1,18 +1,10 @@
 //! From `kill -9` of a worker to the next attempt at each of its runs, by another.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use astraforge_core::{
-    cancel::Cancellation,
-    event::EventKind,
-    id::{RequestId, RunId},
-    ports::store::Store as _,
-    worker::Worker,
-};
+use astraforge_core::{cancel::Cancellation, event::EventKind, id::RunId, ports::store::Store as _, worker::Worker};
 use futures::{FutureExt as _, future::join_all};
+use tokio::time::timeout;
 
 use crate::{
     forge::{Node, fresh},
@@ -25,6 +17,9 @@ const RUNS: usize = 10;
 
 /// How many workers are killed, one after the other.
 const KILLS: usize = 4;
+
+/// How long the runs of a worker may take to begin, and to begin again.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Works on a database until it is killed; its agents never end.
 pub(crate) async fn work(database: &str) -> Result<(), Failure> {
@@ -48,28 +43,16 @@ pub(crate) async fn measure(url: &str) -> Result<(), Failure> {
         let database = fresh(url).await?;
         let node = Node::open(&database).await?;
         let one = Peer::start(&["--work", &database]).await?;
-        let mut open = HashMap::new();
+        let mut open = Vec::new();
         for _ in 0..RUNS {
-            let (request, run) = node.queue_request().await?;
-            open.insert(request, run);
+            open.push(node.queue_request().await?.1);
             // So that their leases do not end together.
             tokio::time::sleep(Duration::from_millis(530)).await;
         }
-        wait_for(&node, &open, 1).await?;
+        timeout(PATIENCE, wait_for(&node, &open, 1)).await??;
         let other = Peer::start(&["--work", &database]).await?;
         drop(one);
-        let killed = Instant::now();
-        while !open.is_empty() {
-            let mut begun = Vec::new();
-            for (request, run) in &open {
-                if n_begun(&node, *run).await? >= 2 {
-                    samples.push(killed.elapsed());
-                    begun.push(*request);
-                }
-            }
-            open.retain(|request, _| !begun.contains(request));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        samples.extend(timeout(PATIENCE, begun_again(&node, open)).await??);
         drop(other);
     }
     let section =
@@ -78,8 +61,25 @@ pub(crate) async fn measure(url: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn wait_for(node: &Node, runs: &HashMap<RequestId, RunId>, n: usize) -> Result<(), Failure> {
-    for run in runs.values() {
+/// How long after now each of the runs is begun a second time.
+async fn begun_again(node: &Node, mut runs: Vec<RunId>) -> Result<Vec<Duration>, Failure> {
+    let (since, mut took) = (Instant::now(), Vec::new());
+    while !runs.is_empty() {
+        let mut open = Vec::new();
+        for run in runs {
+            match n_begun(node, run).await? {
+                0 | 1 => open.push(run),
+                _ => took.push(since.elapsed()),
+            }
+        }
+        runs = open;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(took)
+}
+
+async fn wait_for(node: &Node, runs: &[RunId], n: usize) -> Result<(), Failure> {
+    for run in runs {
         while n_begun(node, *run).await? < n {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

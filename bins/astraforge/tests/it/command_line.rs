@@ -270,6 +270,8 @@ fn every_server_refuses_a_variable_that_is_a_mistake_and_tells_of_one_that_is_ig
     let world = World::without_server(vec![step(0, say("Fine."))]);
     for (program, words) in [
         (env!("CARGO_BIN_EXE_astraforge"), &["up", "--listen", "127.0.0.1:0"][..]),
+        // With a server of its own.
+        (env!("CARGO_BIN_EXE_astraforge"), &["run", "--repo", "demo", "x"]),
         (env!("CARGO_BIN_EXE_astraforge-api"), &[]),
         (env!("CARGO_BIN_EXE_astraforge-worker"), &[]),
         (env!("CARGO_BIN_EXE_astraforge-proxy"), &[]),
