@@ -10,7 +10,7 @@ use std::{
 
 use astraforge_core::{
     BoxError,
-    ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream, check_key, check_prefix},
+    ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream, Place, check_key, check_prefix},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -107,6 +107,10 @@ impl ArtifactStore for FolderArtifacts {
     async fn delete(&self, key: &str) -> Result<(), ArtifactError> {
         let remove = |path: &Path| found(fs::remove_file(path));
         self.on_file("remove", key, remove).await.map(drop)
+    }
+
+    fn place(&self, key: &str) -> Place {
+        Place::File(self.dir.join(key))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ArtifactError> {

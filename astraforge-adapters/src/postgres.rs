@@ -11,7 +11,7 @@ pub use self::{
 };
 use crate::{
     secret_box::SecretKey,
-    sql::{Dialect, SqlStore, jobs, log, row::SqlResult, statement::speaks},
+    sql::{Dialect, SqlStore, jobs, log, row::SqlResult, sandboxes, statement::speaks},
 };
 
 mod error;
@@ -61,6 +61,7 @@ impl Dialect for Postgres {
     const INSERT_EVENTS: &'static str = "INSERT INTO events (request, seq, run, kind, created_at) \
         SELECT value ->> 0, (value ->> 1)::bigint, value ->> 2, value ->> 3, (value ->> 4)::bigint \
         FROM json_array_elements($1::json)";
+    const KEPT: &'static str = sandboxes::keeping!("sandbox = ANY (ARRAY (SELECT json_array_elements_text($1::json)))");
     const LOG_STATES: &'static str = log::standing!("id = ANY (ARRAY (SELECT json_array_elements_text($1::json)))");
     const LOCK_CLAIMS: Option<&'static str> = Some("SELECT pg_advisory_xact_lock(1098073711, 1)::text");
     const CLAIM: &'static str = jobs::claiming!(" FOR UPDATE OF jobs SKIP LOCKED");

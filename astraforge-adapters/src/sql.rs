@@ -38,7 +38,7 @@ pub(crate) mod log;
 mod requests;
 pub(crate) mod row;
 mod runs;
-mod sandboxes;
+pub(crate) mod sandboxes;
 pub(crate) mod statement;
 mod transaction;
 
@@ -63,6 +63,8 @@ pub trait Dialect: sqlx::Database<Row: Cells, Connection: Statements<Row = <Self
     const CHECK_CLAIM: &'static str;
     /// Reads the sandboxes of the tenant of a snapshot, and keeps them as they are until the transaction ends.
     const SANDBOXES_BESIDE_SNAPSHOT: &'static str;
+    /// Reads what is kept of sandboxes; the placeholder is a list of their ids in JSON.
+    const KEPT: &'static str;
 
     /// Takes a connection that can begin a transaction, whatever the last one left.
     async fn sound_connection(pool: &Pool<Self>) -> SqlResult<PoolConnection<Self>>;

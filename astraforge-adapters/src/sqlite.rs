@@ -9,7 +9,7 @@ pub(crate) use self::error::trouble;
 pub use self::{error::SqliteTrouble, open::OpenError};
 use crate::{
     secret_box::SecretKey,
-    sql::{Dialect, SqlStore, jobs, log, row::SqlResult, statement::speaks},
+    sql::{Dialect, SqlStore, jobs, log, row::SqlResult, sandboxes, statement::speaks},
 };
 
 mod error;
@@ -60,6 +60,7 @@ impl Dialect for Sqlite {
     const LOCK_REQUEST: Option<&'static str> = None;
     const INSERT_EVENTS: &'static str = "INSERT INTO events (request, seq, run, kind, created_at) \
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)";
+    const KEPT: &'static str = sandboxes::keeping!("sandbox IN (SELECT value FROM json_each($1))");
     const LOG_STATES: &'static str = log::standing!("id IN (SELECT value FROM json_each($1))");
     const LOCK_CLAIMS: Option<&'static str> = None;
     const CLAIM: &'static str = jobs::claiming!("");

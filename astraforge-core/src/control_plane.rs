@@ -12,12 +12,12 @@ use crate::{
     facade::facade,
     id::{ArtifactId, NodeId, SandboxId, SnapshotId},
     ports::{
-        artifacts::{ArtifactStore, ArtifactStream},
+        artifacts::{ArtifactStore, ArtifactStream, Place},
         clock::Clock,
         machines::{ByteStream, Machine, Machines, Usage},
         sandbox_store::SandboxStore,
     },
-    sandbox::{Artifact, Lifetime, Sandbox, Snapshot},
+    sandbox::{Artifact, Kept, Lifetime, Sandbox, Snapshot},
     session::SandboxSpec,
 };
 
@@ -232,8 +232,8 @@ impl ControlPlane {
     /// Makes a sandbox, or finds the one of that id, and returns once it is ready.
     ///
     /// # Errors
-    /// [`ForgeError::Invalid`] for a mode that is not configured, [`ForgeError::NotFound`] for a snapshot that is not
-    /// there or an id that is another's, [`ForgeError::Session`] when it cannot be made.
+    /// [`ForgeError::Invalid`] for a mode that is not configured, [`ForgeError::NoSnapshot`] for a snapshot that is not
+    /// there, [`ForgeError::NoSandbox`] for an id that is another's, [`ForgeError::Session`] when it cannot be made.
     ///
     /// # Cancel safety
     /// Dropping the future may leave the sandbox starting; whoever uses it next starts it anew.
@@ -244,7 +244,7 @@ impl ControlPlane {
     /// Returns the sandbox's machine, to be used. One that was stopped or lost comes back first, once, however many ask.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`]; [`ForgeError::Conflict`] when its files cannot be brought back: it is never empty in
+    /// [`ForgeError::NoSandbox`]; [`ForgeError::Conflict`] when its files cannot be brought back: it is never empty in
     /// silence; [`ForgeError::Session`] when it cannot be made.
     pub async fn machine(&self, caller: &Caller, id: SandboxId) -> Result<Arc<dyn Machine>, ForgeError> {
         self.use_sandbox(UseSandbox { caller: caller.clone(), id }).await
@@ -253,7 +253,7 @@ impl ControlPlane {
     /// Notes that the sandbox's user is there: it is not ended for lying unused. Its lifetime stays.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`].
+    /// [`ForgeError::NoSandbox`].
     pub async fn heartbeat(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
         self.note_heartbeat(NoteHeartbeat { caller: caller.clone(), id }).await
     }
@@ -262,7 +262,7 @@ impl ControlPlane {
     /// longer allowed are cut.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`]; [`ForgeError::Session`] when the machine could not be told, which its next use does.
+    /// [`ForgeError::NoSandbox`]; [`ForgeError::Session`] when the machine could not be told, which its next use does.
     pub async fn set_egress(&self, caller: &Caller, id: SandboxId, egress: Egress) -> Result<Sandbox, ForgeError> {
         self.change_egress(ChangeEgress { caller: caller.clone(), id, egress }).await
     }
@@ -270,7 +270,7 @@ impl ControlPlane {
     /// Stops the sandbox; its files are kept and come back when it is used.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`]. When its files cannot be kept it goes on, and the error says why.
+    /// [`ForgeError::NoSandbox`]. When its files cannot be kept it goes on, and the error says why.
     pub async fn stop(&self, caller: &Caller, id: SandboxId) -> Result<(), ForgeError> {
         self.stop_sandbox(StopSandbox { caller: caller.clone(), id }).await
     }
@@ -278,7 +278,7 @@ impl ControlPlane {
     /// Ends the sandbox for good. One that was deleted already is fine.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`]; [`ForgeError::Session`] when its machine cannot be removed.
+    /// [`ForgeError::NoSandbox`]; [`ForgeError::Session`] when its machine cannot be removed.
     pub async fn delete(&self, caller: &Caller, id: SandboxId) -> Result<(), ForgeError> {
         self.delete_sandbox(DeleteSandbox { caller: caller.clone(), id }).await
     }
@@ -286,7 +286,7 @@ impl ControlPlane {
     /// Keeps the files of a sandbox. Only once they are stored and read back they are what it comes back from.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Session`] when they cannot be packed, [`ForgeError::Artifact`] when they
+    /// [`ForgeError::NoSandbox`], [`ForgeError::Session`] when they cannot be packed, [`ForgeError::Artifact`] when they
     /// cannot be stored.
     pub async fn snapshot(&self, caller: &Caller, id: SandboxId, new: NewSnapshot) -> Result<Snapshot, ForgeError> {
         self.take_snapshot(TakeSnapshot { caller: caller.clone(), id, new }).await
@@ -295,7 +295,7 @@ impl ControlPlane {
     /// Replaces the files of a sandbox by those of a snapshot, of this sandbox or another of the tenant.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`]; [`ForgeError::Session`] or [`ForgeError::Artifact`] when it cannot be done: then the
+    /// [`ForgeError::NoSandbox`]; [`ForgeError::Session`] or [`ForgeError::Artifact`] when it cannot be done: then the
     /// files are as they were.
     pub async fn restore(&self, caller: &Caller, id: SandboxId, snapshot: SnapshotId) -> Result<(), ForgeError> {
         self.restore_snapshot(RestoreSnapshot { caller: caller.clone(), id, snapshot }).await
@@ -304,7 +304,7 @@ impl ControlPlane {
     /// Makes a new sandbox with the files that another has now.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Session`]; the new sandbox is deleted again when its files cannot be
+    /// [`ForgeError::NoSandbox`], [`ForgeError::Session`]; the new sandbox is deleted again when its files cannot be
     /// copied.
     pub async fn fork(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
         self.fork_sandbox(ForkSandbox { caller: caller.clone(), id }).await
@@ -313,7 +313,7 @@ impl ControlPlane {
     /// Finds a sandbox.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`].
+    /// [`ForgeError::NoSandbox`].
     pub async fn get(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
         self.context.get(caller, id).await
     }
@@ -330,15 +330,34 @@ impl ControlPlane {
     /// for that, and it does not count as use.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Session`] when it cannot be measured.
+    /// [`ForgeError::NoSandbox`], [`ForgeError::Session`] when it cannot be measured.
     pub async fn usage(&self, caller: &Caller, id: SandboxId) -> Result<Option<Usage>, ForgeError> {
         self.context.usage(caller, id).await
+    }
+
+    /// Tells what is kept of sandboxes that [`get`](Self::get) or [`list`](Self::list) found, in the same order.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn kept(&self, sandboxes: &[Sandbox]) -> Result<Vec<Kept>, ForgeError> {
+        self.context.kept(sandboxes).await
+    }
+
+    /// The drivers that sandboxes can run on, by name.
+    pub fn modes(&self) -> impl Iterator<Item = &str> {
+        self.context.machines.keys().map(String::as_str)
+    }
+
+    /// Where the bytes of a snapshot lie.
+    #[must_use]
+    pub fn place_of(&self, snapshot: &Snapshot) -> Place {
+        self.context.artifacts.place(&snapshot.key)
     }
 
     /// Lists a sandbox's snapshots, the newest first.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`].
+    /// [`ForgeError::NoSandbox`].
     pub async fn snapshots(&self, caller: &Caller, id: SandboxId) -> Result<Vec<Snapshot>, ForgeError> {
         self.context.snapshots(caller, id).await
     }
@@ -347,7 +366,7 @@ impl ControlPlane {
     /// are, with gzip. Its members are named `workspace/…`.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`]; [`ForgeError::Session`] when it cannot be done: then the files are as they were.
+    /// [`ForgeError::NoSandbox`]; [`ForgeError::Session`] when it cannot be done: then the files are as they were.
     pub async fn restore_archive(&self, caller: &Caller, id: SandboxId, archive: ByteStream) -> Result<(), ForgeError> {
         self.context.restore_archive(caller, id, archive).await
     }
@@ -355,7 +374,7 @@ impl ControlPlane {
     /// Tells how the files of a sandbox differ from a snapshot, in at most `limit` changes.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Session`], [`ForgeError::Artifact`].
+    /// [`ForgeError::NoSandbox`], [`ForgeError::Session`], [`ForgeError::Artifact`].
     pub async fn diff(
         &self,
         caller: &Caller,
@@ -369,7 +388,7 @@ impl ControlPlane {
     /// Takes a file out of a sandbox: its bytes are kept when the sandbox is gone.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`], [`ForgeError::Session`] when it cannot be read, [`ForgeError::Artifact`] when it cannot
+    /// [`ForgeError::NoSandbox`], [`ForgeError::Session`] when it cannot be read, [`ForgeError::Artifact`] when it cannot
     /// be stored.
     pub async fn export(&self, caller: &Caller, id: SandboxId, new: NewExport) -> Result<Artifact, ForgeError> {
         self.context.export(caller, id, new).await
@@ -378,7 +397,7 @@ impl ControlPlane {
     /// Lists the files that were taken out of a sandbox, the newest first.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`].
+    /// [`ForgeError::NoSandbox`].
     pub async fn artifacts(&self, caller: &Caller, id: SandboxId) -> Result<Vec<Artifact>, ForgeError> {
         self.context.artifacts(caller, id).await
     }
@@ -399,6 +418,14 @@ impl ControlPlane {
     /// [`ForgeError::Conflict`] without a key that signs links.
     pub async fn link(&self, caller: &Caller, id: ArtifactId, seconds: u32) -> Result<SignedLink, ForgeError> {
         self.context.link(caller, id, seconds).await
+    }
+
+    /// Makes a link to a file that [`export`](Self::export) or [`artifacts`](Self::artifacts) told of.
+    ///
+    /// # Errors
+    /// Those of [`link`](Self::link) but for `NotFound`.
+    pub fn link_to(&self, artifact: &Artifact, seconds: u32) -> Result<SignedLink, ForgeError> {
+        self.context.link_to(artifact, seconds)
     }
 
     /// Reads the file of a link, for whoever has it.

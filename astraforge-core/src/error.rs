@@ -3,7 +3,7 @@
 use crate::{
     BoxError,
     access::Forbidden,
-    id::{NodeId, SandboxId},
+    id::{NodeId, SandboxId, SnapshotId},
     ports::{artifacts::ArtifactError, git::GitError, policy::PolicyError, sessions::SessionError, store::StoreError},
     registry::RegistryError,
     request::ForbiddenTransition,
@@ -19,6 +19,18 @@ pub enum ForgeError {
     NotFound {
         /// What was looked for, with its id.
         what: String,
+    },
+    /// There is no such sandbox, it was deleted, or it belongs to another tenant.
+    #[error("sandbox {id} not found")]
+    NoSandbox {
+        /// The sandbox.
+        id: SandboxId,
+    },
+    /// There is no such snapshot, or it belongs to another tenant.
+    #[error("snapshot {id} not found")]
+    NoSnapshot {
+        /// The snapshot.
+        id: SnapshotId,
     },
     /// A value that cannot be taken.
     #[error("{field}: {message}")]

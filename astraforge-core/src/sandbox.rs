@@ -42,6 +42,9 @@ pub struct Sandbox {
     pub error_message: String,
     /// Why it was last ended; always there when it is [`SandboxStatus::Terminated`].
     pub termination: Option<Termination>,
+    /// The snapshot that it was made with.
+    #[serde(default)]
+    pub restored_from: Option<SnapshotId>,
     /// What its files come back from.
     pub latest_snapshot: Option<SnapshotId>,
     /// Whether it ever was ready: from then on it has files that must not silently vanish.
@@ -285,6 +288,15 @@ pub struct Snapshot {
     pub exclude: Vec<String>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+}
+
+/// What is kept of a sandbox, in short.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Its snapshots, the newest first.
+    pub snapshots: Vec<SnapshotId>,
+    /// How many files were taken out of it.
+    pub n_artifacts: u64,
 }
 
 /// A file that was taken out of a sandbox, kept when the sandbox is gone.

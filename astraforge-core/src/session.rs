@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{egress::Egress, files::Roots, image::Image};
+use crate::{egress::Egress, files::Roots, image::Image, sandbox::Lifetime};
 
-/// A number of bytes, read and printed the way Kubernetes writes sizes (`512Mi`, `2Gi`).
+/// A number of bytes, read and printed the way Kubernetes writes sizes (`512Mi`, `2Gi`). The small letters of container
+/// engines are read too: `512m` and `2g` are `512Mi` and `2Gi`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ByteSize(u64);
@@ -38,7 +39,7 @@ impl ByteSize {
     }
 }
 
-const UNITS: [(&str, u64); 9] = [
+const UNITS: [(&str, u64); 12] = [
     ("Ti", 1 << 40),
     ("Gi", 1 << 30),
     ("Mi", 1 << 20),
@@ -47,6 +48,9 @@ const UNITS: [(&str, u64); 9] = [
     ("G", 1_000_000_000),
     ("M", 1_000_000),
     ("k", 1_000),
+    ("g", 1 << 30),
+    ("m", 1 << 20),
+    ("b", 1),
     ("", 1),
 ];
 
@@ -80,6 +84,51 @@ impl FromStr for ByteSize {
             .and_then(|(n, scale)| n.checked_mul(scale))
             .map(Self)
             .ok_or_else(|| ParseByteSizeError(text.to_owned()))
+    }
+}
+
+/// An amount of processors, read and printed the way Kubernetes writes them (`2`, `1.5`, `500m`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cpus(u32);
+
+impl Cpus {
+    /// An amount in thousandths of a processor.
+    #[must_use]
+    pub const fn millis(n: u32) -> Self {
+        Self(n)
+    }
+
+    /// Returns the number of thousandths.
+    #[must_use]
+    pub const fn as_millis(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_multiple_of(1000) { write!(f, "{}", self.0 / 1000) } else { write!(f, "{}m", self.0) }
+    }
+}
+
+/// A text that is not an amount of processors.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an amount of processors: write a number from 0.01 to 1000, such as 2, 1.5 or 500m")]
+pub struct ParseCpusError(String);
+
+impl FromStr for Cpus {
+    type Err = ParseCpusError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let millis = match text.strip_suffix('m') {
+            Some(millis) => millis.parse().ok(),
+            None => text.parse::<f64>().ok().map(|cpus| cpus * 1000.0),
+        };
+        match millis {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+            Some(millis) if (10.0..=1_000_000.0).contains(&millis) => Ok(Self(millis.round() as u32)),
+            _ => Err(ParseCpusError(text.chars().take(80).collect())),
+        }
     }
 }
 
@@ -215,6 +264,17 @@ impl Default for SandboxSpec {
 }
 
 impl SandboxSpec {
+    /// What a sandbox is that a person or an agent asks for and says nothing else of: its files are on disk, it reaches
+    /// public addresses, and it outlives its server for as long as it may live. No server need be there all the time: the
+    /// reaper ends it, and this only if nobody ever comes back.
+    #[must_use]
+    pub fn durable(lifetime: Lifetime) -> Self {
+        Self::default()
+            .with_workspace(Workspace::Disk { size: Limit::best_effort(ByteSize::gib(10)) })
+            .with_egress(Egress::Public)
+            .with_orphan_timeout(lifetime.max())
+    }
+
     /// Sets what it sees as its system.
     #[must_use]
     pub fn with_image(mut self, image: Image) -> Self {
@@ -522,12 +582,28 @@ mod tests {
         check_size("1500", 1500, "1500");
         check_size("3k", 3000, "3000");
         check_size("2048Mi", 2 << 30, "2Gi");
+        check_size("512m", 512 << 20, "512Mi");
+        check_size("2g", 2 << 30, "2Gi");
+        check_size("7b", 7, "7");
     }
 
     #[test]
     fn what_is_no_size_is_refused() {
         for text in ["", "Mi", "-1", "1.5Gi", "1 Gi", "1mib", "99999999999Ti", "1e9"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn processors_are_read_as_kubernetes_writes_them() {
+        for (text, millis, shown) in
+            [("2", 2000, "2"), ("1.5", 1500, "1500m"), ("500m", 500, "500m"), ("0.01", 10, "10m")]
+        {
+            let cpus: Cpus = text.parse().unwrap();
+            assert_eq!((cpus.as_millis(), cpus.to_string().as_str()), (millis, shown));
+        }
+        for text in ["", "0", "m", "-1", "nan", "1e9", "2 cpus", "inf"] {
+            assert!(text.parse::<Cpus>().is_err(), "{text}");
         }
     }
 

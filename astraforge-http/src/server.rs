@@ -17,6 +17,7 @@ pub mod auth;
 mod body;
 mod caller;
 mod chat;
+mod deepagent;
 mod disposition;
 mod docs;
 mod error;
@@ -27,14 +28,14 @@ mod merge_requests;
 mod openapi;
 mod path;
 mod plans;
+mod query;
 mod refusals;
 mod repository_links;
 mod requests;
 mod root;
 mod run_log;
 mod runs;
-mod sandbox_artifacts;
-mod sandbox_metrics;
+mod sandboxes;
 
 pub use self::{health::Need, openapi::openapi};
 
@@ -61,6 +62,7 @@ pub struct AppState {
     forge: Forge,
     tails: run_log::Tails,
     sandboxes: Option<ControlPlane>,
+    link_base: String,
     limits: Limits,
     shutdown: Cancellation,
     parts: Vec<health::Part>,
@@ -84,7 +86,15 @@ impl AppState {
         };
         let tails = run_log::Tails::new(forge.journal().clone());
         let shutdown = Cancellation::never();
-        AppStateBuilder(Self { forge, tails, sandboxes: None, limits, shutdown, parts: Vec::new() })
+        AppStateBuilder(Self {
+            forge,
+            tails,
+            sandboxes: None,
+            link_base: String::new(),
+            limits,
+            shutdown,
+            parts: Vec::new(),
+        })
     }
 
     fn forge(&self) -> &Forge {
@@ -108,9 +118,16 @@ impl fmt::Debug for AppState {
 pub struct AppStateBuilder(AppState);
 
 impl AppStateBuilder {
-    /// Serves sandboxes too: what was taken out of them, and what they use.
+    /// Serves sandboxes too.
     pub fn with_sandboxes(mut self, sandboxes: ControlPlane) -> Self {
         self.0.sandboxes = Some(sandboxes);
+        self
+    }
+
+    /// Sets what links to exported files begin with, such as `https://forge.example.com`; unless set they are paths of
+    /// this server.
+    pub fn with_link_base(mut self, url: impl Into<String>) -> Self {
+        self.0.link_base = url.into();
         self
     }
 
@@ -167,7 +184,10 @@ pub fn health_router(state: AppState) -> Router {
 /// Paths outside those are left to the caller: the router can be merged with others, or be given a fallback.
 pub fn router(state: AppState) -> Router {
     let (routes, _document) = openapi::routes().split_for_parts();
+    let (unhurried, _document) = openapi::unhurried_routes().split_for_parts();
     let routes = routes
+        .layer(from_fn_with_state(state.clone(), layers::deadline)) // bounds the handlers
+        .merge(unhurried)
         .fallback(layers::unknown_path)
         .method_not_allowed_fallback(layers::wrong_method)
         // `body::JsonBody` has its own limit, which answers in JSON.
@@ -178,8 +198,7 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn(layers::observe)) // sees every answer, those of the layers below too
         .layer(from_fn(layers::security_headers))
         .layer(CatchPanicLayer::custom(layers::panicked)) // inside the observer, so that a panic is logged with its path
-        .layer(from_fn_with_state(state.clone(), layers::deadline)) // innermost: bounds the handlers
         .service(routes);
-    let metrics = Router::new().route("/metrics", get(sandbox_metrics::metrics));
+    let metrics = Router::new().route("/metrics", get(sandboxes::metrics::metrics));
     health::routes().merge(metrics).with_state(state).nest_service("/api", api)
 }

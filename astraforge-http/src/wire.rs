@@ -12,6 +12,7 @@ pub mod repository_link;
 pub mod request;
 pub mod root;
 pub mod run;
+pub mod sandbox;
 mod schema;
 mod text;
 mod timestamp;

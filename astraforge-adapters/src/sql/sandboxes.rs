@@ -1,9 +1,11 @@
 //! Durable sandboxes, their snapshots and artifacts.
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
 use astraforge_core::{
     id::{ArtifactId, SandboxId, SnapshotId, TenantId},
     ports::{sandbox_store::SandboxStore, store::StoreError},
-    sandbox::{Artifact, Sandbox, Snapshot},
+    sandbox::{Artifact, Kept, Sandbox, Snapshot},
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -19,6 +21,22 @@ use super::{
 
 /// What the sealed records of sandboxes are bound to.
 const SEALED: &str = "sandbox";
+
+/// Reads what is kept of sandboxes. `$wanted` is the condition on a row's `sandbox`, with the placeholder for a list in
+/// JSON. Artifacts are counted, and have no id.
+macro_rules! keeping {
+    ($wanted:literal) => {
+        concat!(
+            "SELECT sandbox, id, 1 AS n, position FROM snapshots WHERE ",
+            $wanted,
+            " UNION ALL SELECT sandbox, NULL, count(*), 0 FROM sandbox_artifacts WHERE ",
+            $wanted,
+            " GROUP BY sandbox"
+        )
+    };
+}
+
+pub(crate) use keeping;
 
 impl<D: Dialect> SqlStore<D> {
     fn seal(&self, sandbox: &Sandbox) -> SqlResult<Vec<u8>> {
@@ -95,6 +113,22 @@ impl<D: Dialect> SqlStore<D> {
 
     async fn add_record(&self, statement: &'static str, row: [String; 4]) -> SqlResult<()> {
         self.writer.acquire().await?.execute(statement, row.map(Value::from)).await.map(drop)
+    }
+
+    async fn read_kept(&self, sandboxes: &[SandboxId]) -> SqlResult<BTreeMap<SandboxId, Kept>> {
+        let rows = self.readers.acquire().await?.rows(D::KEPT, values![json(&sandboxes)?]).await?;
+        let mut placed =
+            rows.iter().map(|row| Ok((row.number::<u64>("position")?, row))).collect::<SqlResult<Vec<_>>>()?;
+        placed.sort_unstable_by_key(|(position, _)| Reverse(*position));
+        let mut kept = BTreeMap::<_, Kept>::new();
+        for (_, row) in placed {
+            let kept = kept.entry(row.parsed("sandbox")?).or_default();
+            match row.maybe_parsed("id")? {
+                Some(snapshot) => kept.snapshots.push(snapshot),
+                None => kept.n_artifacts = row.number("n")?,
+            }
+        }
+        Ok(kept)
     }
 
     async fn records<T: DeserializeOwned>(&self, statement: &'static str, values: &[&str]) -> SqlResult<Vec<T>> {
@@ -181,5 +215,9 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
     async fn artifacts(&self, sandbox: SandboxId) -> Result<Vec<Artifact>, StoreError> {
         let query = "SELECT record FROM sandbox_artifacts WHERE sandbox = $1 ORDER BY position DESC";
         self.records(query, &[&sandbox.to_string()]).await.map_err(failed("list artifacts"))
+    }
+
+    async fn kept(&self, sandboxes: &[SandboxId]) -> Result<BTreeMap<SandboxId, Kept>, StoreError> {
+        self.read_kept(sandboxes).await.map_err(failed("read what is kept of sandboxes"))
     }
 }

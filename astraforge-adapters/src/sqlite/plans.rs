@@ -135,6 +135,7 @@ async fn use_everything(store: &SqliteStore) {
     store.remove_snapshot(SnapshotId::random()).await.unwrap();
     store.artifact(&tenant, ArtifactId::random()).await.unwrap();
     store.artifacts(SandboxId::random()).await.unwrap();
+    store.kept(&[SandboxId::random()]).await.unwrap();
 }
 
 async fn fresh() -> (tempfile::TempDir, SqliteStore) {

@@ -26,7 +26,7 @@ use crate::{
         sandbox_store::SandboxStore,
         sessions::SessionError,
     },
-    sandbox::{Sandbox, SandboxStatus, Termination},
+    sandbox::{Kept, Sandbox, SandboxStatus, Termination},
 };
 
 /// How often whoever starts a sandbox gives a sign of life.
@@ -97,6 +97,7 @@ impl Engine {
             error_message: String::new(),
             termination: None,
             latest_snapshot: new.restore,
+            restored_from: new.restore,
             was_ready: false,
             version: 1,
         };
@@ -109,7 +110,9 @@ impl Engine {
         }
         self.find(caller, id).await?;
         let (sandbox, _) = self.ready(caller, id).await?;
-        if let Some(snapshot) = new.restore {
+        // What it came back from already is in place, and more may have been written since: callers that only want it
+        // to be there name its latest snapshot each time.
+        if let Some(snapshot) = new.restore.filter(|snapshot| sandbox.latest_snapshot != Some(*snapshot)) {
             self.put_back(&sandbox, snapshot).await?;
         }
         Ok(Created { sandbox: self.find(caller, id).await?, is_new: false })
@@ -127,6 +130,13 @@ impl Engine {
         let mut sandboxes = self.store.sandboxes(&caller.tenant).await?;
         sandboxes.retain(|sandbox| !sandbox.is_deleted());
         Ok(sandboxes)
+    }
+
+    /// Tells what is kept of sandboxes, in their order.
+    pub(super) async fn kept(&self, sandboxes: &[Sandbox]) -> Result<Vec<Kept>, ForgeError> {
+        let ids: Vec<_> = sandboxes.iter().map(|sandbox| sandbox.id).collect();
+        let mut kept = self.store.kept(&ids).await?;
+        Ok(ids.iter().map(|id| kept.remove(id).unwrap_or_default()).collect())
     }
 
     /// Notes that the sandbox's user is there: it is not ended for lying unused. Its lifetime stays.
@@ -203,7 +213,7 @@ impl Engine {
         let turn = self.turns.of(id);
         let _turn = turn.lock().await;
         let sandbox = self.store.sandbox(id).await?.filter(|sandbox| sandbox.tenant == caller.tenant);
-        let Some(sandbox) = sandbox else { return Err(unknown(id)) };
+        let Some(sandbox) = sandbox else { return Err(ForgeError::NoSandbox { id }) };
         let is_here = self.is_here(&sandbox);
         let sandbox = self.change(sandbox, &|row| row.terminate(Termination::Deleted)).await?;
         if is_here {
@@ -216,7 +226,7 @@ impl Engine {
     pub(super) async fn find(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
         let found = self.store.sandbox(id).await?;
         let own = found.filter(|sandbox| sandbox.tenant == caller.tenant && !sandbox.is_deleted());
-        own.ok_or_else(|| unknown(id))
+        own.ok_or(ForgeError::NoSandbox { id })
     }
 
     /// The driver that has the sandbox's machine, unless that is with another node.
@@ -389,7 +399,7 @@ impl Engine {
                         self.change(sandbox, &|it| it.error_message.clone_from(&text)).await?;
                         return Err(error);
                     }
-                    sandbox = self.store.sandbox(sandbox.id).await?.ok_or_else(|| unknown(sandbox.id))?;
+                    sandbox = self.store.sandbox(sandbox.id).await?.ok_or(ForgeError::NoSandbox { id: sandbox.id })?;
                 }
                 Err(SessionError::Lost) => {
                     return self.change(sandbox, &|it| it.terminate(Termination::Lost)).await.map(drop);
@@ -427,7 +437,7 @@ impl Engine {
             if let Some(changed) = self.update(row, change).await? {
                 return Ok(changed);
             }
-            row = self.store.sandbox(id).await?.ok_or_else(|| unknown(id))?;
+            row = self.store.sandbox(id).await?.ok_or(ForgeError::NoSandbox { id })?;
             if row.is_deleted() {
                 return Ok(row);
             }
@@ -481,10 +491,6 @@ async fn origin_of(machine: &dyn Machine) -> Result<WorkspaceOrigin, SessionErro
         FileReply::Entries { entries, .. } if !entries.is_empty() => Ok(WorkspaceOrigin::Kept),
         _ => Ok(WorkspaceOrigin::Fresh),
     }
-}
-
-fn unknown(id: SandboxId) -> ForgeError {
-    ForgeError::not_found(format!("Sandbox {id}"))
 }
 
 /// One turn a sandbox: what changes it in this process does so one after the other.

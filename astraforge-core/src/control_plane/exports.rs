@@ -96,7 +96,7 @@ impl Engine {
         caller.may(Action::Read)?;
         let sandbox = self.store.sandbox(id).await?.filter(|sandbox| sandbox.tenant == caller.tenant);
         if sandbox.is_none() {
-            return Err(ForgeError::not_found(format!("Sandbox {id}")));
+            return Err(ForgeError::NoSandbox { id });
         }
         Ok(self.store.artifacts(id).await?)
     }
@@ -114,15 +114,18 @@ impl Engine {
 
     pub(super) async fn link(&self, caller: &Caller, id: ArtifactId, seconds: u32) -> Result<SignedLink, ForgeError> {
         caller.may(Action::Read)?;
+        self.link_to(&self.find_artifact(caller, id).await?, seconds)
+    }
+
+    pub(super) fn link_to(&self, artifact: &Artifact, seconds: u32) -> Result<SignedLink, ForgeError> {
         if !(1..=MAX_LINK).contains(&seconds) {
             let message = format!("a link is of use for 1 to {MAX_LINK} seconds");
             return Err(ForgeError::Invalid { field: "expires", message });
         }
         let key = self.settings.link_key.as_ref();
         let key = key.ok_or_else(|| ForgeError::conflict("this control plane has no key that signs links"))?;
-        let artifact = self.find_artifact(caller, id).await?;
         let expires = self.clock.now().timestamp() + i64::from(seconds);
-        let claim = LinkClaim { tenant: artifact.tenant, artifact: id, expires };
+        let claim = LinkClaim { tenant: artifact.tenant.clone(), artifact: artifact.id, expires };
         let proof = key.sign(&claim);
         Ok(SignedLink { claim, proof })
     }

@@ -111,6 +111,7 @@ impl Engine {
         snapshot: SnapshotId,
         limit: usize,
     ) -> Result<Comparison, ForgeError> {
+        caller.may(Action::UseSandboxes)?;
         let snapshot = self.snapshot_of(caller, snapshot).await?;
         let machine = self.machine(caller, id).await?;
         let archive = self.bytes_of(&snapshot.key, &snapshot.sha256).await?;
@@ -150,7 +151,7 @@ impl Engine {
 
     pub(super) async fn snapshot_of(&self, caller: &Caller, id: SnapshotId) -> Result<Snapshot, ForgeError> {
         let found = self.store.snapshot(&caller.tenant, id).await?;
-        found.ok_or_else(|| ForgeError::not_found(format!("Snapshot {id}")))
+        found.ok_or(ForgeError::NoSnapshot { id })
     }
 
     /// Takes a snapshot of a machine and makes it the latest.

@@ -203,9 +203,9 @@ async fn what_is_deleted_does_not_come_back() {
     world.plane.delete(&world.caller, id).await.unwrap();
     world.plane.delete(&world.caller, id).await.unwrap();
     assert!(world.machines.live().is_empty());
-    assert!(matches!(world.plane.machine(&world.caller, id).await, Err(ForgeError::NotFound { .. })));
+    assert!(matches!(world.plane.machine(&world.caller, id).await, Err(ForgeError::NoSandbox { .. })));
     let again = NewSandbox { id: Some(id), ..NewSandbox::default() };
-    assert!(matches!(world.plane.create(&world.caller, again).await, Err(ForgeError::NotFound { .. })));
+    assert!(matches!(world.plane.create(&world.caller, again).await, Err(ForgeError::NoSandbox { .. })));
     assert!(world.plane.list(&world.caller).await.unwrap().is_empty());
     assert_eq!(world.row(id).await.termination, Some(Termination::Deleted), "the row stays, for the record");
 }
@@ -217,7 +217,12 @@ async fn another_tenant_finds_nothing() {
     let snapshot = world.plane.snapshot(&world.caller, id, NewSnapshot::default()).await.unwrap();
     let stranger = Caller { tenant: TenantId::new("other"), ..world.caller.clone() };
     let plane = &world.plane;
-    let not_found = |result: Result<(), ForgeError>| assert!(matches!(result, Err(ForgeError::NotFound { .. })));
+    let not_found = |result: Result<(), ForgeError>| {
+        assert!(matches!(
+            result,
+            Err(ForgeError::NoSandbox { .. } | ForgeError::NoSnapshot { .. } | ForgeError::NotFound { .. })
+        ));
+    };
     not_found(plane.get(&stranger, id).await.map(drop));
     not_found(plane.machine(&stranger, id).await.map(drop));
     not_found(plane.heartbeat(&stranger, id).await.map(drop));
@@ -417,7 +422,7 @@ async fn a_change_of_egress_holds_at_once_and_when_the_sandbox_comes_back() {
     let mut stranger = samples::caller("eve", Role::Maintainer);
     stranger.tenant = TenantId::new("another");
     let refused = world.plane.set_egress(&stranger, id, Egress::Public).await;
-    assert!(matches!(refused, Err(ForgeError::NotFound { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(ForgeError::NoSandbox { .. })), "{refused:?}");
 }
 
 /// Counts the commands that pass.
@@ -547,4 +552,19 @@ async fn what_sandboxes_use_is_measured_and_told_to_their_tenant() {
     world.plane.stop(&world.caller, id).await.unwrap();
     assert_eq!(world.plane.usage(&world.caller, id).await.unwrap(), None, "it is not woken to be measured");
     assert_eq!(world.row(id).await.status, SandboxStatus::Terminated);
+}
+
+#[tokio::test]
+async fn naming_the_latest_snapshot_again_rolls_nothing_back() {
+    let world = World::new();
+    let id = world.sandbox().await;
+    world.machines.write(id, "/workspace/a", "old");
+    let snapshot = world.plane.snapshot(&world.caller, id, NewSnapshot::default()).await.unwrap().id;
+    world.machines.write(id, "/workspace/a", "new");
+    let again = NewSandbox { id: Some(id), restore: Some(snapshot), ..NewSandbox::default() };
+    world.plane.create(&world.caller, again.clone()).await.unwrap();
+    assert_eq!(world.machines.read(id, "/workspace/a").as_deref(), Some("new"));
+    world.plane.snapshot(&world.caller, id, NewSnapshot::default()).await.unwrap();
+    world.plane.create(&world.caller, again).await.unwrap();
+    assert_eq!(world.machines.read(id, "/workspace/a").as_deref(), Some("old"), "it is not the latest any more");
 }

@@ -1,6 +1,6 @@
 //! The port for large objects: bundles, rollouts, attachments, snapshots.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,6 +36,20 @@ pub trait ArtifactStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Also when no key can begin with `prefix`; see [`check_prefix`].
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ArtifactError>;
+
+    /// Where the bytes of a key lie, or would, for people: it is told, and never opened.
+    fn place(&self, key: &str) -> Place {
+        Place::Key(key.to_owned())
+    }
+}
+
+/// Where bytes lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In a file of the store's machine.
+    File(PathBuf),
+    /// Under a key, in a bucket for instance.
+    Key(String),
 }
 
 /// The artifact store failed.

@@ -1,6 +1,6 @@
 //! The port for what is remembered of sandboxes.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     id::{ArtifactId, SandboxId, SnapshotId, TenantId},
     ports::store::StoreError,
-    sandbox::{Artifact, Sandbox, Snapshot},
+    sandbox::{Artifact, Kept, Sandbox, Snapshot},
 };
 
 /// Remembers sandboxes, their snapshots and artifacts.
@@ -49,4 +49,7 @@ pub trait SandboxStore: fmt::Debug + Send + Sync + 'static {
     async fn artifact(&self, tenant: &TenantId, id: ArtifactId) -> Result<Option<Artifact>, StoreError>;
     /// Lists a sandbox's artifacts, the newest first.
     async fn artifacts(&self, sandbox: SandboxId) -> Result<Vec<Artifact>, StoreError>;
+
+    /// Tells what is kept of sandboxes; those of which nothing is are left out.
+    async fn kept(&self, sandboxes: &[SandboxId]) -> Result<BTreeMap<SandboxId, Kept>, StoreError>;
 }

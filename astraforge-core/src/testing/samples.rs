@@ -245,6 +245,7 @@ pub fn sandbox() -> Sandbox {
         last_heartbeat_at: now(),
         error_message: String::new(),
         termination: None,
+        restored_from: None,
         latest_snapshot: None,
         was_ready: true,
         version: 1,

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     id::{ArtifactId, SandboxId, SnapshotId, TenantId},
     ports::{sandbox_store::SandboxStore, store::StoreError},
-    sandbox::{Artifact, Sandbox, SandboxStatus, Snapshot},
+    sandbox::{Artifact, Kept, Sandbox, SandboxStatus, Snapshot},
 };
 
 /// Remembers sandboxes in memory.
@@ -120,6 +120,17 @@ impl SandboxStore for MemorySandboxStore {
 
     async fn artifacts(&self, sandbox: SandboxId) -> Result<Vec<Artifact>, StoreError> {
         Ok(self.rows().artifacts.iter().rev().filter(|it| it.sandbox == sandbox).cloned().collect())
+    }
+
+    async fn kept(&self, sandboxes: &[SandboxId]) -> Result<BTreeMap<SandboxId, Kept>, StoreError> {
+        let (rows, mut kept) = (self.rows(), BTreeMap::<_, Kept>::new());
+        for snapshot in rows.snapshots.iter().rev().filter(|it| sandboxes.contains(&it.sandbox)) {
+            kept.entry(snapshot.sandbox).or_default().snapshots.push(snapshot.id);
+        }
+        for artifact in rows.artifacts.iter().filter(|it| sandboxes.contains(&it.sandbox)) {
+            kept.entry(artifact.sandbox).or_default().n_artifacts += 1;
+        }
+        Ok(kept)
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![expect(missing_docs, reason = "the name of a rule says what it is")]
 
+use std::collections::BTreeMap;
+
 use chrono::TimeDelta;
 use futures::future::join_all;
 
@@ -9,7 +11,7 @@ use super::samples;
 use crate::{
     id::{ArtifactId, SandboxId, SnapshotId, TenantId},
     ports::sandbox_store::SandboxStore,
-    sandbox::{Artifact, Sandbox, SandboxStatus, Snapshot, Termination},
+    sandbox::{Artifact, Kept, Sandbox, SandboxStatus, Snapshot, Termination},
 };
 
 /// Makes one test of each rule that a [`SandboxStore`] keeps. The argument is a future that makes a fresh store, with
@@ -121,7 +123,7 @@ pub async fn snapshots_and_artifacts_are_a_tenants_own(store: &impl SandboxStore
     let (first, second) = (snapshot(1), snapshot(2));
     store.add_snapshot(&first).await.unwrap();
     store.add_snapshot(&second).await.unwrap();
-    assert_eq!(store.snapshots(sandbox.id).await.unwrap(), [second, first.clone()]);
+    assert_eq!(store.snapshots(sandbox.id).await.unwrap(), [second.clone(), first.clone()]);
     assert_eq!(store.snapshot(&sandbox.tenant, first.id).await.unwrap(), Some(first.clone()));
     assert_eq!(store.snapshot(&TenantId::new("other"), first.id).await.unwrap(), None);
     let artifact = Artifact {
@@ -138,6 +140,13 @@ pub async fn snapshots_and_artifacts_are_a_tenants_own(store: &impl SandboxStore
     };
     store.add_artifact(&artifact).await.unwrap();
     assert_eq!(store.artifacts(sandbox.id).await.unwrap().first(), Some(&artifact));
+    store.add_artifact(&Artifact { id: ArtifactId::random(), ..artifact.clone() }).await.unwrap();
+    let other = Sandbox { id: SandboxId::random(), ..samples::sandbox() };
+    store.add_sandbox(&other).await.unwrap();
+    let kept = store.kept(&[other.id, sandbox.id, SandboxId::random()]).await.unwrap();
+    let expected = Kept { snapshots: vec![second.id, first.id], n_artifacts: 2 };
+    assert_eq!(kept, BTreeMap::from([(sandbox.id, expected)]));
+    assert!(store.kept(&[other.id]).await.unwrap().is_empty() && store.kept(&[]).await.unwrap().is_empty());
     assert_eq!(store.artifact(&sandbox.tenant, artifact.id).await.unwrap(), Some(artifact.clone()));
     assert_eq!(store.artifact(&TenantId::new("other"), artifact.id).await.unwrap(), None);
 }

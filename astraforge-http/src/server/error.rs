@@ -2,7 +2,9 @@
 
 use astraforge_core::{
     error::{ForgeError, chain},
-    ports::{git::GitError, store::StoreError},
+    files::FileErrorKind,
+    id::{SandboxId, SnapshotId},
+    ports::{git::GitError, sessions::SessionError, store::StoreError},
     registry::RegistryError,
 };
 use axum::{
@@ -12,6 +14,8 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 use tracing::error;
+
+use super::path::Named as _;
 
 /// A refusal: a status and a JSON body, `{"detail": …}` or `{"field": ["…"]}`.
 #[derive(Debug)]
@@ -29,6 +33,18 @@ impl ApiError {
     /// There is no such thing.
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// The same refusal, with the kind of what is wrong for programs to act on.
+    pub(super) fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.body["code"] = Value::String(code.into());
+        self
+    }
+
+    /// The same refusal with another status.
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
     }
 
     /// The caller is not known.
@@ -64,10 +80,24 @@ impl From<ForgeError> for ApiError {
             return Self::field(field, message);
         }
         let status = status_of(&error);
-        if status.is_server_error() {
+        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
             error!(error = chain(&error), "a call failed");
         }
-        Self::new(status, error.to_string())
+        match &error {
+            ForgeError::NoSandbox { id } => Self::new(status, SandboxId::not_found(&id.to_string())),
+            ForgeError::NoSnapshot { id } => Self::new(status, SnapshotId::not_found(&id.to_string())),
+            ForgeError::Session(session) => {
+                let refusal = Self::new(status, error.to_string());
+                code_of(session).into_iter().fold(refusal, Self::with_code)
+            }
+            _ => Self::new(status, error.to_string()),
+        }
+    }
+}
+
+impl From<SessionError> for ApiError {
+    fn from(error: SessionError) -> Self {
+        ForgeError::from(error).into()
     }
 }
 
@@ -80,11 +110,21 @@ impl From<StoreError> for ApiError {
 /// The status of each error.
 fn status_of(error: &ForgeError) -> StatusCode {
     match error {
-        ForgeError::NotFound { .. } => StatusCode::NOT_FOUND,
-        ForgeError::Invalid { .. } => StatusCode::BAD_REQUEST,
+        ForgeError::NotFound { .. }
+        | ForgeError::NoSandbox { .. }
+        | ForgeError::NoSnapshot { .. }
+        | ForgeError::Session(SessionError::NoSuchProcess { .. }) => StatusCode::NOT_FOUND,
+        ForgeError::Invalid { .. }
+        | ForgeError::Session(
+            SessionError::Spawn { .. }
+            | SessionError::FileNotFound { .. }
+            | SessionError::TooLarge { .. }
+            | SessionError::File { .. },
+        ) => StatusCode::BAD_REQUEST,
         ForgeError::Forbidden(_) => StatusCode::FORBIDDEN,
         ForgeError::Elsewhere { .. } => StatusCode::MISDIRECTED_REQUEST,
         ForgeError::Conflict { .. }
+        | ForgeError::Session(SessionError::AlreadyExists { .. } | SessionError::Lost)
         | ForgeError::Registry(RegistryError::Unknown { .. })
         | ForgeError::Store(
             StoreError::Conflict { .. } | StoreError::JobMoved { .. } | StoreError::AlreadyExists { .. },
@@ -96,10 +136,30 @@ fn status_of(error: &ForgeError) -> StatusCode {
             | GitError::Diverged { .. }
             | GitError::Refused { .. },
         ) => StatusCode::CONFLICT,
-        ForgeError::Run(_) | ForgeError::Git(_) => StatusCode::BAD_GATEWAY,
+        ForgeError::Session(SessionError::Unsupported { .. }) => StatusCode::NOT_IMPLEMENTED,
+        ForgeError::Run(_) | ForgeError::Git(_) | ForgeError::Session(_) => StatusCode::BAD_GATEWAY,
         ForgeError::Store(_) | ForgeError::Artifact(_) | ForgeError::Layer(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
+}
+
+/// The kind of what went wrong in a sandbox, where a program can act on it.
+pub(super) fn code_of(error: &SessionError) -> Option<String> {
+    let code = match error {
+        SessionError::File { kind, .. } => return name_of(*kind),
+        SessionError::FileNotFound { .. } => return name_of(FileErrorKind::NotFound),
+        SessionError::TooLarge { .. } => return name_of(FileErrorKind::TooLarge),
+        SessionError::Unsupported { .. } => "not_supported",
+        SessionError::Spawn { .. } => "not_started",
+        SessionError::NoSuchProcess { .. } => "no_such_process",
+        SessionError::Lost => "lost",
+        _ => return None,
+    };
+    Some(code.to_owned())
+}
+
+fn name_of(kind: FileErrorKind) -> Option<String> {
+    serde_json::to_value(kind).ok()?.as_str().map(str::to_owned)
 }
 
 #[cfg(test)]

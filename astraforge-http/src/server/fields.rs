@@ -1,6 +1,6 @@
 //! Fields of a JSON body: read one by one, so that every mistake is told at once, in the contract's words.
 
-use std::str::FromStr;
+use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use astraforge_core::request::Prompt;
 use serde_json::{Map, Value, json};
@@ -106,8 +106,89 @@ fn python_type(value: &Value) -> &'static str {
     }
 }
 
+/// Text as it is, with whatever it holds.
+pub(super) fn anything(value: Value) -> Result<String, Mistake> {
+    match value {
+        Value::String(text) => Ok(text),
+        _ => Err(mistake("Not a valid string.")),
+    }
+}
+
+/// A path in a sandbox, as it is.
+pub(super) fn path(value: Value) -> Result<String, Mistake> {
+    match raw(value)? {
+        path if path.trim().is_empty() => Err(mistake(BLANK)),
+        path => Ok(path),
+    }
+}
+
+/// Yes or no, as JSON or in a word.
+pub(super) fn boolean(value: Value) -> Result<bool, Mistake> {
+    match &value {
+        Value::Bool(yes) => Ok(*yes),
+        Value::String(word) if matches!(word.as_str(), "true" | "True" | "1") => Ok(true),
+        Value::String(word) if matches!(word.as_str(), "false" | "False" | "0") => Ok(false),
+        _ => Err(mistake("Must be a valid boolean.")),
+    }
+}
+
+/// A number of seconds, at least `least`.
+pub(super) fn seconds(least: u64) -> impl FnOnce(Value) -> Result<u64, Mistake> {
+    move |value| {
+        let number = match &value {
+            Value::String(digits) => digits.trim().parse().ok(),
+            value => value.as_i64(),
+        };
+        let number = number.ok_or_else(|| mistake("A valid integer is required."))?;
+        match u64::try_from(number) {
+            Ok(seconds) if seconds >= least => Ok(seconds),
+            _ => Err(mistake(format!("Ensure this value is greater than or equal to {least}."))),
+        }
+    }
+}
+
+/// What a text says, in whatever grammar `T` has.
+pub(super) fn parsed<T: FromStr<Err: Display>>(text: String) -> Result<T, Mistake> {
+    text.parse().map_err(|error: T::Err| mistake(error.to_string()))
+}
+
+/// What a text of at most `max` characters says, or nothing where it is blank.
+pub(super) fn blank_or<T: FromStr<Err: Display>>(max: usize) -> impl FnOnce(Value) -> Result<Option<T>, Mistake> {
+    move |value| match text(max)(value)? {
+        text if text.is_empty() => Ok(None),
+        text => parsed(text).map(Some),
+    }
+}
+
+/// Variables of an environment.
+pub(super) fn variables(value: Value) -> Result<BTreeMap<String, String>, Mistake> {
+    let Value::Object(entries) = value else {
+        return Err(mistake("Expected a dictionary of names and texts."));
+    };
+    let mut mistakes = Map::new();
+    let mut variables = BTreeMap::new();
+    for (name, value) in entries {
+        match variable(&name, value) {
+            Ok(value) => _ = variables.insert(name, value),
+            Err(mistake) => _ = mistakes.insert(name, mistake),
+        }
+    }
+    if mistakes.is_empty() { Ok(variables) } else { Err(Value::Object(mistakes)) }
+}
+
+fn variable(name: &str, value: Value) -> Result<String, Mistake> {
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    if !name.starts_with(letter) || !name.chars().all(|c| letter(c) || c.is_ascii_digit()) {
+        return Err(mistake("A name has letters, digits and underscores, and does not begin with a digit."));
+    }
+    match value {
+        Value::String(text) if !text.contains('\0') => Ok(text),
+        _ => Err(mistake("Not a valid string.")),
+    }
+}
+
 /// Text as it is, perhaps empty. Numbers are taken for their digits.
-fn raw_text(value: Value) -> Result<String, Mistake> {
+pub(super) fn raw(value: Value) -> Result<String, Mistake> {
     let text = match value {
         Value::String(text) => text,
         Value::Number(number) => number.to_string(),
@@ -122,7 +203,7 @@ fn raw_text(value: Value) -> Result<String, Mistake> {
 /// Text without the white space around it, perhaps empty, of at most `max` characters.
 pub(super) fn text(max: usize) -> impl FnOnce(Value) -> Result<String, Mistake> {
     move |value| {
-        let text = raw_text(value)?.trim().to_owned();
+        let text = raw(value)?.trim().to_owned();
         if text.chars().count() > max {
             return Err(mistake(format!("Ensure this field has no more than {max} characters.")));
         }
@@ -140,7 +221,7 @@ pub(super) fn name(max: usize) -> impl FnOnce(Value) -> Result<String, Mistake> 
 
 /// A credential: not blank, and kept as it is.
 pub(super) fn secret(value: Value) -> Result<astraforge_core::repository::Secret, Mistake> {
-    match raw_text(value)? {
+    match raw(value)? {
         text if text.trim().is_empty() => Err(mistake(BLANK)),
         text => Ok(astraforge_core::repository::Secret::new(text)),
     }
@@ -148,7 +229,7 @@ pub(super) fn secret(value: Value) -> Result<astraforge_core::repository::Secret
 
 /// What a person says: kept as it is.
 pub(super) fn prompt(value: Value) -> Result<Prompt, Mistake> {
-    raw_text(value)?.parse().map_err(|error: astraforge_core::request::ParsePromptError| mistake(error.to_string()))
+    raw(value)?.parse().map_err(|error: astraforge_core::request::ParsePromptError| mistake(error.to_string()))
 }
 
 /// An id.

@@ -15,8 +15,9 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    AppState, api_keys, chat, docs, health, merge_requests, plans, repository_links, requests, root, run_log, runs,
-    sandbox_artifacts, sandbox_metrics,
+    AppState, api_keys, chat, deepagent, docs, health, merge_requests, plans, repository_links, requests, root,
+    run_log, runs,
+    sandboxes::{self, artifacts, exec, files, metrics, processes, screen, snapshots, transfer},
 };
 use crate::wire::outcome::Problem;
 
@@ -37,7 +38,9 @@ use crate::wire::outcome::Problem;
         (name = "merge-requests", description = "Approved changes on their way into a repository."),
         (name = "repository-links", description = "Repositories that requests may work on."),
         (name = "api-keys", description = "Who may call, and what they may do."),
-        (name = "sandboxes", description = "Files that were taken out of sandboxes."),
+        (name = "sandboxes", description = "Machines of one's own: commands and files in them, and what is kept of them."),
+        (name = "processes", description = "Commands that go on in a sandbox when nobody watches."),
+        (name = "deepagent", description = "Conversations with an agent in a sandbox; not served yet."),
         (name = "server", description = "The server itself."),
     ),
     modifiers(&Security),
@@ -81,10 +84,54 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(repository_links::show, repository_links::change, repository_links::unlink))
         .routes(routes!(api_keys::list, api_keys::make))
         .routes(routes!(api_keys::revoke))
-        .routes(routes!(sandbox_artifacts::download))
+        .routes(routes!(deepagent::converse))
+        .routes(routes!(deepagent::say))
         .routes(routes!(root::resources))
         .routes(routes!(schema))
         .routes(routes!(docs::page))
+}
+
+/// The routes below `/api` whose calls may take long: each bounds its own time.
+pub(super) fn unhurried_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(sandboxes::list, sandboxes::create))
+        .routes(routes!(sandboxes::show, sandboxes::change, sandboxes::delete))
+        .routes(routes!(sandboxes::stop))
+        .routes(routes!(sandboxes::heartbeat))
+        .routes(routes!(sandboxes::fork))
+        .routes(routes!(sandboxes::usage))
+        .routes(routes!(exec::exec))
+        .routes(routes!(exec::shell))
+        .routes(routes!(transfer::write))
+        .routes(routes!(transfer::upload))
+        .routes(routes!(transfer::content))
+        .routes(routes!(files::stat))
+        .routes(routes!(files::list))
+        .routes(routes!(files::text))
+        .routes(routes!(files::glob))
+        .routes(routes!(files::grep))
+        .routes(routes!(files::edit))
+        .routes(routes!(files::make_dir))
+        .routes(routes!(files::move_file))
+        .routes(routes!(files::remove))
+        .routes(routes!(files::watch))
+        .routes(routes!(artifacts::export))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::download))
+        .routes(routes!(snapshots::list, snapshots::take))
+        .routes(routes!(snapshots::take_one))
+        .routes(routes!(snapshots::restore))
+        .routes(routes!(snapshots::diff))
+        .routes(routes!(screen::screenshot))
+        .routes(routes!(screen::mouse))
+        .routes(routes!(screen::keyboard))
+        .routes(routes!(screen::view))
+        .routes(routes!(processes::list, processes::start))
+        .routes(routes!(processes::show))
+        .routes(routes!(processes::signal))
+        .routes(routes!(processes::input))
+        .routes(routes!(processes::resize))
+        .routes(routes!(processes::output))
 }
 
 /// The OpenAPI document of the server: every route, with its parameters, bodies and answers.
@@ -99,8 +146,8 @@ pub fn openapi() -> openapi::OpenApi {
     let health = OpenApiRouter::new()
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
-        .routes(routes!(sandbox_metrics::metrics));
-    routes().merge(health).into_openapi()
+        .routes(routes!(metrics::metrics));
+    routes().merge(unhurried_routes()).merge(health).into_openapi()
 }
 
 /// Show the OpenAPI document.

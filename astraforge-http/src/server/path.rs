@@ -1,8 +1,10 @@
 //! Paths: one form for each, and ids in them.
 
-use std::str::FromStr;
+use std::{collections::HashMap, str::FromStr};
 
-use astraforge_core::id::{ApiKeyId, ArtifactId, MergeRequestId, RepositoryLinkId, RequestId, RunId};
+use astraforge_core::id::{
+    ApiKeyId, ArtifactId, MergeRequestId, RepositoryLinkId, RequestId, RunId, SandboxId, SnapshotId,
+};
 use axum::{
     extract::{FromRequestParts, Path, Request},
     http::{Uri, request::Parts},
@@ -29,9 +31,9 @@ pub(super) async fn canonical(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// The form that the contract gives a path: a slash at the end, except for run logs.
+/// The form that the contract gives a path: a slash at the end, except for run logs, and no name of a format.
 fn canonical_path(below_api: &str) -> String {
-    let path = below_api.strip_suffix('/').unwrap_or(below_api);
+    let path = below_api.strip_suffix('/').or_else(|| below_api.strip_suffix(".json")).unwrap_or(below_api);
     let slash = if path.ends_with("/logs/stream") { "" } else { "/" };
     format!("/api{path}{slash}")
 }
@@ -77,6 +79,22 @@ impl Named for RepositoryLinkId {
     }
 }
 
+impl Named for SandboxId {
+    fn not_found(_: &str) -> String {
+        "No SandboxSession matches the given query.".to_owned()
+    }
+
+    fn malformed(_: &str) -> String {
+        "Not found.".to_owned()
+    }
+}
+
+impl Named for SnapshotId {
+    fn not_found(_: &str) -> String {
+        "Snapshot not found".to_owned()
+    }
+}
+
 impl Named for ArtifactId {
     fn not_found(_: &str) -> String {
         "Artifact not found".to_owned()
@@ -107,6 +125,12 @@ impl<S: Send + Sync, T: Named> FromRequestParts<S> for PathId<T> {
     }
 }
 
+/// A segment of a path that has several, by the name that its route gives it. One that is not UTF-8 when decoded is empty.
+pub(super) async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> String {
+    let segments = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
+    segments.ok().and_then(|Path(mut segments)| segments.remove(name)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +146,7 @@ mod tests {
         check("/requests/", "/api/requests/");
         check("/runs/7/logs/stream", "/api/runs/7/logs/stream");
         check("/runs/7/logs/stream/", "/api/runs/7/logs/stream");
+        check("/sandbox/sessions.json", "/api/sandbox/sessions/");
         check("/", "/api/");
         check("", "/api/");
         check("/requests//", "/api/requests//");

@@ -1,7 +1,5 @@
 //! `/api/repository-links/`: link repositories, change how runs on them are set up, unlink them.
 
-use std::collections::BTreeMap;
-
 use astraforge_core::{
     access::Action,
     egress::{HostRule, ParseHostRuleError},
@@ -15,7 +13,7 @@ use axum::{
     extract::State,
     http::{StatusCode, Uri},
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     AppState,
@@ -208,7 +206,7 @@ impl FromFields for EnvironmentBody {
         let base_branch = fields.nullable("base_branch", branch).flatten();
         let setup = fields.nullable("setup", fields::name(LONGEST)).flatten();
         let test = fields.nullable("test", fields::name(LONGEST)).flatten();
-        let env = fields.optional("env", variables).unwrap_or_default();
+        let env = fields.optional("env", fields::variables).unwrap_or_default();
         let timeout_seconds = fields.nullable("timeout_seconds", timeout).flatten();
         let egress = fields.optional("egress", fields::list(host_rule)).unwrap_or_default();
         Some(Self { base_branch, setup, test, env, timeout_seconds, egress })
@@ -238,32 +236,6 @@ fn branch(value: Value) -> Result<String, Mistake> {
         return Err(mistake("Enter a valid branch name."));
     }
     Ok(name)
-}
-
-fn variables(value: Value) -> Result<BTreeMap<String, String>, Mistake> {
-    let Value::Object(entries) = value else {
-        return Err(mistake("Expected a dictionary of names and texts."));
-    };
-    let mut mistakes = Map::new();
-    let mut variables = BTreeMap::new();
-    for (name, value) in entries {
-        match variable(&name, value) {
-            Ok(value) => _ = variables.insert(name, value),
-            Err(mistake) => _ = mistakes.insert(name, mistake),
-        }
-    }
-    if mistakes.is_empty() { Ok(variables) } else { Err(Value::Object(mistakes)) }
-}
-
-fn variable(name: &str, value: Value) -> Result<String, Mistake> {
-    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-    if !name.starts_with(letter) || !name.chars().all(|c| letter(c) || c.is_ascii_digit()) {
-        return Err(mistake("A name has letters, digits and underscores, and does not begin with a digit."));
-    }
-    match value {
-        Value::String(text) if !text.contains('\0') => Ok(text),
-        _ => Err(mistake("Not a valid string.")),
-    }
 }
 
 fn timeout(value: Value) -> Result<u64, Mistake> {

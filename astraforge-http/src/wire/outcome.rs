@@ -50,4 +50,9 @@ pub struct Problem {
     /// What is wrong and what to do about it.
     #[schema(example = "Authentication credentials were not provided.")]
     pub detail: String,
+    /// The kind of what is wrong, for programs, where one can act on it: `not_found`, `outside_roots`, `is_directory` and
+    /// the like for files, `not_supported`, `lost`; additive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "not_found")]
+    pub code: Option<String>,
 }

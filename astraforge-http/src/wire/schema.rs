@@ -1,6 +1,6 @@
 //! Schemas of domain values that are plain texts on the wire, for the OpenAPI document.
 
-use astraforge_core::{access::Role, request::RequestState, run::RunStatus};
+use astraforge_core::{access::Role, request::RequestState, run::RunStatus, sandbox::SandboxStatus};
 use utoipa::{
     ToSchema,
     openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
@@ -12,6 +12,14 @@ pub(crate) fn request_state() -> Object {
 
 pub(crate) fn run_status() -> Object {
     choice("Where the run stands.", RunStatus::ALL.map(RunStatus::as_str))
+}
+
+pub(crate) fn sandbox_status() -> Object {
+    choice("How the sandbox stands.", SandboxStatus::ALL.map(SandboxStatus::as_str))
+}
+
+pub(crate) fn entry_kind() -> Object {
+    choice("What it is.", ["file", "directory", "symlink", "other"])
 }
 
 pub(crate) fn role() -> Object {

@@ -8,6 +8,17 @@ pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> 
     serializer.collect_str(value)
 }
 
+/// The same for a value that may be missing.
+pub(crate) fn serialize_optional<T: Display, S: Serializer>(
+    value: &Option<T>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serialize(value, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr<Err: Display>,

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::bail;
 use astraforge_adapters::artifacts::FolderArtifacts;
-use astraforge_core::ports::artifacts::{ArtifactError, ArtifactStore, ArtifactStream};
+use astraforge_core::ports::artifacts::{self, ArtifactError, ArtifactStore, ArtifactStream};
 use async_trait::async_trait;
 use bytes::Bytes;
 use clap::Args;
@@ -164,20 +164,6 @@ pub(crate) fn folders(args: &FilesArgs, root: &Path) -> anyhow::Result<Vec<Folde
     Ok([root.join(FOLDER), root.join(REQUESTS)].into_iter().chain(named).map(FolderArtifacts::new).collect())
 }
 
-/// Where the bytes of a snapshot lie, for people: a path on this machine, or a key of the bucket.
-pub(crate) fn place_of(args: &FilesArgs, root: &Path, key: &str) -> anyhow::Result<(PathBuf, String)> {
-    if args.bucket()?.is_some() {
-        return Ok((PathBuf::new(), key.to_owned()));
-    }
-    let usual = root.join(FOLDER).join(key);
-    let path = match args.snapshot_dir() {
-        Some(folder) => std::path::absolute(folder)?.join(key.strip_prefix(SNAPSHOTS).unwrap_or(key)),
-        None => usual.clone(),
-    };
-    // One that was taken before the folder was another.
-    Ok((if !path.exists() && usual.exists() { usual } else { path }, String::new()))
-}
-
 #[cfg(feature = "s3")]
 async fn s3(bucket: Bucket) -> anyhow::Result<Arc<dyn ArtifactStore>> {
     use astraforge_adapters::s3::{S3Artifacts, S3Config};
@@ -249,6 +235,14 @@ impl ArtifactStore for Files {
         }
         Ok(keys.into_iter().collect())
     }
+
+    fn place(&self, key: &str) -> artifacts::Place {
+        let place = self.place(key);
+        let (now, before) = (place.store.place(place.key(key)), self.before.place(key));
+        let is_there = |place: &artifacts::Place| matches!(place, artifacts::Place::File(path) if path.exists());
+        // One that was taken before the folder was another.
+        if !is_there(&now) && is_there(&before) { before } else { now }
+    }
 }
 
 #[cfg(test)]
@@ -297,9 +291,10 @@ mod tests {
         moved.put("artifacts/s/a", "a".into()).await.unwrap();
         assert_eq!(std::fs::read(other.path().join("s/new.tar.zst")).unwrap(), b"new");
         assert_eq!(moved.get("snapshots/s/old.tar.zst").await.unwrap().unwrap(), "old");
-        let told = |name: &str| place_of(&args, root.path(), &format!("snapshots/s/{name}.tar.zst")).unwrap().0;
-        assert_eq!(told("new"), other.path().join("s/new.tar.zst"));
-        assert_eq!(told("old"), root.path().join("sandbox-files/snapshots/s/old.tar.zst"));
+        let told = |name: &str| ArtifactStore::place(&moved, &format!("snapshots/s/{name}.tar.zst"));
+        assert_eq!(told("new"), artifacts::Place::File(other.path().join("s/new.tar.zst")));
+        let old = root.path().join("sandbox-files/snapshots/s/old.tar.zst");
+        assert_eq!(told("old"), artifacts::Place::File(old));
         for prefix in ["", "s", "snap", "snapshots/", "snapshots/s/"] {
             let mut keys = vec!["snapshots/s/new.tar.zst", "snapshots/s/old.tar.zst"];
             keys.splice(..0, prefix.is_empty().then_some("artifacts/s/a"));

@@ -102,7 +102,7 @@ impl Node {
         let plane = sandbox_plane::build(args, parts.folder.root(), parts.database.sandboxes(), args.native.pool).await;
         let mut running = parts.start(if queue == Queue::Work { args.workers } else { 0 }, args.lease).await?;
         let stopped = running.stopped.clone();
-        let state = parts.state(&stopped, Need::Helps);
+        let state = parts.state(&stopped, Need::Helps).with_link_base(args.files.link_base().unwrap_or(&url));
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
         running.tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
         match plane {

@@ -6,7 +6,7 @@ use astraforge_core::{
     egress::Egress,
     image::Image,
     process::{ProcessName, ProcessTag},
-    session::ByteSize,
+    session::{ByteSize, Cpus},
 };
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -87,8 +87,8 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<Image>,
     /// Processors that it may use, such as 2, 1.5 or 500m
-    #[arg(long, value_name = "CPUS", value_parser = cpu_millis)]
-    pub(crate) cpu: Option<u32>,
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) cpu: Option<Cpus>,
     /// Most memory of all its processes
     #[arg(long, default_value = "4Gi", value_name = "SIZE")]
     pub(crate) memory: ByteSize,
@@ -408,19 +408,6 @@ pub(crate) struct ExportArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
-/// Reads `2`, `1.5` or `500m` as thousandths of a processor.
-fn cpu_millis(text: &str) -> Result<u32, String> {
-    let millis = match text.strip_suffix('m') {
-        Some(millis) => millis.parse().ok(),
-        None => text.parse::<f64>().ok().map(|cpus| cpus * 1000.0),
-    };
-    match millis {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
-        Some(millis) if (10.0..=1_000_000.0).contains(&millis) => Ok(millis.round() as u32),
-        _ => Err("write a number of processors from 0.01 to 1000, such as 2, 1.5 or 500m".to_owned()),
-    }
-}
-
 /// Reads `NAME=VALUE`.
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -432,16 +419,6 @@ fn variable(text: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn processors_are_read_as_kubernetes_writes_them() {
-        for (text, millis) in [("2", 2000), ("1.5", 1500), ("500m", 500), ("0.01", 10)] {
-            assert_eq!(cpu_millis(text), Ok(millis));
-        }
-        for text in ["", "0", "m", "-1", "nan", "1e9", "2 cpus", "inf"] {
-            assert!(cpu_millis(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_variable_has_a_name() {

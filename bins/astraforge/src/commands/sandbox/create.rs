@@ -40,19 +40,15 @@ fn spec(args: &CreateArgs, lifetime: Lifetime) -> SandboxSpec {
     let limits = Limits {
         memory: limit(args.hard, args.memory),
         processes: Limit::required(args.pids),
-        cpu_millis: args.cpu.map(|cpu| limit(args.hard, cpu)),
+        cpu_millis: args.cpu.map(|cpu| limit(args.hard, cpu.as_millis())),
         ..Limits::default()
     };
     let workspace = match args.tmpfs {
         Some(size) => Workspace::Tmpfs { size },
         None => Workspace::Disk { size: limit(args.hard, args.size) },
     };
-    let spec = SandboxSpec::default()
-        .with_workspace(workspace)
-        .with_limits(limits)
-        .with_egress(args.egress.clone())
-        // No server need be there all the time: the reaper ends it, and this only if nobody ever comes back.
-        .with_orphan_timeout(lifetime.max());
+    let spec =
+        SandboxSpec::durable(lifetime).with_workspace(workspace).with_limits(limits).with_egress(args.egress.clone());
     let spec = args.env.iter().fold(spec, |spec, (name, value)| spec.with_env(name, value));
     args.image.iter().cloned().fold(spec, SandboxSpec::with_image)
 }

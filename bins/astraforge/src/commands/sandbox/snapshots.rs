@@ -1,13 +1,13 @@
 //! `sandbox snapshot`, `snapshots`, `restore` and `diff`: files that are kept.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use astraforge_core::{
     archive::{TreeChange, TreeChangeKind},
     control_plane::NewSnapshot,
     id::SandboxId,
-    ports::sessions::SessionError,
+    ports::{artifacts::Place, sessions::SessionError},
     sandbox::Snapshot,
 };
 use futures::{StreamExt, TryStreamExt};
@@ -18,7 +18,6 @@ use super::{Desk, copy::bar, sandbox_id, snapshot_id};
 use crate::{
     cli::{RestoreArgs, SnapshotArgs},
     commands::print,
-    files::place_of,
     render::{Terminal, attention, bad, faint, good, harmless},
 };
 
@@ -33,12 +32,12 @@ impl Desk<'_> {
             new.include.clone_from(&args.include);
         }
         let snapshot = self.plane.snapshot(&self.caller, sandbox_id(&args.id)?, new).await?;
-        print(self.args, &self.shown_snapshot(&snapshot)?, |terminal, _| terminal.line(row(terminal, &snapshot)))
+        print(self.args, &self.shown_snapshot(&snapshot), |terminal, _| terminal.line(row(terminal, &snapshot)))
     }
 
     pub(super) async fn snapshots(&self, id: SandboxId) -> anyhow::Result<()> {
         let snapshots = self.plane.snapshots(&self.caller, id).await?;
-        let values = snapshots.iter().map(|it| self.shown_snapshot(it)).collect::<anyhow::Result<Vec<_>>>()?;
+        let values: Vec<_> = snapshots.iter().map(|it| self.shown_snapshot(it)).collect();
         print(self.args, &values, |terminal, _| snapshots.iter().for_each(|it| terminal.line(row(terminal, it))))
     }
 
@@ -56,13 +55,16 @@ impl Desk<'_> {
     }
 
     /// A snapshot, as JSON. What it says of where its bytes lie is true.
-    fn shown_snapshot(&self, snapshot: &Snapshot) -> anyhow::Result<Value> {
-        let (path, key) = place_of(&self.args.node.files, &self.root, &snapshot.key)?;
-        Ok(json!({
+    fn shown_snapshot(&self, snapshot: &Snapshot) -> Value {
+        let (path, key) = match self.plane.place_of(snapshot) {
+            Place::File(path) => (path, String::new()),
+            Place::Key(key) => (PathBuf::new(), key),
+        };
+        json!({
             "id": snapshot.id, "sandbox": snapshot.sandbox, "label": snapshot.label, "s3_key": key,
             "archive_path": path, "size_bytes": snapshot.size, "sha256": snapshot.sha256,
             "include_paths": snapshot.include, "exclude_paths": snapshot.exclude, "created_at": snapshot.created_at,
-        }))
+        })
     }
 
     async fn restore_from(&self, id: SandboxId, from: &Path) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use astraforge_core::{control_plane::UsageSample, ports::machines::Usage};
 use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 
-use super::{AppState, caller::Authenticated, error::ApiError, refusals::Refused};
+use super::super::{AppState, caller::Authenticated, error::ApiError, refusals::Refused};
 
 /// Show what sandboxes use. It is measured once a minute.
 #[utoipa::path(
@@ -15,7 +15,7 @@ use super::{AppState, caller::Authenticated, error::ApiError, refusals::Refused}
         Refused,
     ),
 )]
-pub(super) async fn metrics(
+pub(in crate::server) async fn metrics(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
 ) -> Result<impl IntoResponse, ApiError> {

@@ -1,0 +1,263 @@
+//! `/api/sandbox/sessions/`: make sandboxes, look at them, end them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use astraforge_core::{
+    access::Caller,
+    control_plane::{ControlPlane, NewSandbox},
+    egress::Egress,
+    error::ForgeError,
+    id::SandboxId,
+    image::Image,
+    ports::machines::Usage,
+    sandbox::{Lifetime, Sandbox},
+    session::{ByteSize, Cpus, Limit, SandboxSpec, Workspace},
+};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderName, StatusCode, header::LOCATION},
+};
+
+use self::session::Session;
+use super::{
+    AppState,
+    body::JsonBody,
+    caller::Authenticated,
+    error::ApiError,
+    fields::{self, Fields, FromFields},
+    refusals::{Elsewhere, Invalid, Missing, Refused},
+};
+use crate::wire::{
+    outcome::Problem,
+    sandbox::{HeartbeatView, NewSession, SessionPatch, SessionView, UsageView},
+};
+
+pub(super) mod artifacts;
+pub(super) mod exec;
+pub(super) mod files;
+pub(super) mod metrics;
+pub(super) mod processes;
+pub(super) mod screen;
+mod session;
+pub(super) mod snapshots;
+pub(super) mod transfer;
+
+/// List sandboxes, the newest first.
+#[utoipa::path(
+    get, path = "/api/sandbox/sessions/", tag = "sandboxes", operation_id = "list_sandboxes",
+    responses((status = 200, description = "All sandboxes of the tenant but those that were deleted.", body = Vec<SessionView>), Refused),
+)]
+pub(in crate::server) async fn list(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+) -> Result<Json<Vec<SessionView>>, ApiError> {
+    let plane = session::plane(&state)?;
+    let sandboxes = plane.list(&caller).await?;
+    Ok(Json(views(plane, &caller, sandboxes).await?))
+}
+
+/// Make a sandbox, or find the one of that id, and answer when it is ready.
+#[utoipa::path(
+    post, path = "/api/sandbox/sessions/", tag = "sandboxes", operation_id = "create_sandbox", request_body = NewSession,
+    responses(
+        (status = 201, description = "Made, and ready.", body = SessionView,
+            headers(("Location" = String, description = "Its id."))),
+        (status = 200, description = "It was there already, and is ready.", body = SessionView),
+        (status = 404, description = "There is no such snapshot, or the id is another tenant's.", body = Problem),
+        Invalid, Refused, Elsewhere,
+    ),
+)]
+pub(in crate::server) async fn create(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    JsonBody(body): JsonBody<NewSession>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<SessionView>), ApiError> {
+    let plane = session::plane(&state)?;
+    let new = new_sandbox(plane, body)?;
+    let created = plane.create(&caller, new).await.map_err(|error| match error {
+        // What cannot be had is said of the call, as the contract does it, whoever is to blame.
+        error @ ForgeError::Session(_) => ApiError::from(error).with_status(StatusCode::BAD_REQUEST),
+        error => error.into(),
+    })?;
+    let status = if created.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let location = [(LOCATION, created.sandbox.id.to_string())];
+    Ok((status, location, Json(view(plane, &caller, created.sandbox).await?)))
+}
+
+fn new_sandbox(plane: &ControlPlane, body: NewSession) -> Result<NewSandbox, ApiError> {
+    if let Some(mode) = &body.mode
+        && !plane.modes().any(|known| known == mode)
+    {
+        let known: Vec<_> = plane.modes().collect();
+        let message = format!("\"{mode}\" is not a valid choice. What this server has: {}.", known.join(", "));
+        return Err(ApiError::field("mode", message));
+    }
+    let default = Lifetime::default();
+    let seconds = |given: Option<u64>, default: Duration| given.map_or(default, Duration::from_secs);
+    let idle = seconds(body.idle_timeout_sec, default.idle());
+    let max = seconds(body.max_lifetime_sec, default.max());
+    let lifetime = Lifetime::new(idle, max).map_err(|error| ApiError::field(error.field, error.message))?;
+    let mut spec = SandboxSpec::durable(lifetime);
+    spec.image = body.image;
+    spec.env = body.env;
+    spec.limits.cpu_millis = body.cpu.map(|cpu| Limit::best_effort(cpu.as_millis()));
+    if let Some(memory) = body.memory {
+        spec.limits.memory = Limit::best_effort(memory);
+    }
+    if let Some(size) = body.ephemeral_storage {
+        spec.workspace = Workspace::Disk { size: Limit::best_effort(size) };
+    }
+    if let Some(egress) = body.egress {
+        spec.egress = egress;
+    }
+    Ok(NewSandbox { id: body.id, mode: body.mode, spec, lifetime, restore: body.restore_snapshot_id })
+}
+
+/// Show a sandbox. It is not woken for that.
+#[utoipa::path(
+    get, path = "/api/sandbox/sessions/{id}/", tag = "sandboxes", operation_id = "show_sandbox",
+    params(("id" = uuid::Uuid, Path, description = "The sandbox.")),
+    responses((status = 200, description = "The sandbox.", body = SessionView), Refused, Missing),
+)]
+pub(in crate::server) async fn show(session: Session) -> Result<Json<SessionView>, ApiError> {
+    let sandbox = session.row().await?;
+    Ok(Json(view(&session.plane, &session.caller, sandbox).await?))
+}
+
+/// Change what a sandbox may reach, for good.
+#[utoipa::path(
+    patch, path = "/api/sandbox/sessions/{id}/", tag = "sandboxes", operation_id = "change_sandbox",
+    params(("id" = uuid::Uuid, Path, description = "The sandbox.")), request_body = SessionPatch,
+    responses((status = 200, description = "Changed.", body = SessionView), Invalid, Refused, Missing, Elsewhere),
+)]
+pub(in crate::server) async fn change(
+    session: Session,
+    JsonBody(body): JsonBody<SessionPatch>,
+) -> Result<Json<SessionView>, ApiError> {
+    let Session { plane, caller, id } = &session;
+    let sandbox = match body.egress {
+        Some(egress) => plane.set_egress(caller, *id, egress).await?,
+        None => session.row().await?,
+    };
+    Ok(Json(view(plane, caller, sandbox).await?))
+}
+
+/// Delete a sandbox for good. One that was deleted already is fine.
+#[utoipa::path(
+    delete, path = "/api/sandbox/sessions/{id}/", tag = "sandboxes", operation_id = "delete_sandbox",
+    params(("id" = uuid::Uuid, Path, description = "The sandbox.")),
+    responses((status = 204, description = "Deleted."), Refused, Missing, Elsewhere),
+)]
+pub(in crate::server) async fn delete(session: Session) -> Result<StatusCode, ApiError> {
+    session.plane.delete(&session.caller, session.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Stop a sandbox. It comes back with its files when it is used.
+#[utoipa::path(
+    post, path = "/api/sandbox/sessions/{id}/stop/", tag = "sandboxes", operation_id = "stop_sandbox",
+    params(("id" = uuid::Uuid, Path, description = "The sandbox.")),
+    responses((status = 204, description = "Stopped."), Refused, Missing, Elsewhere),
+)]
+pub(in crate::server) async fn stop(session: Session) -> Result<StatusCode, ApiError> {
+    session.plane.stop(&session.caller, session.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Say that somebody is there: the sandbox is not stopped for lying unused. Its lifetime stays.
+#[utoipa::path(
+    post, path = "/api/sandbox/sessions/{id}/heartbeat/", tag = "sandboxes", operation_id = "note_heartbeat",
+    params(("id" = uuid::Uuid, Path, description = "The sandbox.")),
+    responses((status = 200, description = "Noted.", body = HeartbeatView), Refused, Missing),
+)]
+pub(in crate::server) async fn heartbeat(session: Session) -> Result<Json<HeartbeatView>, ApiError> {
+    let sandbox = session.plane.heartbeat(&session.caller, session.id).await?;
+    Ok(Json(HeartbeatView { status: sandbox.status, last_heartbeat_at: sandbox.last_heartbeat_at }))
+}
+
+/// Make a new sandbox with the files that this one has now.
+#[utoipa::path(
+    post, path = "/api/sandbox/sessions/{id}/fork/", tag = "sandboxes", operation_id = "fork_sandbox",
+    params(("id" = uuid::Uuid, Path, description = "The sandbox.")),
+    responses(
+        (status = 201, description = "Made, and ready.", body = SessionView,
+            headers(("Location" = String, description = "Its id."))),
+        Refused, Missing, Elsewhere,
+    ),
+)]
+pub(in crate::server) async fn fork(
+    session: Session,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<SessionView>), ApiError> {
+    let Session { plane, caller, id } = &session;
+    let fork = plane.fork(caller, *id).await?;
+    let location = [(LOCATION, fork.id.to_string())];
+    Ok((StatusCode::CREATED, location, Json(view(plane, caller, fork).await?)))
+}
+
+/// Measure what a sandbox uses now. It is not woken for that, and it does not count as use.
+#[utoipa::path(
+    get, path = "/api/sandbox/sessions/{id}/usage/", tag = "sandboxes", operation_id = "measure_sandbox",
+    params(("id" = uuid::Uuid, Path, description = "The sandbox.")),
+    responses(
+        (status = 200, description = "What it uses; null while it has no machine.", body = Option<UsageView>),
+        Refused, Missing, Elsewhere,
+    ),
+)]
+pub(in crate::server) async fn usage(session: Session) -> Result<Json<Option<UsageView>>, ApiError> {
+    let usage = session.plane.usage(&session.caller, session.id).await?;
+    Ok(Json(usage.map(UsageView::from)))
+}
+
+async fn view(plane: &ControlPlane, caller: &Caller, sandbox: Sandbox) -> Result<SessionView, ApiError> {
+    let view = views(plane, caller, vec![sandbox]).await?.pop();
+    view.ok_or_else(|| ApiError::not_found("Not found."))
+}
+
+async fn views(plane: &ControlPlane, caller: &Caller, sandboxes: Vec<Sandbox>) -> Result<Vec<SessionView>, ApiError> {
+    let kept = plane.kept(&sandboxes).await?;
+    let samples = plane.usage_samples(caller)?.into_iter();
+    let mut samples: BTreeMap<SandboxId, Usage> = samples.map(|sample| (sample.id, sample.usage)).collect();
+    let views = sandboxes.into_iter().zip(kept).map(|(sandbox, kept)| {
+        let usage = samples.remove(&sandbox.id);
+        SessionView::new(sandbox, kept, usage)
+    });
+    Ok(views.collect())
+}
+
+impl FromFields for NewSession {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        let id = fields.nullable("id", fields::id).flatten();
+        let mode = fields.optional("mode", fields::name(32));
+        let image = fields.optional("image", |value| fields::parsed::<Image>(fields::name(4096)(value)?));
+        let cpu = fields.optional("cpu", fields::blank_or::<Cpus>(32)).flatten();
+        let memory = fields.optional("memory", fields::blank_or::<ByteSize>(32)).flatten();
+        let ephemeral_storage = fields.optional("ephemeral_storage", fields::blank_or::<ByteSize>(32)).flatten();
+        let restore_snapshot_id = fields.nullable("restore_snapshot_id", fields::id).flatten();
+        let idle_timeout_sec = fields.optional("idle_timeout_sec", fields::seconds(60));
+        let max_lifetime_sec = fields.optional("max_lifetime_sec", fields::seconds(300));
+        let egress = fields.optional("egress", |value| fields::parsed::<Egress>(fields::name(64 * 1024)(value)?));
+        let env = fields.optional("env", fields::variables).unwrap_or_default();
+        Some(Self {
+            id,
+            mode,
+            image,
+            cpu,
+            memory,
+            ephemeral_storage,
+            restore_snapshot_id,
+            idle_timeout_sec,
+            max_lifetime_sec,
+            egress,
+            env,
+        })
+    }
+}
+
+impl FromFields for SessionPatch {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        Some(Self {
+            egress: fields.optional("egress", |value| fields::parsed::<Egress>(fields::name(64 * 1024)(value)?)),
+        })
+    }
+}
