@@ -13,8 +13,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 mod error;
 mod logs;
+mod sandboxes;
 
-pub use self::{error::ClientError, logs::LogOf};
+pub use self::{error::ClientError, logs::LogOf, sandboxes::GrepQuery};
 
 use crate::wire::{
     api_key::{ApiKeyView, MintedApiKey, NewApiKey},

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check, one after the other, with times, skips and totals.
 
 mod attack;
+mod contract;
 mod embed;
 mod engine;
 mod features;

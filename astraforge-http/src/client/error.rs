@@ -28,6 +28,8 @@ pub enum ClientError {
         status: StatusCode,
         /// Why, in a sentence.
         detail: Option<String>,
+        /// The kind of what is wrong, where a program can act on it.
+        code: Option<String>,
         /// What is wrong with each field, by its path, such as `attachments.0.name`.
         fields: BTreeMap<String, Vec<String>>,
     },
@@ -79,6 +81,15 @@ impl ClientError {
         }
     }
 
+    /// The kind of what is wrong, where a program can act on it: `not_found`, `outside_roots`, `not_supported` and the like.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => code.as_deref(),
+            _ => None,
+        }
+    }
+
     /// What the server says is wrong with a field.
     #[must_use]
     pub fn field(&self, path: &str) -> &[String] {
@@ -102,7 +113,7 @@ impl ClientError {
         }
     }
 
-    pub(super) fn transport(operation: &'static str) -> impl FnOnce(reqwest::Error) -> Self {
+    pub(super) fn transport(operation: &'static str) -> impl Fn(reqwest::Error) -> Self + Send + use<> {
         move |source| Self::Transport { operation, source }
     }
 
@@ -123,12 +134,13 @@ impl ClientError {
 
     fn from_body(status: StatusCode, body: &[u8]) -> Self {
         let mut fields = BTreeMap::new();
-        let mut detail = None;
+        let (mut detail, mut code) = (None, None);
         match serde_json::from_slice(body) {
             Ok(Value::Object(object)) => {
                 for (name, value) in object {
                     match value {
                         Value::String(text) if name == "detail" => detail = Some(text),
+                        Value::String(text) if name == "code" => code = Some(text),
                         value => flatten(name, value, &mut fields),
                     }
                 }
@@ -138,7 +150,7 @@ impl ClientError {
                 detail = Some(text).filter(|text| !text.trim().is_empty());
             }
         }
-        Self::Refused { status, detail, fields }
+        Self::Refused { status, detail, code, fields }
     }
 }
 

@@ -1,10 +1,10 @@
 //! `/api/sandbox/sessions/{id}/processes/`: commands that go on when nobody watches, and their output.
 
-use std::{convert::Infallible, sync::Arc};
+use std::convert::Infallible;
 
 use astraforge_core::{
     error::chain,
-    ports::sessions::{ExecControl, Execution, SessionError},
+    ports::sessions::{Execution, SessionError},
     process::{ParseProcessTagError, Process, ProcessName, ProcessTag},
     session::{ExecEvent, PtySize, Signal},
 };
@@ -62,11 +62,10 @@ impl One {
         Ok((workplace, processes.swap_remove(place)))
     }
 
-    /// What steers the process.
-    async fn control(&self) -> Result<Arc<dyn ExecControl>, ApiError> {
+    /// Follows the process from now on, to steer it. What steers it does so as long as it is followed.
+    async fn follow(&self) -> Result<Execution, ApiError> {
         let (workplace, process) = self.find().await?;
-        let name = ProcessName::Id(process.id);
-        Ok(workplace.machine.attach(name, process.next_sequence).await?.control)
+        Ok(workplace.machine.attach(ProcessName::Id(process.id), process.next_sequence).await?)
     }
 }
 
@@ -163,12 +162,12 @@ pub(in crate::server) async fn input(
     let limit = state.limits.body_bytes;
     let too_large = |_| ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("Send at most {limit} bytes at once."));
     let bytes = to_bytes(body, limit).await.map_err(too_large)?;
-    let control = one.control().await?;
+    let process = one.follow().await?;
     if !bytes.is_empty() {
-        control.write_stdin(bytes).await?;
+        process.control.write_stdin(bytes).await?;
     }
     if query.close {
-        control.close_stdin().await?;
+        process.control.close_stdin().await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -194,7 +193,8 @@ pub(in crate::server) async fn resize(
     one: One,
     JsonBody(PtyBody { rows, columns }): JsonBody<PtyBody>,
 ) -> Result<StatusCode, ApiError> {
-    one.control().await?.resize(PtySize { rows, columns }).await?;
+    let process = one.follow().await?;
+    process.control.resize(PtySize { rows, columns }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -222,9 +222,15 @@ struct Input {
     /// What is sent after it.
     end: Option<HostFrame>,
     credit: watch::Receiver<u64>,
-    orders: mpsc::Receiver<HostFrame>,
+    orders: mpsc::Receiver<Order>,
     writes: mpsc::Receiver<Write>,
     sent: u64,
+}
+
+/// What else a command's control sends.
+struct Order {
+    frame: HostFrame,
+    done: oneshot::Sender<()>,
 }
 
 /// Input from a command's control; without bytes it is the end.
@@ -250,12 +256,12 @@ impl Input {
                 self.sent = self.sent.saturating_add(piece.len() as u64);
                 self.sink.send(HostFrame::Stdin(piece)).await?;
                 while let Ok(order) = self.orders.try_recv() {
-                    self.sink.send(order).await?;
+                    self.obey(order).await?;
                 }
                 continue;
             }
             tokio::select! {
-                Some(order) = self.orders.recv() => self.sink.send(order).await?,
+                Some(order) = self.orders.recv() => self.obey(order).await?,
                 Some(write) = self.writes.recv(), if self.pending.is_empty() => {
                     match write.bytes {
                         Some(bytes) => self.pending = bytes,
@@ -268,6 +274,12 @@ impl Input {
         }
     }
 
+    async fn obey(&mut self, order: Order) -> Result<(), ProtocolError> {
+        self.sink.send(order.frame).await?;
+        let _ = order.done.send(());
+        Ok(())
+    }
+
     /// Returns how many bytes may be sent now.
     fn room(&mut self) -> usize {
         let allowed = self.credit.borrow_and_update().saturating_add(STDIN_WINDOW as u64);
@@ -277,13 +289,20 @@ impl Input {
 
 /// What has ended takes no more, and needs none: all of its methods succeed then.
 struct Control {
-    orders: mpsc::Sender<HostFrame>,
+    orders: mpsc::Sender<Order>,
     writes: Option<mpsc::Sender<Write>>,
 }
 
 impl Control {
-    async fn order(&self, order: HostFrame) -> Result<(), SessionError> {
-        let _ = self.orders.send(order).await;
+    /// Returns when the order is sent, so that it is not lost when its execution is dropped right after.
+    async fn order(&self, frame: HostFrame) -> Result<(), SessionError> {
+        let (done, sent) = oneshot::channel();
+        if self.orders.send(Order { frame, done }).await.is_ok() {
+            tokio::select! {
+                _ = sent => {}
+                () = self.orders.closed() => {}
+            }
+        }
         Ok(())
     }
 

@@ -109,6 +109,16 @@ impl World {
         command
     }
 
+    /// Where its server answers.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The first key of its server.
+    pub(crate) fn api_key(&self) -> &str {
+        &self.api_key
+    }
+
     /// Asks this server from now on, with this key.
     pub(crate) fn is_served_at(&mut self, url: &str, api_key: &str) {
         (self.url, self.api_key) = (url.to_owned(), api_key.to_owned());
