@@ -75,6 +75,7 @@ pub mod request;
 pub mod review;
 pub mod run;
 pub mod sandbox;
+pub mod schedule;
 pub mod screen;
 pub mod session;
 #[cfg(feature = "testing")]
