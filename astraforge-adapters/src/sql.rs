@@ -14,6 +14,7 @@ use astraforge_core::{
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
+    schedule::Turn,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -39,6 +40,7 @@ mod requests;
 pub(crate) mod row;
 mod runs;
 pub(crate) mod sandboxes;
+mod schedules;
 pub(crate) mod statement;
 mod transaction;
 
@@ -283,6 +285,26 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn jobs(&self, state: JobState, limit: u32) -> Result<Vec<QueuedJob>, StoreError> {
         let mut connection = self.reader("list jobs").await?;
         jobs::list(&mut *connection, state, limit).await.map_err(failed("list jobs"))
+    }
+
+    async fn take_turn(
+        &self,
+        schedule: &str,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Option<Turn>, StoreError> {
+        let mut connection = self.writer("take a turn").await?;
+        schedules::take(&mut *connection, schedule, now, until).await.map_err(failed("take a turn"))
+    }
+
+    async fn renew_turn(&self, turn: &Turn, until: DateTime<Utc>) -> Result<bool, StoreError> {
+        let mut connection = self.writer("renew the lease of a turn").await?;
+        schedules::renew(&mut *connection, turn, until).await.map_err(failed("renew the lease of a turn"))
+    }
+
+    async fn end_turn(&self, turn: &Turn, due_at: DateTime<Utc>) -> Result<bool, StoreError> {
+        let mut connection = self.writer("end a turn").await?;
+        schedules::end(&mut *connection, turn, due_at).await.map_err(failed("end a turn"))
     }
 
     async fn add_link(&self, link: RepositoryLink) -> Result<(), StoreError> {

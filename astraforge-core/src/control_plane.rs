@@ -11,6 +11,7 @@ use crate::{
     error::ForgeError,
     facade::facade,
     id::{ArtifactId, NodeId, SandboxId, SnapshotId},
+    node::Node,
     ports::{
         artifacts::{ArtifactStore, ArtifactStream, Place},
         clock::Clock,
@@ -24,6 +25,7 @@ use crate::{
 mod commands;
 mod engine;
 mod exports;
+mod nodes;
 mod reaper;
 mod snapshots;
 mod sweep;
@@ -151,11 +153,13 @@ pub struct ControlSettings {
     pub link_key: Option<LinkKey>,
     /// The node whose machines the drivers reach, where several nodes share a store; `None` unless set.
     pub node: Option<NodeId>,
+    /// The drivers, by name, whose machines all nodes reach: what a node that is gone had there, another takes over.
+    pub shared_modes: Vec<String>,
 }
 
 impl Default for ControlSettings {
     fn default() -> Self {
-        Self { kept_automatic: 3, link_key: None, node: None }
+        Self { kept_automatic: 3, link_key: None, node: None, shared_modes: Vec::new() }
     }
 }
 
@@ -171,6 +175,13 @@ impl ControlSettings {
     #[must_use]
     pub fn with_node(mut self, node: NodeId) -> Self {
         self.node = Some(node);
+        self
+    }
+
+    /// Names a driver whose machines all nodes reach, so that they take over those of nodes that are gone.
+    #[must_use]
+    pub fn with_shared_mode(mut self, mode: impl Into<String>) -> Self {
+        self.shared_modes.push(mode.into());
         self
     }
 
@@ -341,6 +352,39 @@ impl ControlPlane {
     /// Those of the store.
     pub async fn kept(&self, sandboxes: &[Sandbox]) -> Result<Vec<Kept>, ForgeError> {
         self.context.kept(sandboxes).await
+    }
+
+    /// Says that this node is there, and that other nodes reach it at `url`; to be said every
+    /// [`SIGN_OF_LIFE`](crate::node::SIGN_OF_LIFE). Nothing is said where [`ControlSettings::node`] is not set.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn announce(&self, url: &str) -> Result<(), ForgeError> {
+        self.context.announce(url).await
+    }
+
+    /// Says that this node takes no calls any more.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn withdraw(&self) -> Result<(), ForgeError> {
+        self.context.withdraw().await
+    }
+
+    /// Lists the other nodes that said that they are there, those included that have gone silent since.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn other_nodes(&self) -> Result<Vec<Node>, ForgeError> {
+        self.context.other_nodes().await
+    }
+
+    /// The other node that has the sandbox's machine or the only copy of its files, whoever the sandbox belongs to.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn elsewhere(&self, id: SandboxId) -> Result<Option<NodeId>, ForgeError> {
+        self.context.node_of(id).await
     }
 
     /// The drivers that sandboxes can run on, by name.

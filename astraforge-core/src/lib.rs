@@ -65,6 +65,7 @@ pub mod image;
 pub mod job;
 pub mod journal;
 pub mod merge_request;
+pub mod node;
 pub mod policy;
 pub mod ports;
 pub mod process;
@@ -75,6 +76,7 @@ pub mod request;
 pub mod review;
 pub mod run;
 pub mod sandbox;
+pub mod schedule;
 pub mod screen;
 pub mod session;
 #[cfg(feature = "testing")]

@@ -27,6 +27,7 @@ mod layers;
 mod merge_requests;
 mod openapi;
 mod path;
+mod peers;
 mod plans;
 mod query;
 mod refusals;
@@ -63,6 +64,7 @@ pub struct AppState {
     tails: run_log::Tails,
     sandboxes: Option<ControlPlane>,
     link_base: String,
+    peers: Option<peers::Peers>,
     limits: Limits,
     shutdown: Cancellation,
     parts: Vec<health::Part>,
@@ -91,6 +93,7 @@ impl AppState {
             tails,
             sandboxes: None,
             link_base: String::new(),
+            peers: None,
             limits,
             shutdown,
             parts: Vec::new(),
@@ -128,6 +131,13 @@ impl AppStateBuilder {
     /// this server.
     pub fn with_link_base(mut self, url: impl Into<String>) -> Self {
         self.0.link_base = url.into();
+        self
+    }
+
+    /// Passes calls for sandboxes that are with another node on to it, by way of `http`. It has to follow no redirects: what
+    /// is passed on has the caller's key.
+    pub fn with_peers(mut self, http: reqwest::Client) -> Self {
+        self.0.peers = Some(peers::Peers::new(http));
         self
     }
 
@@ -187,7 +197,7 @@ pub fn router(state: AppState) -> Router {
     let (unhurried, _document) = openapi::unhurried_routes().split_for_parts();
     let routes = routes
         .layer(from_fn_with_state(state.clone(), layers::deadline)) // bounds the handlers
-        .merge(unhurried)
+        .merge(unhurried.layer(from_fn_with_state(state.clone(), peers::pass_on)))
         .fallback(layers::unknown_path)
         .method_not_allowed_fallback(layers::wrong_method)
         // `body::JsonBody` has its own limit, which answers in JSON.

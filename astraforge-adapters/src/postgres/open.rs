@@ -26,6 +26,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0004_retries.sql"),
     include_str!("../../migrations/postgres/0005_recent_logs.sql"),
     include_str!("../../migrations/postgres/0006_priorities.sql"),
+    include_str!("../../migrations/postgres/0007_rounds.sql"),
+    include_str!("../../migrations/postgres/0008_nodes.sql"),
 ];
 
 /// Held by whoever changes the schema: "AsFo".

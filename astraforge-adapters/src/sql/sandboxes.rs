@@ -3,7 +3,8 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use astraforge_core::{
-    id::{ArtifactId, SandboxId, SnapshotId, TenantId},
+    id::{ArtifactId, NodeId, SandboxId, SnapshotId, TenantId},
+    node::Node,
     ports::{sandbox_store::SandboxStore, store::StoreError},
     sandbox::{Artifact, Kept, Sandbox, Snapshot},
 };
@@ -131,6 +132,14 @@ impl<D: Dialect> SqlStore<D> {
         Ok(kept)
     }
 
+    async fn read_nodes(&self) -> SqlResult<Vec<Node>> {
+        let rows = self.readers.acquire().await?.rows("SELECT * FROM nodes", values![]).await?;
+        let node = |row: &<D::Connection as Statements>::Row| {
+            Ok(Node { id: row.parsed("id")?, url: row.string("url")?, seen_at: row.time("seen_at")? })
+        };
+        rows.iter().map(node).collect()
+    }
+
     async fn records<T: DeserializeOwned>(&self, statement: &'static str, values: &[&str]) -> SqlResult<Vec<T>> {
         let values: Vec<Value> = values.iter().map(|value| Value::from(*value)).collect();
         let rows = self.readers.acquire().await?.rows(statement, values).await?;
@@ -219,5 +228,23 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
 
     async fn kept(&self, sandboxes: &[SandboxId]) -> Result<BTreeMap<SandboxId, Kept>, StoreError> {
         self.read_kept(sandboxes).await.map_err(failed("read what is kept of sandboxes"))
+    }
+
+    async fn note_node(&self, node: &Node) -> Result<(), StoreError> {
+        let upsert = "INSERT INTO nodes (id, url, seen_at) VALUES ($1, $2, $3) \
+                      ON CONFLICT (id) DO UPDATE SET url = excluded.url, seen_at = excluded.seen_at";
+        let values = values![node.id.to_string(), node.url.as_str(), micros(node.seen_at)];
+        let noted = async { self.writer.acquire().await?.execute(upsert, values).await };
+        noted.await.map(drop).map_err(failed("note a node"))
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        self.read_nodes().await.map_err(failed("list nodes"))
+    }
+
+    async fn forget_node(&self, id: NodeId) -> Result<(), StoreError> {
+        let delete = "DELETE FROM nodes WHERE id = $1";
+        let forgotten = async { self.writer.acquire().await?.execute(delete, values![id.to_string()]).await };
+        forgotten.await.map(drop).map_err(failed("forget a node"))
     }
 }

@@ -3,8 +3,11 @@
 use std::{collections::BTreeSet, num::NonZeroU32, time::Instant};
 
 use astraforge_core::{
-    id::{ApiKeyId, ArtifactId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, SandboxId, SnapshotId},
+    id::{
+        ApiKeyId, ArtifactId, JobId, MergeRequestId, NodeId, RepositoryLinkId, RequestId, RunId, SandboxId, SnapshotId,
+    },
     job::{JobState, Limits},
+    node::Node,
     ports::{
         sandbox_store::SandboxStore as _,
         store::{Changes, EndedJob, FailedJob, Store as _},
@@ -20,6 +23,7 @@ use crate::{secret_box::SecretKey, sql::statement::seen};
 /// What may be read from end to end or sorted, and why: a part of the statement, a part of the plan's line.
 const ALLOWED: &[(&str, &str)] = &[
     // The whole table is the answer.
+    ("SELECT * FROM nodes", "SCAN nodes"),
     ("count(*) AS n FROM api_keys", "SCAN api_keys"),
     // What a statement brings along, and the tenants with waiting jobs, are small and no table.
     ("json_each($1)", "SCAN json_each"),
@@ -109,6 +113,9 @@ async fn use_everything(store: &SqliteStore) {
     for state in JobState::ALL {
         store.jobs(state, 10).await.unwrap();
     }
+    let turn = store.take_turn("sweep", at(9), at(20)).await.unwrap().unwrap();
+    store.renew_turn(&turn, at(30)).await.unwrap();
+    store.end_turn(&turn, at(40)).await.unwrap();
     store.add_link(samples::link()).await.unwrap();
     store.link(&tenant, RepositoryLinkId::random()).await.unwrap();
     store.links(&tenant).await.unwrap();
@@ -136,6 +143,10 @@ async fn use_everything(store: &SqliteStore) {
     store.artifact(&tenant, ArtifactId::random()).await.unwrap();
     store.artifacts(SandboxId::random()).await.unwrap();
     store.kept(&[SandboxId::random()]).await.unwrap();
+    let node = Node { id: NodeId::random(), url: "http://10.0.0.1".to_owned(), seen_at: at(1) };
+    store.note_node(&node).await.unwrap();
+    store.nodes().await.unwrap();
+    store.forget_node(node.id).await.unwrap();
 }
 
 async fn fresh() -> (tempfile::TempDir, SqliteStore) {

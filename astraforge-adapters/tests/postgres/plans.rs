@@ -116,4 +116,7 @@ async fn use_everything(store: &impl Store) {
     for state in JobState::ALL {
         store.jobs(state, 10).await.unwrap();
     }
+    let turn = store.take_turn("sweep", at(9), at(20)).await.unwrap().unwrap();
+    store.renew_turn(&turn, at(30)).await.unwrap();
+    store.end_turn(&turn, at(40)).await.unwrap();
 }

@@ -113,3 +113,19 @@ async fn a_worker_and_a_caller_on_one_request_lock_nobody_out() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_that_is_due_is_done_by_one_of_many_servers() {
+    let servers = servers().await;
+    for n in 1..=20 {
+        let (now, lease) = (samples::at(10 * n), samples::at(10 * n + 5));
+        let asked = join_all((0..16).map(|i| servers[i % servers.len()].take_turn("sweep", now, lease))).await;
+        let taken: Vec<_> = asked.into_iter().filter_map(|turn| turn.unwrap()).collect();
+        assert_eq!(taken.len(), 1, "{taken:?}");
+        assert_eq!(taken[0].number, u64::try_from(n).unwrap());
+        // Every other time the one that has it dies, and its lease ends.
+        if n % 2 == 0 {
+            assert!(servers[1].end_turn(&taken[0], samples::at(10 * n + 10)).await.unwrap());
+        }
+    }
+}

@@ -165,7 +165,7 @@ impl Engine {
         caller.may(Action::UseSandboxes)?;
         let turn = self.turns.of(id);
         let _turn = turn.lock().await;
-        let sandbox = self.find(caller, id).await?;
+        let sandbox = self.taken_over(self.find(caller, id).await?).await?;
         if sandbox.status == SandboxStatus::Ready {
             self.driver_of(&sandbox)?;
         }
@@ -203,7 +203,7 @@ impl Engine {
         caller.may(Action::UseSandboxes)?;
         let turn = self.turns.of(id);
         let _turn = turn.lock().await;
-        let sandbox = self.find(caller, id).await?;
+        let sandbox = self.taken_over(self.find(caller, id).await?).await?;
         self.end(sandbox, Termination::Stopped).await
     }
 
@@ -214,6 +214,7 @@ impl Engine {
         let _turn = turn.lock().await;
         let sandbox = self.store.sandbox(id).await?.filter(|sandbox| sandbox.tenant == caller.tenant);
         let Some(sandbox) = sandbox else { return Err(ForgeError::NoSandbox { id }) };
+        let sandbox = self.taken_over(sandbox).await?;
         let is_here = self.is_here(&sandbox);
         let sandbox = self.change(sandbox, &|row| row.terminate(Termination::Deleted)).await?;
         if is_here {
@@ -264,7 +265,7 @@ impl Engine {
         id: SandboxId,
     ) -> Result<(Sandbox, Arc<dyn Machine>), ForgeError> {
         loop {
-            let sandbox = self.find(caller, id).await?;
+            let sandbox = self.taken_over(self.find(caller, id).await?).await?;
             match sandbox.status {
                 SandboxStatus::Ready => {
                     match self.driver_of(&sandbox)?.find(id, sandbox.spec.egress.clone()).await {

@@ -84,11 +84,16 @@ impl Engine {
 
     /// Carries out [`ControlPlane::adopt`](super::ControlPlane::adopt).
     pub(super) async fn adopt(&self, is_foreign: &(dyn Fn(SandboxId) -> bool + Sync)) -> Result<(), ForgeError> {
+        for sandbox in self.store.live_sandboxes().await? {
+            self.taken_over(sandbox).await?;
+        }
+        // Where all nodes reach a driver's machines, this one sees those of the others.
+        let may_be_here = |row: &Sandbox| self.is_here(row) || self.is_shared(&row.mode);
         let lives =
-            |row: &Sandbox| matches!(row.status, SandboxStatus::Starting | SandboxStatus::Ready) && self.is_here(row);
+            |row: &Sandbox| matches!(row.status, SandboxStatus::Starting | SandboxStatus::Ready) && may_be_here(row);
         for driver in self.machines.values() {
             self.remove_unless(driver, driver.ids().await?, is_foreign, lives).await?;
-            self.remove_unless(driver, driver.left().await?, is_foreign, |row| !row.is_deleted() && self.is_here(row))
+            self.remove_unless(driver, driver.left().await?, is_foreign, |row| !row.is_deleted() && may_be_here(row))
                 .await?;
         }
         for sandbox in self.live_here().await?.into_iter().filter(|row| row.status == SandboxStatus::Ready) {

@@ -15,6 +15,7 @@ use crate::{
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
+    schedule::Turn,
 };
 
 /// Keeps requests and all that belongs to them.
@@ -110,6 +111,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn job(&self, id: JobId) -> Result<Option<QueuedJob>, StoreError>;
     /// Lists at most `limit` jobs of all tenants in a state, the oldest first.
     async fn jobs(&self, state: JobState, limit: u32) -> Result<Vec<QueuedJob>, StoreError>;
+
+    /// Takes a turn at a schedule that is due, on a lease until `until`, if nobody has one whose lease has not ended before
+    /// `now`. A schedule that was never heard of is due.
+    async fn take_turn(
+        &self,
+        schedule: &str,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Option<Turn>, StoreError>;
+    /// Renews the lease of a turn; tells whether it is still the last one that was taken, and not over.
+    async fn renew_turn(&self, turn: &Turn, until: DateTime<Utc>) -> Result<bool, StoreError>;
+    /// Ends a turn, and has the next one due at `due_at`; tells whether it was still the last one, and not over.
+    async fn end_turn(&self, turn: &Turn, due_at: DateTime<Utc>) -> Result<bool, StoreError>;
 
     /// Adds a repository link.
     ///

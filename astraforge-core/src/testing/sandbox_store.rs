@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::{
-    id::{ArtifactId, SandboxId, SnapshotId, TenantId},
+    id::{ArtifactId, NodeId, SandboxId, SnapshotId, TenantId},
+    node::Node,
     ports::{sandbox_store::SandboxStore, store::StoreError},
     sandbox::{Artifact, Kept, Sandbox, SandboxStatus, Snapshot},
 };
@@ -25,6 +26,7 @@ struct Rows {
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     snapshots: Vec<Snapshot>,
     artifacts: Vec<Artifact>,
+    nodes: BTreeMap<NodeId, Node>,
 }
 
 impl MemorySandboxStore {
@@ -131,6 +133,20 @@ impl SandboxStore for MemorySandboxStore {
             kept.entry(artifact.sandbox).or_default().n_artifacts += 1;
         }
         Ok(kept)
+    }
+
+    async fn note_node(&self, node: &Node) -> Result<(), StoreError> {
+        self.rows().nodes.insert(node.id, node.clone());
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        Ok(self.rows().nodes.values().cloned().collect())
+    }
+
+    async fn forget_node(&self, id: NodeId) -> Result<(), StoreError> {
+        self.rows().nodes.remove(&id);
+        Ok(())
     }
 }
 

@@ -9,7 +9,8 @@ use futures::future::join_all;
 
 use super::samples;
 use crate::{
-    id::{ArtifactId, SandboxId, SnapshotId, TenantId},
+    id::{ArtifactId, NodeId, SandboxId, SnapshotId, TenantId},
+    node::Node,
     ports::sandbox_store::SandboxStore,
     sandbox::{Artifact, Kept, Sandbox, SandboxStatus, Snapshot, Termination},
 };
@@ -28,6 +29,7 @@ macro_rules! sandbox_store_conformance {
             live_ones_are_those_that_start_or_are_ready
             snapshots_and_artifacts_are_a_tenants_own
             a_snapshot_that_a_sandbox_comes_back_from_stays
+            a_node_is_known_once_and_as_it_last_was
         );
     };
     (@ $fresh:expr; $($rule:ident)*) => { $(
@@ -177,4 +179,23 @@ pub async fn a_snapshot_that_a_sandbox_comes_back_from_stays(store: &impl Sandbo
     assert!(store.remove_snapshot(snapshots[0].id).await.unwrap());
     assert!(!store.remove_snapshot(snapshots[0].id).await.unwrap(), "it is gone");
     assert_eq!(store.snapshots(sandbox.id).await.unwrap().len(), 1);
+}
+
+pub async fn a_node_is_known_once_and_as_it_last_was(store: &impl SandboxStore) {
+    let node = Node { id: NodeId::random(), url: "http://10.0.0.1:8001".to_owned(), seen_at: samples::now() };
+    let other = Node { id: NodeId::random(), ..node.clone() };
+    let again = Node {
+        url: "http://10.0.0.2:8001".to_owned(),
+        seen_at: samples::now() + TimeDelta::seconds(9),
+        ..node.clone()
+    };
+    for noted in [&node, &other, &again] {
+        store.note_node(noted).await.unwrap();
+    }
+    let mut nodes = store.nodes().await.unwrap();
+    nodes.sort_by_key(|node| node.id);
+    assert_eq!(nodes, [again.clone(), other.clone()]);
+    store.forget_node(again.id).await.unwrap();
+    store.forget_node(again.id).await.unwrap();
+    assert_eq!(store.nodes().await.unwrap(), [other]);
 }

@@ -22,6 +22,7 @@ use crate::{
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
+    schedule::Turn,
 };
 
 mod tables;
@@ -271,6 +272,26 @@ impl Store for MemoryStore {
         let mut jobs = self.tables().jobs_in(state);
         jobs.truncate(limit as usize);
         Ok(jobs)
+    }
+
+    async fn take_turn(
+        &self,
+        schedule: &str,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Option<Turn>, StoreError> {
+        Ok(self.tables().take_turn(schedule, now, until))
+    }
+
+    async fn renew_turn(&self, turn: &Turn, until: DateTime<Utc>) -> Result<bool, StoreError> {
+        self.answers().await;
+        Ok(self.tables().held_turn(turn).map(|held| held.lease_until = Some(until)).is_some())
+    }
+
+    async fn end_turn(&self, turn: &Turn, due_at: DateTime<Utc>) -> Result<bool, StoreError> {
+        let mut tables = self.tables();
+        let ended = tables.held_turn(turn).map(|held| (held.due_at, held.lease_until) = (due_at, None));
+        Ok(ended.is_some())
     }
 
     async fn add_link(&self, link: RepositoryLink) -> Result<(), StoreError> {

@@ -17,6 +17,7 @@ pub mod log;
 pub mod retries;
 pub mod round_trips;
 pub mod runs;
+pub mod schedules;
 
 /// Makes one test of each rule that a [`Store`] keeps.
 ///
@@ -129,6 +130,12 @@ macro_rules! store_conformance {
                 so_many_jobs_of_all_tenants_are_at_work_and_no_more
                 what_a_person_waits_for_goes_before_older_runs_of_a_tenant_but_not_of_its_request
                 claims_at_the_same_time_keep_to_the_limit_of_a_tenant;
+            schedules:
+                a_schedule_is_due_at_first_and_then_when_its_turn_says
+                of_many_who_ask_at_once_one_gets_the_turn
+                a_turn_whose_lease_ended_is_taken_over
+                a_renewed_turn_is_held_and_a_lost_one_is_not_renewed
+                each_schedule_has_its_own_turns;
             links:
                 a_link_is_found_by_its_tenant_alone
                 links_are_listed_the_oldest_first

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
 };
@@ -78,6 +79,10 @@ pub(crate) struct ServerArgs {
     pub(crate) k8s: K8sArgs,
     #[command(flatten)]
     pub(crate) files: FilesArgs,
+    /// Address at which the other servers of an installation reach this one, for calls about its sandboxes [default: where
+    /// it listens]
+    #[arg(long, global = true, env = "ASTRAFORGE_NODE_URL", value_name = "URL")]
+    pub(crate) node_url: Option<String>,
     /// Size of a run's workspace, in memory
     #[arg(long, global = true, env = "ASTRAFORGE_WORKSPACE_SIZE", value_name = "SIZE", default_value = "2Gi")]
     pub(crate) workspace_size: ByteSize,
@@ -164,12 +169,27 @@ impl ServerArgs {
             self.event_bus.check(&self.database).err(),
             self.model.config().err(),
             self.files.check().err(),
+            self.node_address(SocketAddr::from(([127, 0, 0, 1], 1))).err(),
         ];
         let mut told: Vec<_> = checks.into_iter().flatten().map(|error| format!("{error:#}")).collect();
         // What is wrong with the database is wrong with the bus on it.
         let mut seen = BTreeSet::new();
         told.retain(|text| seen.insert(text.clone()));
         told
+    }
+
+    /// Where other servers reach this one, which listens at `listening`; `None` where that cannot be told.
+    pub(crate) fn node_address(&self, listening: SocketAddr) -> anyhow::Result<Option<String>> {
+        match given(self.node_url.as_deref()) {
+            Some(url) => {
+                let parsed = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+                parsed.with_context(|| {
+                    format!("ASTRAFORGE_NODE_URL: `{url}` is no address such as http://10.0.0.7:8001")
+                })?;
+                Ok(Some(url.to_owned()))
+            }
+            None => Ok((!listening.ip().is_unspecified()).then(|| format!("http://{listening}"))),
+        }
     }
 
     /// The data folder.

@@ -108,6 +108,11 @@ pub(crate) async fn driver(
     connect(config).await.context("this machine cannot run sandboxes; `astraforge doctor` says more")
 }
 
+/// The driver whose machines every node of an installation reaches: a cluster, where its pods have one name for all.
+pub(crate) fn shared(args: &ServerArgs) -> Option<&'static str> {
+    args.k8s.is_shared().then_some("k8s")
+}
+
 /// What the host of that driver's sandboxes tells of them.
 pub(crate) fn host(root: &Path, purpose: Purpose, driver: Provisioner) -> Arc<dyn HostView> {
     match driver {

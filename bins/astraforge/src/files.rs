@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::bail;
 use astraforge_adapters::artifacts::FolderArtifacts;
-use astraforge_core::ports::artifacts::{self, ArtifactError, ArtifactStore, ArtifactStream};
+use astraforge_core::{
+    id::NodeId,
+    ports::artifacts::{self, ArtifactError, ArtifactStore, ArtifactStream},
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use clap::Args;
@@ -77,6 +80,14 @@ impl FilesArgs {
     /// Fails if the settings contradict each other.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.bucket().map(drop)
+    }
+
+    /// Names where the files of sandboxes are: a bucket is the installation's, a folder is that of `node`.
+    pub(crate) fn place_of_sandbox_files(&self, node: NodeId) -> anyhow::Result<String> {
+        Ok(match self.bucket()? {
+            Some(bucket) => format!("in bucket {}", bucket.name),
+            None => format!("of node {node}"),
+        })
     }
 
     fn request_dir(&self) -> Option<&Path> {
@@ -158,10 +169,27 @@ impl Files {
 }
 
 /// The folders in which a server that was killed may have left something half written.
-pub(crate) fn folders(args: &FilesArgs, root: &Path) -> anyhow::Result<Vec<FolderArtifacts>> {
-    let named = [args.snapshot_dir(), args.request_dir()].into_iter().flatten().map(std::path::absolute);
-    let named = named.collect::<Result<Vec<_>, _>>()?;
-    Ok([root.join(FOLDER), root.join(REQUESTS)].into_iter().chain(named).map(FolderArtifacts::new).collect())
+#[derive(Debug)]
+pub(crate) struct Folders {
+    /// Those of this node.
+    pub(crate) own: Vec<FolderArtifacts>,
+    /// The one that all nodes of a database may share.
+    pub(crate) shared: Option<FolderArtifacts>,
+}
+
+impl Folders {
+    /// Those that are configured, for the node whose data folder is `root`.
+    pub(crate) fn of(args: &FilesArgs, root: &Path) -> anyhow::Result<Self> {
+        let opened = |folder| std::path::absolute(folder).map(FolderArtifacts::new);
+        let mut own = vec![FolderArtifacts::new(root.join(FOLDER)), FolderArtifacts::new(root.join(REQUESTS))];
+        own.extend(args.snapshot_dir().map(opened).transpose()?);
+        Ok(Self { own, shared: args.request_dir().map(opened).transpose()? })
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &FolderArtifacts> {
+        self.own.iter().chain(&self.shared)
+    }
 }
 
 #[cfg(feature = "s3")]

@@ -1,13 +1,9 @@
 //! A node: what a server process is made of, put together here and nowhere else.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use astraforge_adapters::{
-    artifacts::FolderArtifacts,
     clock::SystemClock,
     git::{Quarantine, QuarantineConfig},
     local::{LocalConfig, LocalProvider},
@@ -17,7 +13,6 @@ use astraforge_adapters::{
 use astraforge_core::{
     access::{ApiKey, Role},
     cancel::{Cancellation, Canceller},
-    control_plane::ControlPlane,
     forge::{Forge, Ports, Settings},
     id::{ApiKeyId, TenantId, UserId},
     job::Limits,
@@ -44,9 +39,11 @@ use crate::{
     config::{Executor, ServerArgs, TENANT},
     data_folder::{DataFolder, ServerFile},
     database::Database,
+    drivers,
     event_bus::EventBus,
     files::{self, Files},
     model::ModelConfig,
+    rounds::{self, Turns},
     sandbox_plane,
 };
 
@@ -99,14 +96,30 @@ impl Node {
         let parts = Box::pin(Parts::assemble(args)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let (owner_key, is_first_start) = owner_key(&parts.forge, &parts.folder).await?;
+        let address = args.node_address(listener.local_addr()?)?;
         let plane = sandbox_plane::build(args, parts.folder.root(), parts.database.sandboxes(), args.native.pool).await;
         let mut running = parts.start(if queue == Queue::Work { args.workers } else { 0 }, args.lease).await?;
         let stopped = running.stopped.clone();
         let state = parts.state(&stopped, Need::Helps).with_link_base(args.files.link_base().unwrap_or(&url));
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
+        let state = if parts.database.is_shared() { state.with_peers(peers_client()?) } else { state };
         running.tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
         match plane {
-            Ok(plane) => drop(running.tasks.spawn(reap(plane, parts.file_folders.clone(), stopped))),
+            Ok(plane) => {
+                let place = args.files.place_of_sandbox_files(drivers::node(parts.folder.root())?)?;
+                running.tasks.spawn(parts.turns(&stopped).sweep_sandbox_files(plane.clone(), place));
+                match address.filter(|_| parts.database.is_shared()) {
+                    Some(address) => {
+                        drop(running.tasks.spawn(rounds::stay_known(plane.clone(), address, stopped.clone())))
+                    }
+                    None if parts.database.is_shared() => tracing::warn!(
+                        "other servers pass no calls for sandboxes on to this one: it listens on all addresses; say with \
+                         ASTRAFORGE_NODE_URL at which of them they reach it"
+                    ),
+                    None => {}
+                }
+                running.tasks.spawn(rounds::look_after_machines(plane, parts.file_folders.own.clone(), stopped));
+            }
             Err(error) => tracing::warn!("durable sandboxes cannot be used: {error:#}"),
         }
         parts.folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
@@ -158,7 +171,7 @@ struct Parts {
     database: Database,
     quarantine: Quarantine,
     /// Where a killed process may have left a file half written.
-    file_folders: Vec<FolderArtifacts>,
+    file_folders: files::Folders,
     notes: Vec<String>,
     /// Whether this machine has what runs need.
     can_run: bool,
@@ -178,12 +191,12 @@ impl Parts {
         let notes = agent.trouble.clone().into_iter().chain(notes(args)?).chain(bus.trouble_at_start().await).collect();
         let artifacts = Arc::new(Files::for_requests(&args.files, folder.root()).await?);
         let quarantine = Quarantine::new(QuarantineConfig::new(folder.path("quarantine"), artifacts.clone()));
-        let file_folders = files::folders(&args.files, folder.root())?;
+        let file_folders = files::Folders::of(&args.files, folder.root())?;
         let forge = Forge::new(ports(args, &folder, journal, &agent, &quarantine, artifacts, &model)?);
         if let Some(sandboxes) = &agent.sandboxes {
             remove_left(sandboxes).await?;
         }
-        for folder in &file_folders {
+        for folder in file_folders.all() {
             folder.sweep().await.context("cannot clear the files that were left half written")?;
         }
         // The quarantines are this process's alone, so nothing of them is in use.
@@ -207,8 +220,16 @@ impl Parts {
             workers.spawn(async move { worker.run_until(drained, stopped).await });
         }
         let mut tasks = JoinSet::new();
-        tasks.spawn(sweep(self.quarantine.clone(), stopped.clone()));
+        tasks.spawn(rounds::clear_quarantine(self.quarantine.clone(), stopped.clone()));
+        if let Some(folder) = self.file_folders.shared.clone() {
+            tasks.spawn(self.turns(&stopped).clear_shared(folder));
+        }
         Ok(Running { drain, workers, stop, stopped, tasks })
+    }
+
+    /// What takes turns with the other nodes of the installation.
+    fn turns(&self, stopped: &Cancellation) -> Turns {
+        Turns { store: self.database.requests(), stopped: stopped.clone() }
     }
 
     /// What handlers share; `/readyz` tells of the bus, and of where `runs` work.
@@ -292,6 +313,16 @@ fn notes(args: &ServerArgs) -> anyhow::Result<Vec<String>> {
     Ok(notes)
 }
 
+/// What passes calls on to other servers: it goes nowhere else with them.
+fn peers_client() -> anyhow::Result<reqwest::Client> {
+    let client = reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build();
+    client.context("cannot set up what passes calls on to other servers")
+}
+
 /// The admin key of whoever owns the data folder, made on the first start.
 async fn owner_key(forge: &Forge, folder: &DataFolder) -> anyhow::Result<(Secret, bool)> {
     if let Some(key) = folder.owner_key()? {
@@ -323,78 +354,6 @@ async fn remove_left(sandboxes: &Sandboxes) -> anyhow::Result<()> {
         sandboxes.destroy(left).await?;
     }
     Ok(())
-}
-
-/// Clears the quarantine of what broken transfers left, at the start and every hour.
-async fn sweep(quarantine: Quarantine, stopped: Cancellation) {
-    const EVERY: Duration = Duration::from_secs(3600);
-    while !stopped.is_cancelled() {
-        if let Err(error) = quarantine.sweep().await {
-            tracing::warn!(%error, "cannot clear the quarantine");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = stopped.cancelled() => {}
-        }
-    }
-}
-
-/// Takes over the sandboxes that other processes left when they were killed, and ends those whose time has come.
-async fn reap(plane: ControlPlane, folders: Vec<FolderArtifacts>, stopped: Cancellation) {
-    const EVERY: Duration = Duration::from_secs(60);
-    /// All that is stored is listed for it.
-    const SWEEP: Duration = Duration::from_secs(6 * 3600);
-    let mut swept: Option<Instant> = None;
-    while !stopped.is_cancelled() {
-        // The folder of these machines is theirs alone.
-        if let Err(error) = plane.adopt(&|_| false).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot take over what other processes left");
-        }
-        for folder in &folders {
-            if let Err(error) = folder.sweep().await {
-                tracing::error!(%error, "cannot clear the snapshots of half written files");
-            }
-        }
-        match plane.reap().await {
-            Ok(reaped) => {
-                for (id, why) in reaped.ended {
-                    tracing::info!(sandbox.id = %id, reason = why.as_str(), "sandbox stopped");
-                }
-                for (id, error) in reaped.failed {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(sandbox.id = %id, error, "a sandbox cannot be stopped or brought up yet");
-                }
-            }
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot look for idle sandboxes"),
-        }
-        if swept.is_none_or(|at| at.elapsed() >= SWEEP) {
-            sweep_files(&plane).await;
-            swept = Some(Instant::now());
-        }
-        if let Err(error) = plane.sample_usage().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot measure what sandboxes use");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = stopped.cancelled() => {}
-        }
-    }
-}
-
-/// Removes what processes that were killed stored of sandboxes and never wrote down.
-async fn sweep_files(plane: &ControlPlane) {
-    match plane.sweep().await {
-        Ok(swept) => {
-            if !swept.removed.is_empty() {
-                tracing::info!(n_removed = swept.removed.len(), "stored files that belonged to nothing are removed");
-            }
-            for (key, error) in swept.failed {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(key, error, "a stored file that may belong to nothing stays for now");
-            }
-        }
-        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot look for stored files"),
-    }
 }
 
 /// Serves until it is stopped. A client that then reads no more has a moment, and is left.

@@ -34,6 +34,7 @@ pub(crate) async fn build(
         .with_kept_automatic(usize::from(args.files.kept_snapshots))
         .with_node(drivers::node(root)?)
         .with_link_key(args.keys.links(root)?);
+    let settings = drivers::shared(args).into_iter().fold(settings, ControlSettings::with_shared_mode);
     Ok(ControlPlane::builder(store, Arc::new(files), Arc::new(SystemClock), machines, settings).build())
 }
 

@@ -12,6 +12,7 @@ use astraforge_core::{
     ports::store::{Changes, Store},
     testing::samples::{self, at},
 };
+use futures::future::join_all;
 use sqlx::Connection as _;
 
 use super::{fresh, open, raw};
@@ -54,6 +55,22 @@ async fn a_transaction_under_way_is_seen_by_nobody_and_leaves_nothing() {
     other.close().await.unwrap();
     assert_eq!(store.request(&request.tenant, request.id).await.unwrap().unwrap().title, request.title);
     store.append(vec![samples::log(request.id, "one")]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_that_is_due_is_done_by_one_of_several_processes() {
+    let (folder, first) = fresh().await;
+    let stores = [first, open(folder.path()).await, open(folder.path()).await];
+    for n in 1..=10 {
+        let (now, lease) = (at(10 * n), at(10 * n + 5));
+        let asked = join_all((0..9).map(|i| stores[i % stores.len()].take_turn("sweep", now, lease))).await;
+        let taken: Vec<_> = asked.into_iter().filter_map(|turn| turn.unwrap()).collect();
+        assert_eq!(taken.len(), 1, "{taken:?}");
+        // Every other time the one that has it dies, and its lease ends.
+        if n % 2 == 0 {
+            assert!(stores[1].end_turn(&taken[0], at(10 * n + 10)).await.unwrap());
+        }
+    }
 }
 
 /// The writer's side of the test below: it runs in a process of its own, which is killed.

@@ -73,3 +73,65 @@ async fn a_sandbox_that_is_deleted_elsewhere_leaves_no_machine() {
     one.plane.adopt(&|_| false).await.unwrap();
     assert_eq!(one.machines.ids().await.unwrap(), []);
 }
+
+/// Two nodes that reach the same machines.
+fn two_nodes_of_one_cluster() -> (World, World) {
+    let (mut one, mut other) = two_nodes();
+    other.machines = one.machines.clone();
+    for world in [&mut one, &mut other] {
+        let settings = ControlSettings::default().with_node(NodeId::random()).with_shared_mode("played");
+        let machines: Vec<Arc<dyn Machines>> = vec![world.machines.clone()];
+        let clock = Arc::new(world.clock.clone());
+        world.plane =
+            ControlPlane::builder(world.store.clone(), world.artifacts.clone(), clock, machines, settings).build();
+    }
+    (one, other)
+}
+
+#[tokio::test]
+async fn nodes_find_each_other() {
+    let (one, other) = two_nodes();
+    one.plane.announce("http://10.0.0.1:8001").await.unwrap();
+    other.plane.announce("http://10.0.0.2:8001").await.unwrap();
+    let found = one.plane.other_nodes().await.unwrap();
+    assert_eq!((found.len(), found[0].url.as_str()), (1, "http://10.0.0.2:8001"));
+    let id = other.plane.create(&other.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    assert_eq!(one.plane.elsewhere(id).await.unwrap(), Some(found[0].id));
+    assert_eq!(other.plane.elsewhere(id).await.unwrap(), None);
+    other.plane.withdraw().await.unwrap();
+    assert!(one.plane.other_nodes().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_node_had_that_is_gone_is_taken_over_where_it_is_reached() {
+    let (one, other) = two_nodes_of_one_cluster();
+    one.plane.announce("http://10.0.0.1:8001").await.unwrap();
+    other.plane.announce("http://10.0.0.2:8001").await.unwrap();
+    let used = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    let idle = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    one.machines.write(used, "/workspace/a", "precious");
+    other.plane.adopt(&|_| false).await.unwrap();
+    assert_eq!(one.machines.live().len(), 2, "a node that is there keeps its machines");
+    assert!(matches!(other.plane.machine(&other.caller, used).await, Err(ForgeError::Elsewhere { .. })));
+
+    one.clock.advance(std::time::Duration::from_secs(60));
+    other.plane.announce("http://10.0.0.2:8001").await.unwrap();
+    other.plane.machine(&other.caller, used).await.unwrap();
+    assert_eq!(one.machines.read(used, "/workspace/a").as_deref(), Some("precious"), "it is the same machine");
+    assert!(matches!(one.plane.machine(&one.caller, used).await, Err(ForgeError::Elsewhere { .. })));
+    // Nobody asks for the other one; its time comes all the same.
+    other.plane.adopt(&|_| false).await.unwrap();
+    one.clock.advance(std::time::Duration::from_secs(300));
+    assert_eq!(other.plane.reap().await.unwrap().ended.len(), 2);
+    assert_eq!(other.row(idle).await.termination, Some(Termination::IdleTimeout));
+}
+
+#[tokio::test]
+async fn the_files_of_a_node_that_is_gone_are_not_made_up() {
+    let (one, other) = two_nodes();
+    let id = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    one.plane.announce("http://10.0.0.1:8001").await.unwrap();
+    one.clock.advance(std::time::Duration::from_secs(1000));
+    other.plane.adopt(&|_| false).await.unwrap();
+    assert!(matches!(other.plane.machine(&other.caller, id).await, Err(ForgeError::Elsewhere { .. })));
+}

@@ -20,6 +20,7 @@ use crate::{
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::Run,
+    schedule::Turn,
 };
 
 /// All rows, in the order in which they were added.
@@ -36,6 +37,15 @@ pub(super) struct Tables {
     pub(super) links: Vec<RepositoryLink>,
     pub(super) api_keys: Vec<ApiKey>,
     jobs: Vec<Held>,
+    schedules: BTreeMap<String, Scheduled>,
+}
+
+/// A schedule: when it is due, how often it was begun, and until when somebody is at it.
+#[derive(Debug)]
+pub(super) struct Scheduled {
+    pub(super) due_at: DateTime<Utc>,
+    pub(super) lease_until: Option<DateTime<Utc>>,
+    turn: u64,
 }
 
 /// A job, and until when it is held; without a state it is over.
@@ -254,6 +264,23 @@ impl Tables {
     pub(super) fn renew_lease(&mut self, claim: Claim, until: DateTime<Utc>) -> bool {
         let held = self.jobs.iter_mut().find(|held| held.is(JobState::Running) && held.job.claim() == claim);
         held.map(|held| held.lease_until = until).is_some()
+    }
+
+    pub(super) fn take_turn(&mut self, name: &str, now: DateTime<Utc>, until: DateTime<Utc>) -> Option<Turn> {
+        let fresh = || Scheduled { due_at: now, lease_until: None, turn: 0 };
+        let schedule = self.schedules.entry(name.to_owned()).or_insert_with(fresh);
+        if schedule.due_at > now || schedule.lease_until.is_some_and(|until| until >= now) {
+            return None;
+        }
+        schedule.turn += 1;
+        schedule.lease_until = Some(until);
+        Some(Turn { schedule: name.to_owned(), number: schedule.turn })
+    }
+
+    /// The schedule that somebody is at with this turn.
+    pub(super) fn held_turn(&mut self, turn: &Turn) -> Option<&mut Scheduled> {
+        let schedule = self.schedules.get_mut(&turn.schedule);
+        schedule.filter(|schedule| schedule.turn == turn.number && schedule.lease_until.is_some())
     }
 
     pub(super) fn last_event(&self, request: RequestId) -> u64 {

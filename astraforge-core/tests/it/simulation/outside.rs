@@ -24,6 +24,7 @@ use astraforge_core::{
     },
     review::Finding,
     run::{FailureCause, Run, RunFailure, Usage},
+    schedule::Turn,
     testing::samples,
 };
 use async_trait::async_trait;
@@ -167,6 +168,9 @@ store! {
     fn dead_jobs(request: RequestId) -> Vec<Job>;
     fn job(id: JobId) -> Option<QueuedJob>;
     fn jobs(state: JobState, limit: u32) -> Vec<QueuedJob>;
+    fn take_turn(schedule: &str, now: DateTime<Utc>, until: DateTime<Utc>) -> Option<Turn>;
+    fn renew_turn(turn: &Turn, until: DateTime<Utc>) -> bool;
+    fn end_turn(turn: &Turn, due_at: DateTime<Utc>) -> bool;
     fn add_link(link: RepositoryLink) -> ();
     fn link(tenant: &TenantId, id: RepositoryLinkId) -> Option<RepositoryLink>;
     fn links(tenant: &TenantId) -> Vec<RepositoryLink>;

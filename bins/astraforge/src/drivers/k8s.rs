@@ -12,6 +12,7 @@ use astraforge_sandbox::{
 use clap::{Args, builder::BoolishValueParser};
 
 use super::{Purpose, image::ImageArgs, owner};
+use crate::config::given;
 
 /// Where a pod finds the name of its own namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -72,12 +73,17 @@ pub(crate) struct K8sArgs {
 }
 
 impl K8sArgs {
+    /// Whether other servers have the same pods.
+    pub(crate) fn is_shared(&self) -> bool {
+        given(self.owner.as_deref()).is_some()
+    }
+
     /// The driver's settings, for the node whose data folder is `root`.
     pub(crate) async fn config(&self, image: &ImageArgs, root: &Path, purpose: Purpose) -> anyhow::Result<K8sConfig> {
         let cluster = find_cluster().await?;
         let namespace = self.namespace()?.unwrap_or_else(|| cluster.default_namespace.clone());
-        let owner = match &self.owner {
-            Some(owner) => owner.clone(),
+        let owner = match given(self.owner.as_deref()) {
+            Some(owner) => owner.to_owned(),
             None => owner(root)?,
         };
         let mut config = K8sConfig::new(cluster, namespace, self.image(image)?)

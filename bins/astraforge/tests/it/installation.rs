@@ -16,7 +16,11 @@ use std::{
 use astraforge_core::{request::RequestState, run::RunStatus};
 use astraforge_http::{
     Client,
-    wire::{repository_link::NewRepositoryLink, request::NewRequest},
+    wire::{
+        repository_link::NewRepositoryLink,
+        request::NewRequest,
+        sandbox::{NewSession, NewSnapshotBody, exec::ExecBody, process::NewProcess},
+    },
 };
 use serde_json::{Value, json};
 
@@ -278,4 +282,70 @@ async fn the_programs_say_what_they_need() {
     let proxy = env!("CARGO_BIN_EXE_astraforge-proxy");
     check(proxy, &[], "LLM_PROXY_TOKEN");
     check(proxy, &[("LLM_PROXY_TOKEN", &"t".repeat(32))], "OPENAI_API_KEY");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test --only services"]
+async fn a_sandbox_is_used_through_whichever_api_is_asked() {
+    let mut it = Installation::new(Vec::new());
+    for name in ["api-1", "api-2"] {
+        it.start(name);
+    }
+    let (one, other) = (it.client("api-1"), it.client("api-2"));
+    let id = one.create_sandbox(&NewSession::default()).await.unwrap().id;
+    let stays = other.create_sandbox(&NewSession::default()).await.unwrap().id;
+    let exec = async |client: &Client, line: &str| client.exec(id, &ExecBody::shell(line)).await;
+    // What is known of other servers is a few seconds old at most.
+    let mut found = exec(&other, "echo made > made; hostname").await;
+    for _ in 0..100 {
+        if found.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        found = exec(&other, "echo made > made; hostname").await;
+    }
+    let there = found.unwrap();
+    assert_eq!(there.stdout, exec(&one, "hostname").await.unwrap().stdout, "{there:?}");
+    let contents = vec![7; 3 << 20];
+    assert_eq!(other.write_file(id, "large", contents.clone()).await.unwrap().exit_code, 0);
+    assert_eq!(other.read_file(id, "large").await.unwrap(), contents);
+    assert_eq!(other.read_file(id, "none").await.unwrap_err().code(), Some("not_found"));
+    let process = NewProcess { tag: Some("p".to_owned()), ..NewProcess::shell("echo streamed") };
+    other.start_process(id, &process).await.unwrap();
+    other.take_snapshot(id, &NewSnapshotBody::default()).await.unwrap();
+    let refused = Client::new(&it.programs["api-2"].url, "wrong").unwrap().sandbox(id).await.unwrap_err();
+    assert_eq!(refused.status().unwrap().as_u16(), 401);
+
+    // One that dies takes its machines' users with it, and they are told; what rows tell is told all the same.
+    it.kill("api-1");
+    let refused = exec(&other, "true").await.unwrap_err();
+    assert_eq!((refused.status().unwrap().as_u16(), refused.code()), (503, Some("node_unreachable")), "{refused}");
+    assert_eq!(other.sandbox(id).await.unwrap().status.as_str(), "ready");
+    assert_eq!(other.snapshots(id).await.unwrap().snapshots.len(), 1);
+    assert_eq!(other.sandboxes().await.unwrap().len(), 2);
+
+    // It is back, and so is its machine.
+    it.start("api-1");
+    let mut found = other.read_file(id, "made").await;
+    for _ in 0..200 {
+        if found.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        found = other.read_file(id, "made").await;
+    }
+    assert_eq!(found.unwrap(), "made\n");
+    for sandbox in [id, stays] {
+        other.delete_sandbox(sandbox).await.unwrap();
+    }
+    for name in ["api-1", "api-2"] {
+        assert_eq!(
+            fs::read_dir(it.world.path(&format!("data-{name}/session-sandboxes")))
+                .unwrap()
+                .flatten()
+                .filter(|entry| entry.file_name().len() == 36)
+                .count(),
+            0
+        );
+    }
 }

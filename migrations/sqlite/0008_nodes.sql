@@ -1,0 +1,6 @@
+-- The servers of an installation that take calls for the sandboxes of their machines.
+CREATE TABLE nodes (
+    id      TEXT NOT NULL PRIMARY KEY,
+    url     TEXT NOT NULL,
+    seen_at INTEGER NOT NULL
+) STRICT;
