@@ -54,7 +54,7 @@ pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest)
     let url = provider.open_merge_request(&link, &proposal).await?;
 
     let merge_request = MergeRequest {
-        id: earlier.map_or_else(MergeRequestId::random, |mr| mr.id),
+        id: earlier.as_ref().map_or_else(MergeRequestId::random, |mr| mr.id),
         request: request.id,
         tenant: request.tenant.clone(),
         change_set: change_set.id,
@@ -64,7 +64,15 @@ pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest)
         review: None,
         created_at: ports.journal.clock().now(),
     };
-    record(ports, merge_request, &change_set).await
+    match record(ports, merge_request, &change_set).await {
+        Ok(recorded) => Ok(recorded),
+        // This worker was halted for so long that its job was another's, and what it published came after the other one
+        // had looked whether there is something to take back.
+        Err(_) if find_request(ports, &command.tenant, command.request).await?.state == RequestState::Cancelled => {
+            Err(take_back(ports, &remote, &change_set, earlier.as_ref()).await?)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes back what an earlier attempt may have published of a request that was cancelled since, and says so.

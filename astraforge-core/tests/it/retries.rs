@@ -1,19 +1,31 @@
 //! Publications and reviews that fail for a reason that may pass.
 
-use std::time::Duration;
-
-use astraforge_core::{
-    command::CancelTarget,
-    error::ForgeError,
-    event::EventKind,
-    id::RequestId,
-    job::{JobKind, JobState, Limits, QueuedJob, backoff, desk},
-    ports::{clock::Clock as _, git::GitError, store::Store as _},
-    request::RequestState,
-    run::{FailureCause, RunFailure, RunStatus},
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use futures::FutureExt;
+use astraforge_core::{
+    access::Role,
+    command::{CancelRun, CancelTarget},
+    error::ForgeError,
+    event::EventKind,
+    forge::{Forge, Ports, Settings},
+    id::RequestId,
+    job::{JobKind, JobState, Limits, QueuedJob, backoff, desk},
+    ports::{
+        clock::Clock as _,
+        git::{Base, GitBroker, GitError, Remote},
+        guest_service::GuestService,
+        store::Store as _,
+    },
+    request::{RequestState, change_set::Change},
+    run::{FailureCause, RunFailure, RunStatus},
+    worker::Worker,
+};
+use async_trait::async_trait;
+use futures::{FutureExt, future::BoxFuture};
 
 use crate::spine::{Fixture, check_conflict};
 
@@ -221,4 +233,85 @@ async fn a_follow_up_waits_behind_a_publication_that_is_tried_again() {
     assert_eq!(fixture.spine.host.n_opened(), 1);
     let runs = fixture.forge.store().runs_of(request).await.unwrap();
     assert!(runs.iter().all(|run| run.status == RunStatus::Completed) && runs.len() == 2);
+}
+
+/// A broker whose worker is halted just before it publishes, while others go on.
+struct Halted {
+    inner: Arc<dyn GitBroker>,
+    meanwhile: Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl fmt::Debug for Halted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Halted").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl GitBroker for Halted {
+    async fn mirror(
+        &self,
+        request: RequestId,
+        remote: &Remote,
+        branch: Option<&str>,
+        standing: Option<&Change>,
+    ) -> Result<Base, GitError> {
+        self.inner.mirror(request, remote, branch, standing).await
+    }
+
+    fn service(&self, request: RequestId, work_branch: &str) -> Arc<dyn GuestService> {
+        self.inner.service(request, work_branch)
+    }
+
+    async fn change(&self, request: RequestId, base: &Base, branch: &str) -> Result<Option<Change>, GitError> {
+        self.inner.change(request, base, branch).await
+    }
+
+    async fn keep(&self, request: RequestId, change: &Change) -> Result<(), GitError> {
+        self.inner.keep(request, change).await
+    }
+
+    async fn publish(&self, request: RequestId, remote: &Remote, commit: &str, branch: &str) -> Result<(), GitError> {
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile.await;
+        }
+        self.inner.publish(request, remote, commit, branch).await
+    }
+
+    async fn withdraw(
+        &self,
+        request: RequestId,
+        remote: &Remote,
+        commit: &str,
+        branch: &str,
+        before: Option<&str>,
+    ) -> Result<bool, GitError> {
+        self.inner.withdraw(request, remote, commit, branch, before).await
+    }
+
+    async fn discard(&self, request: RequestId) -> Result<(), GitError> {
+        self.inner.discard(request).await
+    }
+}
+
+#[tokio::test]
+async fn what_a_worker_publishes_that_was_halted_for_long_is_taken_back_by_itself() {
+    let (fixture, request) = approved().await;
+    let (others, clock) = (fixture.forge.clone(), fixture.spine.clock.clone());
+    let caller = fixture.spine.caller("ada", Role::Maintainer);
+    let meanwhile = async move {
+        clock.advance(Duration::from_secs(60));
+        Worker::new(others.clone()).drain().await.unwrap();
+        let cancel = CancelRun { caller, target: CancelTarget::Request(request) };
+        others.cancel(cancel).await.unwrap();
+        Worker::new(others.clone()).drain().await.unwrap();
+        assert!(others.store().waiting_jobs(request).await.unwrap().is_empty(), "they are done with it");
+    };
+    let ports = fixture.spine.ports(Settings::default());
+    let halted = Halted { inner: ports.broker.clone(), meanwhile: Mutex::new(Some(meanwhile.boxed())) };
+    let halted = Forge::new(Ports { broker: Arc::new(halted), ..ports });
+    Worker::new(halted).drain().await.unwrap();
+    assert_eq!(fixture.state(request).await, RequestState::Cancelled);
+    assert_eq!((fixture.spine.broker.published(), fixture.spine.host.n_opened()), (vec![], 1));
 }
