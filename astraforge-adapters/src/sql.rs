@@ -28,6 +28,7 @@ use self::{
 };
 use crate::secret_box::SecretKey;
 
+mod accounts;
 mod api_keys;
 mod changes;
 mod commit;

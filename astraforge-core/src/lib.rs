@@ -47,6 +47,7 @@
 //! ```
 
 pub mod access;
+pub mod account;
 pub mod archive;
 pub mod cancel;
 pub mod command;

@@ -1,5 +1,6 @@
 //! Ports: what the core needs from the world outside, one trait a file.
 
+pub mod account_store;
 pub mod artifacts;
 pub mod clock;
 pub mod egress_audit;

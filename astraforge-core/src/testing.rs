@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
 
+pub mod account_store;
+pub mod account_store_conformance;
 pub mod artifacts;
 pub mod artifacts_conformance;
 pub mod clock;
@@ -18,6 +20,6 @@ pub mod wakeups;
 pub mod wakeups_conformance;
 
 pub use self::{
-    artifacts::MemoryArtifacts, clock::TestClock, machines::PlayedMachines, ports::Spine,
-    sandbox_store::MemorySandboxStore, store::MemoryStore, wakeups::MemoryWakeups,
+    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, clock::TestClock, machines::PlayedMachines,
+    ports::Spine, sandbox_store::MemorySandboxStore, store::MemoryStore, wakeups::MemoryWakeups,
 };

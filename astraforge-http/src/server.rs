@@ -12,6 +12,7 @@ use axum::{
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
+mod accounts;
 mod api_keys;
 pub mod auth;
 mod body;
@@ -38,7 +39,11 @@ mod run_log;
 mod runs;
 mod sandboxes;
 
-pub use self::{health::Need, openapi::openapi};
+pub use self::{
+    accounts::{Accounts, PasswordError, hash_password},
+    health::Need,
+    openapi::openapi,
+};
 
 /// How many entries of a list are put together at a time.
 const AT_A_TIME: usize = 8;
@@ -65,6 +70,7 @@ pub struct AppState {
     sandboxes: Option<ControlPlane>,
     link_base: String,
     peers: Option<peers::Peers>,
+    accounts: Option<Accounts>,
     limits: Limits,
     shutdown: Cancellation,
     parts: Vec<health::Part>,
@@ -94,6 +100,7 @@ impl AppState {
             sandboxes: None,
             link_base: String::new(),
             peers: None,
+            accounts: None,
             limits,
             shutdown,
             parts: Vec::new(),
@@ -102,6 +109,10 @@ impl AppState {
 
     fn forge(&self) -> &Forge {
         &self.forge
+    }
+
+    fn accounts(&self) -> Result<&Accounts, error::ApiError> {
+        self.accounts.as_ref().ok_or_else(|| error::ApiError::not_found("Nobody logs in here; use an API key."))
     }
 
     fn store(&self) -> &dyn Store {
@@ -138,6 +149,12 @@ impl AppStateBuilder {
     /// is passed on has the caller's key.
     pub fn with_peers(mut self, http: reqwest::Client) -> Self {
         self.0.peers = Some(peers::Peers::new(http));
+        self
+    }
+
+    /// Lets people log in with a name and a password.
+    pub fn with_accounts(mut self, accounts: Accounts) -> Self {
+        self.0.accounts = Some(accounts);
         self
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Names of fields are the contract's. Fields that the contract does not have are additive and say so.
 
+pub mod account;
 pub mod api_key;
 pub mod change_set;
 pub mod chat;

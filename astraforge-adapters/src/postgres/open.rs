@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0006_priorities.sql"),
     include_str!("../../migrations/postgres/0007_rounds.sql"),
     include_str!("../../migrations/postgres/0008_nodes.sql"),
+    include_str!("../../migrations/postgres/0009_accounts.sql"),
 ];
 
 /// Held by whoever changes the schema: "AsFo".

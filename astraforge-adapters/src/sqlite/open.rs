@@ -32,6 +32,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0006_priorities.sql"),
     include_str!("../../migrations/sqlite/0007_rounds.sql"),
     include_str!("../../migrations/sqlite/0008_nodes.sql"),
+    include_str!("../../migrations/sqlite/0009_accounts.sql"),
 ];
 
 /// Marks a file as ours, as SQLite's `application_id`: "AsFo".

@@ -3,12 +3,16 @@
 use std::{collections::BTreeSet, num::NonZeroU32, time::Instant};
 
 use astraforge_core::{
+    access::Role,
+    account::{Account, Login},
     id::{
         ApiKeyId, ArtifactId, JobId, MergeRequestId, NodeId, RepositoryLinkId, RequestId, RunId, SandboxId, SnapshotId,
+        UserId,
     },
     job::{JobState, Limits},
     node::Node,
     ports::{
+        account_store::AccountStore as _,
         sandbox_store::SandboxStore as _,
         store::{Changes, EndedJob, FailedJob, Store as _},
     },
@@ -143,6 +147,24 @@ async fn use_everything(store: &SqliteStore) {
     store.artifact(&tenant, ArtifactId::random()).await.unwrap();
     store.artifacts(SandboxId::random()).await.unwrap();
     store.kept(&[SandboxId::random()]).await.unwrap();
+    let account = Account {
+        user: UserId::new("mira"),
+        tenant: samples::tenant(),
+        email: String::new(),
+        password_hash: String::new(),
+        role: Role::Admin,
+        is_active: true,
+        created_at: at(1),
+    };
+    store.add_account(&account).await.unwrap();
+    store.account(&account.user).await.unwrap();
+    store.accounts(&account.tenant).await.unwrap();
+    store.change_account(&account).await.unwrap();
+    let login = Login { hash: "x".to_owned(), user: account.user.clone(), created_at: at(1), expires_at: at(2) };
+    store.add_login(&login).await.unwrap();
+    store.logged_in("x", at(1)).await.unwrap();
+    store.remove_login("x").await.unwrap();
+    store.remove_logins(&account.user).await.unwrap();
     let node = Node { id: NodeId::random(), url: "http://10.0.0.1".to_owned(), seen_at: at(1) };
     store.note_node(&node).await.unwrap();
     store.nodes().await.unwrap();

@@ -13,6 +13,9 @@ mod conformance {
 mod sandboxes {
     astraforge_core::sandbox_store_conformance!(crate::sqlite::fresh());
 }
+mod accounts {
+    astraforge_core::account_store_conformance!(crate::sqlite::fresh());
+}
 mod durability;
 mod opening;
 mod secrecy;

@@ -31,6 +31,9 @@ mod conformance {
 mod sandboxes {
     astraforge_core::sandbox_store_conformance!(crate::fresh());
 }
+mod accounts {
+    astraforge_core::account_store_conformance!(crate::fresh());
+}
 
 /// A store in a database of its own.
 async fn fresh() -> ((), PostgresStore) {

@@ -21,11 +21,16 @@ const PREFIX: &str = "afk_";
 /// # Ok::<(), astraforge_http::server::auth::MintError>(())
 /// ```
 pub fn mint_api_key() -> Result<(Secret, String), MintError> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(MintError)?;
-    let key = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
+    let key = format!("{PREFIX}{}", random_text()?.reveal());
     let hash = hash_api_key(&key);
     Ok((Secret::new(key), hash))
+}
+
+/// A text that nobody guesses: 32 random bytes.
+pub(super) fn random_text() -> Result<Secret, MintError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(MintError)?;
+    Ok(Secret::new(BASE64_URL_SAFE_NO_PAD.encode(bytes)))
 }
 
 /// The hash that stands for a key in the store: SHA-256, in hexadecimal. Keys are random, so no salt is needed.

@@ -1,4 +1,4 @@
-//! Who calls: found by an API key.
+//! Who calls: found by an API key, or by a browser's login.
 
 use astraforge_core::{
     access::{ApiKey, Caller},
@@ -13,7 +13,7 @@ use tracing::{Span, warn};
 
 use super::{AppState, auth::hash_api_key, error::ApiError};
 
-/// A caller whose key is known. The first argument of every handler that needs one, so that nothing is told to others.
+/// A caller who is known. The first argument of every handler that needs one, so that nothing is told to others.
 #[derive(Debug, Clone)]
 pub(super) struct Authenticated(pub(super) Caller);
 
@@ -21,8 +21,13 @@ impl FromRequestParts<AppState> for Authenticated {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let presented = presented_key(&parts.headers)
-            .ok_or_else(|| ApiError::unauthorized("Authentication credentials were not provided."))?;
+        let missing = || ApiError::unauthorized("Authentication credentials were not provided.");
+        let Some(presented) = presented_key(&parts.headers) else {
+            let accounts = state.accounts.as_ref().ok_or_else(missing)?;
+            let account = accounts.logged_in(state, parts).await?.ok_or_else(missing)?;
+            Span::current().record("user", account.user.as_str());
+            return Ok(Self(account.caller()));
+        };
         let key = state.store().api_key_by_hash(&hash_api_key(presented)).await?;
         let key = key.ok_or_else(|| ApiError::unauthorized("Invalid API key"))?;
         note_use(state, &key).await;

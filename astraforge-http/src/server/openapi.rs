@@ -15,8 +15,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    AppState, api_keys, chat, deepagent, docs, health, merge_requests, plans, repository_links, requests, root,
-    run_log, runs,
+    AppState, accounts, api_keys, chat, deepagent, docs, health, merge_requests, plans, repository_links, requests,
+    root, run_log, runs,
     sandboxes::{self, artifacts, exec, files, metrics, processes, screen, snapshots, transfer},
 };
 use crate::wire::outcome::Problem;
@@ -29,7 +29,7 @@ use crate::wire::outcome::Problem;
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     servers((url = "/", description = "This server.")),
-    security(("api_key" = []), ("bearer" = [])),
+    security(("api_key" = []), ("bearer" = []), ("login" = [])),
     components(schemas(Problem)),
     tags(
         (name = "requests", description = "What people ask for, and what came of it."),
@@ -37,6 +37,7 @@ use crate::wire::outcome::Problem;
         (name = "runs", description = "Times that an agent worked on a request, and their logs."),
         (name = "merge-requests", description = "Approved changes on their way into a repository."),
         (name = "repository-links", description = "Repositories that requests may work on."),
+        (name = "accounts", description = "People who log in with a name and a password."),
         (name = "api-keys", description = "Who may call, and what they may do."),
         (name = "sandboxes", description = "Machines of one's own: commands and files in them, and what is kept of them."),
         (name = "processes", description = "Commands that go on in a sandbox when nobody watches."),
@@ -58,12 +59,20 @@ impl Modify for Security {
         let bearer =
             HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The same key as a bearer token."));
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+        let cookie = "The cookie of `/api/auth/login/`. Calls that change something bring `X-CSRFToken` too.";
+        let cookie = ApiKeyValue::with_description("sessionid", cookie);
+        components.add_security_scheme("login", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
     }
 }
 
 /// All routes below `/api`.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(accounts::csrf))
+        .routes(routes!(accounts::register))
+        .routes(routes!(accounts::log_in))
+        .routes(routes!(accounts::log_out))
+        .routes(routes!(accounts::me))
         .routes(routes!(requests::list, requests::submit))
         .routes(routes!(plans::plan))
         .routes(routes!(plans::execute))

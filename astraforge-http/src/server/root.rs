@@ -31,11 +31,12 @@ pub(super) async fn resources(
         repository_links: list("repository-links"),
         runs: list("runs"),
         merge_requests: list("merge-requests"),
+        sandbox_sessions: list("sandbox/sessions"),
     }))
 }
 
 /// Scheme and host that the caller used; empty, so that addresses are relative to them, when it names none.
-fn origin(uri: &Uri, headers: &HeaderMap) -> String {
+pub(super) fn origin(uri: &Uri, headers: &HeaderMap) -> String {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = header(HOST.as_str()).and_then(|host| host.parse::<Authority>().ok());
     let Some(host) = host.or_else(|| uri.authority().cloned()) else { return String::new() };

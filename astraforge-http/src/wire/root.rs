@@ -25,4 +25,8 @@ pub struct Resources {
     /// Merge requests.
     #[schema(example = "http://127.0.0.1:8001/api/merge-requests/")]
     pub merge_requests: String,
+    /// Sandboxes.
+    #[serde(rename = "sandbox/sessions")]
+    #[schema(example = "http://127.0.0.1:8001/api/sandbox/sessions/")]
+    pub sandbox_sessions: String,
 }

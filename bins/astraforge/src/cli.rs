@@ -8,8 +8,9 @@ use crate::{config::ServerArgs, programs::ListenArgs};
 
 mod jobs;
 mod sandbox;
+mod users;
 
-pub(crate) use self::{jobs::*, sandbox::*};
+pub(crate) use self::{jobs::*, sandbox::*, users::*};
 
 /// From a plain-language request to a reviewed merge request, by a coding agent in a sandbox.
 #[derive(Debug, Parser)]
@@ -66,6 +67,11 @@ pub(crate) enum Command {
     /// Works on the database itself, whether or not the server runs.
     #[command(subcommand)]
     Jobs(JobsCommand),
+    /// Look after people who log in with a name and a password
+    ///
+    /// Works on the database itself, whether or not the server runs.
+    #[command(subcommand)]
+    Users(UsersCommand),
     /// Bring the database to the version of this program; a server does so too when it starts
     Migrate,
     /// Say what is set, to what and by whom; secrets are blanked

@@ -14,6 +14,7 @@ pub(crate) mod requests;
 pub(crate) mod run;
 pub(crate) mod sandbox;
 pub(crate) mod up;
+pub(crate) mod users;
 
 use serde::Serialize;
 

@@ -12,6 +12,7 @@ use astraforge_core::session::ByteSize;
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 use crate::{
+    account_args::AccountArgs,
     database::{Database, DatabaseArgs},
     drivers::{docker::DockerArgs, image::ImageArgs, k8s::K8sArgs},
     egress_args::EgressArgs,
@@ -79,6 +80,8 @@ pub(crate) struct ServerArgs {
     pub(crate) k8s: K8sArgs,
     #[command(flatten)]
     pub(crate) files: FilesArgs,
+    #[command(flatten)]
+    pub(crate) accounts: AccountArgs,
     /// Address at which the other servers of an installation reach this one, for calls about its sandboxes [default: where
     /// it listens]
     #[arg(long, global = true, env = "ASTRAFORGE_NODE_URL", value_name = "URL")]

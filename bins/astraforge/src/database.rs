@@ -9,7 +9,7 @@ use astraforge_adapters::{
     sql::Migration,
     sqlite::SqliteStore,
 };
-use astraforge_core::ports::{sandbox_store::SandboxStore, store::Store};
+use astraforge_core::ports::{account_store::AccountStore, sandbox_store::SandboxStore, store::Store};
 use clap::Args;
 
 use crate::config::given;
@@ -92,6 +92,14 @@ impl Database {
 
     /// Durable sandboxes.
     pub(crate) fn sandboxes(&self) -> Arc<dyn SandboxStore> {
+        match self {
+            Self::Sqlite(store) => store.clone(),
+            Self::Postgres(store) => store.clone(),
+        }
+    }
+
+    /// People who log in.
+    pub(crate) fn accounts(&self) -> Arc<dyn AccountStore> {
         match self {
             Self::Sqlite(store) => store.clone(),
             Self::Postgres(store) => store.clone(),

@@ -23,10 +23,6 @@ pub(crate) const NOT_READ: &[(&str, &str)] = &[
         "ignored: the failure of a run is told by the run, never by the call that began it",
     ),
     ("CONNECTOR", "ignored: it had no effect"),
-    (
-        "CSRF_TRUSTED_ORIGINS",
-        "ignored: callers prove themselves by a key and not by a cookie, so there is nothing to forge",
-    ),
     ("DEBUG", "ignored: errors are always told without the inside of the program; logs are set by RUST_LOG"),
     ("DEFAULT_TENANT_ID", "ignored: all that a node has belongs to the tenant `tenant-default`"),
     ("LOG_LEVEL", "use RUST_LOG instead, such as RUST_LOG=debug"),
@@ -35,7 +31,7 @@ pub(crate) const NOT_READ: &[(&str, &str)] = &[
     ("RUN_LOG_STREAMER", "use EVENT_BUS instead: memory, postgres or redis; run logs are always kept in the database"),
     ("RUN_LOG_STREAM_BLOCK_MS", "ignored: readers are woken, and look by themselves within a second"),
     ("SECRET_KEY", "use ASTRAFORGE_SECRET_KEY instead, which has 32 bytes in base64: openssl rand -base64 32"),
-    ("UNSAFE_DISABLE_AUTH", "ignored: every call needs a key"),
+    ("UNSAFE_DISABLE_AUTH", "ignored: every call needs a key or a login"),
     ("VCS_PROVIDER", "ignored: the repository's own link names its provider"),
     // The agent and its model.
     (

@@ -11,6 +11,7 @@
 //! A Rust program that wants a part of AstraForge uses the crates beneath: `astraforge-core`, `astraforge-sandbox`,
 //! `astraforge-codex`, `astraforge-adapters`, `astraforge-http`.
 
+mod account_args;
 mod agent;
 mod cli;
 mod commands;

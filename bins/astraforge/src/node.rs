@@ -102,6 +102,7 @@ impl Node {
         let stopped = running.stopped.clone();
         let state = parts.state(&stopped, Need::Helps).with_link_base(args.files.link_base().unwrap_or(&url));
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
+        let state = state.with_accounts(args.accounts.open(parts.database.accounts()));
         let state = if parts.database.is_shared() { state.with_peers(peers_client()?) } else { state };
         running.tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
         match plane {

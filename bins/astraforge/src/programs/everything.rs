@@ -45,6 +45,7 @@ async fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Command::Mr(which) => commands::merge_requests::merge_requests(args, which).await?,
         Command::Sandbox(sandbox) => return commands::sandbox::sandbox(args, sandbox).await,
         Command::Jobs(jobs) => return commands::jobs::jobs(args, jobs).await,
+        Command::Users(users) => commands::users::users(args, users).await?,
         Command::Migrate => commands::migrate::migrate(args).await?,
         Command::Config => return Ok(commands::config::config(args, matches)),
         Command::Doctor => return commands::doctor::doctor(args).await,

@@ -17,4 +17,5 @@ mod sandbox_api;
 mod sandbox_stores;
 mod sandbox_terminal;
 mod sandboxes;
+mod users;
 mod world;

@@ -1,0 +1,106 @@
+//! People who log in.
+
+use astraforge_core::{
+    account::{Account, Login},
+    id::{TenantId, UserId},
+    ports::{account_store::AccountStore, store::StoreError},
+};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use super::{
+    Dialect, SqlStore,
+    error::failed,
+    row::{Cells, Columns as _, SqlResult, micros},
+    statement::{Statements, Value, values},
+};
+
+impl<D: Dialect> SqlStore<D> {
+    async fn account_rows(&self, statement: &'static str, values: Vec<Value>) -> SqlResult<Vec<Account>> {
+        let rows = self.readers.acquire().await?.rows(statement, values).await?;
+        rows.iter().map(account_from).collect()
+    }
+
+    async fn account_write(&self, statement: &'static str, values: Vec<Value>) -> SqlResult<bool> {
+        Ok(self.writer.acquire().await?.execute(statement, values).await? > 0)
+    }
+}
+
+#[async_trait]
+impl<D: Dialect> AccountStore for SqlStore<D> {
+    async fn add_account(&self, account: &Account) -> Result<bool, StoreError> {
+        let insert = r#"INSERT INTO accounts ("user", tenant, email, password_hash, role, is_active, created_at)
+                        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT ("user") DO NOTHING"#;
+        let values = values![
+            account.user.as_str(),
+            account.tenant.as_str(),
+            &account.email,
+            &account.password_hash,
+            account.role.as_str(),
+            account.is_active,
+            micros(account.created_at),
+        ];
+        self.account_write(insert, values.into()).await.map_err(failed("add an account"))
+    }
+
+    async fn account(&self, user: &UserId) -> Result<Option<Account>, StoreError> {
+        let query = r#"SELECT * FROM accounts WHERE "user" = $1"#;
+        let found = self.account_rows(query, vec![user.as_str().into()]).await;
+        found.map(|found| found.into_iter().next()).map_err(failed("read an account"))
+    }
+
+    async fn accounts(&self, tenant: &TenantId) -> Result<Vec<Account>, StoreError> {
+        let query = r#"SELECT * FROM accounts WHERE tenant = $1 ORDER BY "user""#;
+        self.account_rows(query, vec![tenant.as_str().into()]).await.map_err(failed("list accounts"))
+    }
+
+    async fn change_account(&self, account: &Account) -> Result<bool, StoreError> {
+        let update = r#"UPDATE accounts SET email = $1, password_hash = $2, role = $3, is_active = $4
+                        WHERE "user" = $5"#;
+        let values = values![
+            &account.email,
+            &account.password_hash,
+            account.role.as_str(),
+            account.is_active,
+            account.user.as_str(),
+        ];
+        self.account_write(update, values.into()).await.map_err(failed("change an account"))
+    }
+
+    async fn add_login(&self, login: &Login) -> Result<(), StoreError> {
+        let expired = "DELETE FROM logins WHERE expires_at <= $1";
+        self.account_write(expired, vec![micros(login.created_at).into()]).await.map_err(failed("forget logins"))?;
+        let insert = r#"INSERT INTO logins (hash, "user", created_at, expires_at) VALUES ($1, $2, $3, $4)"#;
+        let values = values![&login.hash, login.user.as_str(), micros(login.created_at), micros(login.expires_at)];
+        self.account_write(insert, values.into()).await.map(drop).map_err(failed("note a login"))
+    }
+
+    async fn logged_in(&self, hash: &str, now: DateTime<Utc>) -> Result<Option<Account>, StoreError> {
+        let query = r#"SELECT accounts.* FROM logins JOIN accounts ON accounts."user" = logins."user"
+                       WHERE hash = $1 AND expires_at > $2 AND is_active"#;
+        let found = self.account_rows(query, vec![hash.into(), micros(now).into()]).await;
+        found.map(|found| found.into_iter().next()).map_err(failed("read who is logged in"))
+    }
+
+    async fn remove_login(&self, hash: &str) -> Result<(), StoreError> {
+        let delete = "DELETE FROM logins WHERE hash = $1";
+        self.account_write(delete, vec![hash.into()]).await.map(drop).map_err(failed("forget a login"))
+    }
+
+    async fn remove_logins(&self, user: &UserId) -> Result<(), StoreError> {
+        let delete = r#"DELETE FROM logins WHERE "user" = $1"#;
+        self.account_write(delete, vec![user.as_str().into()]).await.map(drop).map_err(failed("forget logins"))
+    }
+}
+
+fn account_from(row: &impl Cells) -> SqlResult<Account> {
+    Ok(Account {
+        user: row.wrapped("user", UserId::new)?,
+        tenant: row.wrapped("tenant", TenantId::new)?,
+        email: row.string("email")?,
+        password_hash: row.string("password_hash")?,
+        role: row.parsed("role")?,
+        is_active: row.flag("is_active")?,
+        created_at: row.time("created_at")?,
+    })
+}

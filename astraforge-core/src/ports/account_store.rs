@@ -1,0 +1,38 @@
+//! The port for what is remembered of people who log in.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::{
+    account::{Account, Login},
+    id::{TenantId, UserId},
+    ports::store::StoreError,
+};
+
+/// Remembers accounts, and who is logged in.
+///
+/// # Contract
+/// A row is written whole or not at all, and what was written is read by every process that shares the store.
+#[async_trait]
+pub trait AccountStore: fmt::Debug + Send + Sync + 'static {
+    /// Adds an account; tells whether its name was free.
+    async fn add_account(&self, account: &Account) -> Result<bool, StoreError>;
+    /// Finds an account, whatever its tenant.
+    async fn account(&self, user: &UserId) -> Result<Option<Account>, StoreError>;
+    /// Lists a tenant's accounts by name.
+    async fn accounts(&self, tenant: &TenantId) -> Result<Vec<Account>, StoreError>;
+    /// Replaces what may change of an account: e-mail address, password, role, and whether it is active. Tells whether it
+    /// is there.
+    async fn change_account(&self, account: &Account) -> Result<bool, StoreError>;
+
+    /// Notes a login, and forgets those that expired before it began.
+    async fn add_login(&self, login: &Login) -> Result<(), StoreError>;
+    /// Finds who is logged in at `now` by the hash of what they have; nobody whose account is not active.
+    async fn logged_in(&self, hash: &str, now: DateTime<Utc>) -> Result<Option<Account>, StoreError>;
+    /// Forgets a login.
+    async fn remove_login(&self, hash: &str) -> Result<(), StoreError>;
+    /// Forgets all logins of somebody.
+    async fn remove_logins(&self, user: &UserId) -> Result<(), StoreError>;
+}

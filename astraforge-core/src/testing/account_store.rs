@@ -1,0 +1,89 @@
+//! Accounts remembered in memory.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::{
+    account::{Account, Login},
+    id::{TenantId, UserId},
+    ports::{account_store::AccountStore, store::StoreError},
+};
+
+/// Remembers accounts in memory.
+#[derive(Debug, Default)]
+pub struct MemoryAccountStore {
+    rows: Mutex<Rows>,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    accounts: BTreeMap<UserId, Account>,
+    logins: Vec<Login>,
+}
+
+impl MemoryAccountStore {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl AccountStore for MemoryAccountStore {
+    async fn add_account(&self, account: &Account) -> Result<bool, StoreError> {
+        let mut rows = self.rows();
+        let free = !rows.accounts.contains_key(&account.user);
+        rows.accounts.entry(account.user.clone()).or_insert_with(|| account.clone());
+        Ok(free)
+    }
+
+    async fn account(&self, user: &UserId) -> Result<Option<Account>, StoreError> {
+        Ok(self.rows().accounts.get(user).cloned())
+    }
+
+    async fn accounts(&self, tenant: &TenantId) -> Result<Vec<Account>, StoreError> {
+        Ok(self.rows().accounts.values().filter(|account| account.tenant == *tenant).cloned().collect())
+    }
+
+    async fn change_account(&self, account: &Account) -> Result<bool, StoreError> {
+        let mut rows = self.rows();
+        let Some(row) = rows.accounts.get_mut(&account.user) else { return Ok(false) };
+        *row = Account { tenant: row.tenant.clone(), created_at: row.created_at, ..account.clone() };
+        Ok(true)
+    }
+
+    async fn add_login(&self, login: &Login) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        rows.logins.retain(|row| row.expires_at > login.created_at);
+        rows.logins.push(login.clone());
+        Ok(())
+    }
+
+    async fn logged_in(&self, hash: &str, now: DateTime<Utc>) -> Result<Option<Account>, StoreError> {
+        let rows = self.rows();
+        let login = rows.logins.iter().find(|login| login.hash == hash && login.expires_at > now);
+        let account = login.and_then(|login| rows.accounts.get(&login.user));
+        Ok(account.filter(|account| account.is_active).cloned())
+    }
+
+    async fn remove_login(&self, hash: &str) -> Result<(), StoreError> {
+        self.rows().logins.retain(|login| login.hash != hash);
+        Ok(())
+    }
+
+    async fn remove_logins(&self, user: &UserId) -> Result<(), StoreError> {
+        self.rows().logins.retain(|login| login.user != *user);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::account_store_conformance!(async { ((), MemoryAccountStore::default()) });
+}

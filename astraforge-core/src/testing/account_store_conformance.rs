@@ -1,0 +1,127 @@
+//! The rules that all stores of accounts keep, one function a rule.
+
+#![expect(missing_docs, reason = "the name of a rule says what it is")]
+
+use chrono::TimeDelta;
+use futures::future::join_all;
+
+use super::samples;
+use crate::{
+    access::Role,
+    account::{Account, Login},
+    id::{TenantId, UserId},
+    ports::account_store::AccountStore,
+};
+
+/// Makes one test of each rule that an [`AccountStore`] keeps. The argument is a future that makes a fresh store, with
+/// what must live as long as it: `(guard, store)`. The tests run on Tokio.
+#[macro_export]
+macro_rules! account_store_conformance {
+    ($fresh:expr) => {
+        $crate::account_store_conformance! { @ $fresh;
+            an_account_comes_back_as_it_was_added
+            a_name_is_taken_once_whoever_asks
+            lists_are_a_tenants_own_and_by_name
+            what_may_change_changes_and_nothing_else
+            a_login_holds_until_it_expires_or_is_forgotten
+            somebody_who_may_not_log_in_is_not_logged_in
+        }
+    };
+    (@ $fresh:expr; $($rule:ident)*) => { $(
+        #[tokio::test]
+        async fn $rule() {
+            let (_guard, store) = $fresh.await;
+            $crate::testing::account_store_conformance::$rule(&store).await;
+        }
+    )* };
+}
+
+fn account(name: &str) -> Account {
+    Account {
+        user: UserId::new(name),
+        tenant: samples::tenant(),
+        email: format!("{name}@example.org"),
+        password_hash: "$argon2id$v=19$m=19456,t=2,p=1$salt$hash".to_owned(),
+        role: Role::Reviewer,
+        is_active: true,
+        created_at: samples::now(),
+    }
+}
+
+fn login(hash: &str, user: &str) -> Login {
+    let (created_at, expires_at) = (samples::now(), samples::now() + TimeDelta::days(14));
+    Login { hash: hash.to_owned(), user: UserId::new(user), created_at, expires_at }
+}
+
+pub async fn an_account_comes_back_as_it_was_added(store: &impl AccountStore) {
+    let mira = account("Mira \"\u{fc}\"");
+    assert!(store.add_account(&mira).await.unwrap());
+    assert_eq!(store.account(&mira.user).await.unwrap(), Some(mira));
+    assert_eq!(store.account(&UserId::new("mira \"\u{fc}\"")).await.unwrap(), None, "names differ by case");
+}
+
+pub async fn a_name_is_taken_once_whoever_asks(store: &impl AccountStore) {
+    let first = account("mira");
+    let other = Account { tenant: TenantId::new("other"), ..first.clone() };
+    let added = join_all([&first, &other, &first].map(|it| store.add_account(it))).await;
+    assert_eq!(added.into_iter().filter(|it| *it.as_ref().unwrap()).count(), 1);
+}
+
+pub async fn lists_are_a_tenants_own_and_by_name(store: &impl AccountStore) {
+    for name in ["mira", "ada", "zoe"] {
+        store.add_account(&account(name)).await.unwrap();
+    }
+    store.add_account(&Account { tenant: TenantId::new("other"), ..account("bob") }).await.unwrap();
+    let listed = store.accounts(&samples::tenant()).await.unwrap();
+    assert_eq!(listed.iter().map(|account| account.user.as_str()).collect::<Vec<_>>(), ["ada", "mira", "zoe"]);
+}
+
+pub async fn what_may_change_changes_and_nothing_else(store: &impl AccountStore) {
+    store.add_account(&account("mira")).await.unwrap();
+    let changed = Account {
+        tenant: TenantId::new("other"),
+        email: String::new(),
+        password_hash: "another".to_owned(),
+        role: Role::Admin,
+        is_active: false,
+        created_at: samples::now() + TimeDelta::days(1),
+        ..account("mira")
+    };
+    assert!(store.change_account(&changed).await.unwrap());
+    let kept = account("mira");
+    let expected = Account { tenant: kept.tenant, created_at: kept.created_at, ..changed };
+    assert_eq!(store.account(&expected.user).await.unwrap(), Some(expected));
+    assert!(!store.change_account(&account("nobody")).await.unwrap());
+}
+
+pub async fn a_login_holds_until_it_expires_or_is_forgotten(store: &impl AccountStore) {
+    for name in ["mira", "ada"] {
+        store.add_account(&account(name)).await.unwrap();
+    }
+    for (hash, user) in [("one", "mira"), ("two", "mira"), ("three", "ada")] {
+        store.add_login(&login(hash, user)).await.unwrap();
+    }
+    let at = |days| samples::now() + TimeDelta::days(days);
+    let who = async |hash: &str, days| {
+        store.logged_in(hash, at(days)).await.unwrap().map(|account| account.user.as_str().to_owned())
+    };
+    assert_eq!(who("one", 13).await.as_deref(), Some("mira"));
+    assert_eq!(who("one", 14).await, None, "it has expired");
+    assert_eq!(who("four", 0).await, None);
+    store.remove_login("one").await.unwrap();
+    assert_eq!((who("one", 0).await, who("two", 0).await.as_deref()), (None, Some("mira")));
+    store.remove_logins(&UserId::new("mira")).await.unwrap();
+    assert_eq!((who("two", 0).await, who("three", 0).await.as_deref()), (None, Some("ada")));
+    let later = Login { created_at: at(20), expires_at: at(34), ..login("five", "mira") };
+    store.add_login(&later).await.unwrap();
+    assert_eq!(who("three", 0).await, None, "what has expired is forgotten when somebody logs in");
+    assert_eq!(who("five", 33).await.as_deref(), Some("mira"));
+}
+
+pub async fn somebody_who_may_not_log_in_is_not_logged_in(store: &impl AccountStore) {
+    let mira = account("mira");
+    store.add_account(&mira).await.unwrap();
+    store.add_login(&login("one", "mira")).await.unwrap();
+    store.change_account(&Account { is_active: false, ..mira }).await.unwrap();
+    assert_eq!(store.logged_in("one", samples::now()).await.unwrap(), None);
+}

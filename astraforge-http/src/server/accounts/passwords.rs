@@ -1,0 +1,163 @@
+//! Passwords: hashed slowly, a few at a time, and not tried again and again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use argon2::{
+    Argon2,
+    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+};
+use astraforge_core::repository::Secret;
+use tokio::sync::Semaphore;
+
+/// How many passwords are hashed at the same time: each takes 19 MiB and a processor.
+const AT_ONCE: usize = 2;
+/// How many wrong passwords in a row cost nothing.
+const FREE: u32 = 5;
+/// The longest pause after a wrong password.
+const LONGEST: Duration = Duration::from_secs(300);
+/// How many names are remembered that had wrong passwords.
+const REMEMBERED: usize = 10_000;
+
+/// A password could not be hashed or checked.
+#[derive(Debug, thiserror::Error)]
+#[error("a password could not be hashed: {0}")]
+pub struct PasswordError(String);
+
+/// Hashes a password with Argon2id and a salt of its own, as a text that says how. It takes some tens of milliseconds of
+/// a processor.
+///
+/// # Errors
+/// [`PasswordError`] when the operating system has no random numbers.
+pub fn hash_password(password: &Secret) -> Result<String, PasswordError> {
+    let hashed = Argon2::default().hash_password(password.reveal().as_bytes());
+    hashed.map(|hash: PasswordHash| hash.to_string()).map_err(|error| PasswordError(error.to_string()))
+}
+
+/// Hashes and checks passwords. Clones share its limits.
+#[derive(Debug, Clone)]
+pub(super) struct Passwords {
+    turns: Arc<Semaphore>,
+    wrong: Arc<Mutex<HashMap<String, Wrong>>>,
+}
+
+/// Wrong passwords in a row for one name.
+#[derive(Debug, Clone, Copy)]
+struct Wrong {
+    n: u32,
+    last: Instant,
+}
+
+impl Wrong {
+    /// How long after the last one the next may come.
+    fn pause(self) -> Duration {
+        match self.n.checked_sub(FREE) {
+            None => Duration::ZERO,
+            Some(more) => Duration::from_secs(2_u64.saturating_pow(more)).min(LONGEST),
+        }
+    }
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self { turns: Arc::new(Semaphore::new(AT_ONCE)), wrong: Arc::default() }
+    }
+}
+
+impl Passwords {
+    /// Hashes a new password.
+    pub(super) async fn hash(&self, password: Secret) -> Result<String, PasswordError> {
+        self.slowly(move || hash_password(&password)).await?
+    }
+
+    /// How much longer nobody may try a password for `name`.
+    pub(super) fn pause_for(&self, name: &str) -> Option<Duration> {
+        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()?;
+        wrong.pause().checked_sub(wrong.last.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// Tells whether a password is that of `hash`. Without one it takes as long, and is not.
+    pub(super) async fn check(
+        &self,
+        name: &str,
+        password: Secret,
+        hash: Option<String>,
+    ) -> Result<bool, PasswordError> {
+        // A hash that nobody has the password of.
+        static NOBODY: LazyLock<Option<String>> =
+            LazyLock::new(|| hash_password(&Secret::new(format!("{:?}", Instant::now()))).ok());
+        let is_known = hash.is_some();
+        let is_right = self
+            .slowly(move || {
+                let Some(hash) = hash.or_else(|| NOBODY.clone()) else { return false };
+                let hash = PasswordHash::new(&hash);
+                hash.is_ok_and(|hash| Argon2::default().verify_password(password.reveal().as_bytes(), &hash).is_ok())
+            })
+            .await?
+            && is_known;
+        self.note(name, is_right);
+        Ok(is_right)
+    }
+
+    fn note(&self, name: &str, is_right: bool) {
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_right {
+            wrong.remove(name);
+            return;
+        }
+        if wrong.len() >= REMEMBERED {
+            wrong.retain(|_, it| it.last.elapsed() < LONGEST);
+        }
+        if wrong.len() >= REMEMBERED && !wrong.contains_key(name) {
+            // Somebody tries all names there are; those that have come often matter more.
+            wrong.retain(|_, it| it.n > 1);
+        }
+        let it = wrong.entry(name.to_owned()).or_insert(Wrong { n: 0, last: Instant::now() });
+        *it = Wrong { n: it.n.saturating_add(1), last: Instant::now() };
+    }
+
+    async fn slowly<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
+        let failed = |error: &dyn std::fmt::Display| PasswordError(error.to_string());
+        let turn = self.turns.clone().acquire_owned().await.map_err(|error| failed(&error))?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        done.await.map_err(|error| failed(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_passwords_cost_more_and_more_time() {
+        let pause = |n| Wrong { n, last: Instant::now() }.pause().as_secs();
+        assert_eq!([1, 4, 5, 6, 10, 13, 14, 4_000_000_000].map(pause), [0, 0, 1, 2, 32, 256, 300, 300]);
+    }
+
+    #[tokio::test]
+    async fn a_password_is_right_or_wrong_and_wrong_ones_are_counted() {
+        let passwords = Passwords::default();
+        let hash = passwords.hash(Secret::new("correct horse")).await.unwrap();
+        assert!(hash.starts_with("$argon2id$"), "{hash}");
+        let check = async |text: &str, hash: Option<&String>| {
+            passwords.check("mira", Secret::new(text), hash.cloned()).await.unwrap()
+        };
+        assert!(check("correct horse", Some(&hash)).await);
+        assert!(!check("correct horse ", Some(&hash)).await, "every character counts");
+        assert!(!check("correct horse", None).await);
+        for _ in 0..3 {
+            assert!(passwords.pause_for("mira").is_none());
+            check("x", Some(&hash)).await;
+        }
+        assert!(passwords.pause_for("mira").is_some() && passwords.pause_for("ada").is_none());
+        assert!(check("correct horse", Some(&hash)).await);
+        assert!(passwords.pause_for("mira").is_none(), "the right one ends the count");
+    }
+}
