@@ -255,8 +255,8 @@ impl ControlPlane {
     /// Returns the sandbox's machine, to be used. One that was stopped or lost comes back first, once, however many ask.
     ///
     /// # Errors
-    /// [`ForgeError::NoSandbox`]; [`ForgeError::Conflict`] when its files cannot be brought back: it is never empty in
-    /// silence; [`ForgeError::Session`] when it cannot be made.
+    /// [`ForgeError::NoSandbox`]; [`ForgeError::NotRestored`] when its files cannot be brought back: it is never empty
+    /// in silence; [`ForgeError::Session`] when it cannot be made.
     pub async fn machine(&self, caller: &Caller, id: SandboxId) -> Result<Arc<dyn Machine>, ForgeError> {
         self.use_sandbox(UseSandbox { caller: caller.clone(), id }).await
     }
@@ -354,16 +354,16 @@ impl ControlPlane {
         self.context.kept(sandboxes).await
     }
 
-    /// Says that this node is there, and that other nodes reach it at `url`; to be said every
+    /// Says that this node is there, and that other nodes reach it at `url`, if they do; to be said every
     /// [`SIGN_OF_LIFE`](crate::node::SIGN_OF_LIFE). Nothing is said where [`ControlSettings::node`] is not set.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn announce(&self, url: &str) -> Result<(), ForgeError> {
+    pub async fn announce(&self, url: Option<&str>) -> Result<(), ForgeError> {
         self.context.announce(url).await
     }
 
-    /// Says that this node takes no calls any more.
+    /// Says that this node has stopped; to be said when nothing of it is at work any more.
     ///
     /// # Errors
     /// Those of the store.
@@ -379,12 +379,19 @@ impl ControlPlane {
         self.context.other_nodes().await
     }
 
-    /// The other node that has the sandbox's machine or the only copy of its files, whoever the sandbox belongs to.
+    /// The other node that has the sandbox's machine or the only copy of its files; `None` also where this node takes it
+    /// over from one that is gone.
     ///
     /// # Errors
-    /// Those of the store.
-    pub async fn elsewhere(&self, id: SandboxId) -> Result<Option<NodeId>, ForgeError> {
-        self.context.node_of(id).await
+    /// [`ForgeError::NoSandbox`], and those of the store.
+    pub async fn elsewhere(&self, caller: &Caller, id: SandboxId) -> Result<Option<NodeId>, ForgeError> {
+        self.context.elsewhere(caller, id).await
+    }
+
+    /// The node whose machines this control plane reaches, where there are several.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        self.context.settings.node
     }
 
     /// The drivers that sandboxes can run on, by name.

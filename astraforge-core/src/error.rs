@@ -49,6 +49,15 @@ pub enum ForgeError {
         /// What stands against it, and what to do.
         message: String,
     },
+    /// The files of a sandbox that comes back cannot be brought back, so it stays down.
+    #[error("the files of sandbox {sandbox} cannot be brought back")]
+    NotRestored {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// Why not.
+        #[source]
+        reason: Box<ForgeError>,
+    },
     /// It is with another node.
     #[error("sandbox {sandbox} is on node {node}; use it through the server there")]
     Elsewhere {

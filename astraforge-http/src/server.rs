@@ -176,7 +176,8 @@ impl AppStateBuilder {
         self
     }
 
-    /// Sets how long a call may take before it is answered with 503; 120 s unless set. Run logs are not bound by it.
+    /// Sets how long a call may take before it is answered with 503; 120 s unless set. Run logs are not bound by it, and
+    /// calls that use a sandbox take as long as what is asked for does.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.0.limits.timeout = timeout;
         self
@@ -211,10 +212,15 @@ pub fn health_router(state: AppState) -> Router {
 /// Paths outside those are left to the caller: the router can be merged with others, or be given a fallback.
 pub fn router(state: AppState) -> Router {
     let (routes, _document) = openapi::routes().split_for_parts();
-    let (unhurried, _document) = openapi::unhurried_routes().split_for_parts();
+    let (quick, _document) = openapi::quick_sandbox_routes().split_for_parts();
+    let (long, _document) = openapi::long_sandbox_routes().split_for_parts();
+    let (links, _document) = openapi::link_routes().split_for_parts();
+    let deadline = from_fn_with_state(state.clone(), layers::deadline);
+    let sandboxes = quick.layer(deadline.clone()).merge(long).layer(from_fn_with_state(state.clone(), peers::pass_on));
     let routes = routes
-        .layer(from_fn_with_state(state.clone(), layers::deadline)) // bounds the handlers
-        .merge(unhurried.layer(from_fn_with_state(state.clone(), peers::pass_on)))
+        .layer(deadline) // bounds the handlers
+        .merge(sandboxes)
+        .merge(links)
         .fallback(layers::unknown_path)
         .method_not_allowed_fallback(layers::wrong_method)
         // `body::JsonBody` has its own limit, which answers in JSON.

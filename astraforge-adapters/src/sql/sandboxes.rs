@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use astraforge_core::{
-    id::{ArtifactId, NodeId, SandboxId, SnapshotId, TenantId},
+    id::{ArtifactId, SandboxId, SnapshotId, TenantId},
     node::Node,
     ports::{sandbox_store::SandboxStore, store::StoreError},
     sandbox::{Artifact, Kept, Sandbox, Snapshot},
@@ -135,7 +135,12 @@ impl<D: Dialect> SqlStore<D> {
     async fn read_nodes(&self) -> SqlResult<Vec<Node>> {
         let rows = self.readers.acquire().await?.rows("SELECT * FROM nodes", values![]).await?;
         let node = |row: &<D::Connection as Statements>::Row| {
-            Ok(Node { id: row.parsed("id")?, url: row.string("url")?, seen_at: row.time("seen_at")? })
+            Ok(Node {
+                id: row.parsed("id")?,
+                url: row.maybe_string("url")?,
+                seen_at: row.time("seen_at")?,
+                has_stopped: row.flag("has_stopped")?,
+            })
         };
         rows.iter().map(node).collect()
     }
@@ -231,9 +236,10 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
     }
 
     async fn note_node(&self, node: &Node) -> Result<(), StoreError> {
-        let upsert = "INSERT INTO nodes (id, url, seen_at) VALUES ($1, $2, $3) \
-                      ON CONFLICT (id) DO UPDATE SET url = excluded.url, seen_at = excluded.seen_at";
-        let values = values![node.id.to_string(), node.url.as_str(), micros(node.seen_at)];
+        let upsert = "INSERT INTO nodes (id, url, seen_at, has_stopped) VALUES ($1, $2, $3, $4) \
+                      ON CONFLICT (id) DO UPDATE SET url = excluded.url, seen_at = excluded.seen_at, \
+                      has_stopped = excluded.has_stopped";
+        let values = values![node.id.to_string(), node.url.clone(), micros(node.seen_at), node.has_stopped];
         let noted = async { self.writer.acquire().await?.execute(upsert, values).await };
         noted.await.map(drop).map_err(failed("note a node"))
     }
@@ -242,9 +248,9 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
         self.read_nodes().await.map_err(failed("list nodes"))
     }
 
-    async fn forget_node(&self, id: NodeId) -> Result<(), StoreError> {
-        let delete = "DELETE FROM nodes WHERE id = $1";
-        let forgotten = async { self.writer.acquire().await?.execute(delete, values![id.to_string()]).await };
-        forgotten.await.map(drop).map_err(failed("forget a node"))
+    async fn forget_nodes(&self, before: DateTime<Utc>) -> Result<(), StoreError> {
+        let delete = "DELETE FROM nodes WHERE seen_at < $1";
+        let forgotten = async { self.writer.acquire().await?.execute(delete, values![micros(before)]).await };
+        forgotten.await.map(drop).map_err(failed("forget nodes"))
     }
 }

@@ -28,6 +28,7 @@ use crate::{secret_box::SecretKey, sql::statement::seen};
 const ALLOWED: &[(&str, &str)] = &[
     // The whole table is the answer.
     ("SELECT * FROM nodes", "SCAN nodes"),
+    ("DELETE FROM nodes", "SCAN nodes"),
     ("count(*) AS n FROM api_keys", "SCAN api_keys"),
     // What a statement brings along, and the tenants with waiting jobs, are small and no table.
     ("json_each($1)", "SCAN json_each"),
@@ -165,10 +166,10 @@ async fn use_everything(store: &SqliteStore) {
     store.logged_in("x", at(1)).await.unwrap();
     store.remove_login("x").await.unwrap();
     store.remove_logins(&account.user).await.unwrap();
-    let node = Node { id: NodeId::random(), url: "http://10.0.0.1".to_owned(), seen_at: at(1) };
+    let node = Node { id: NodeId::random(), url: None, seen_at: at(1), has_stopped: false };
     store.note_node(&node).await.unwrap();
     store.nodes().await.unwrap();
-    store.forget_node(node.id).await.unwrap();
+    store.forget_nodes(at(1)).await.unwrap();
 }
 
 async fn fresh() -> (tempfile::TempDir, SqliteStore) {

@@ -12,13 +12,13 @@ use std::{
 use chrono::TimeDelta;
 use futures::future::{self, Either};
 
-use super::{ControlSettings, Created, NewSandbox, NewSnapshot, snapshots::AUTOMATIC, usage::Samples};
+use super::{ControlSettings, Created, NewSandbox, NewSnapshot, nodes::Presence, snapshots::AUTOMATIC, usage::Samples};
 use crate::{
     access::{Action, Caller},
     egress::Egress,
     error::{ForgeError, chain},
     files::{FileReply, FileRequest, FileVerb, Roots},
-    id::{NodeId, SandboxId},
+    id::{NodeId, SandboxId, SnapshotId},
     ports::{
         artifacts::ArtifactStore,
         clock::Clock,
@@ -47,6 +47,7 @@ pub(super) struct Engine {
     pub(super) settings: Arc<ControlSettings>,
     pub(super) turns: Arc<Turns>,
     pub(super) samples: Arc<Samples>,
+    pub(super) presence: Arc<Presence>,
 }
 
 impl Engine {
@@ -69,6 +70,7 @@ impl Engine {
             settings,
             turns: Arc::default(),
             samples: Arc::default(),
+            presence: Arc::default(),
         }
     }
 
@@ -110,12 +112,20 @@ impl Engine {
         }
         self.find(caller, id).await?;
         let (sandbox, _) = self.ready(caller, id).await?;
-        // What it came back from already is in place, and more may have been written since: callers that only want it
-        // to be there name its latest snapshot each time.
-        if let Some(snapshot) = new.restore.filter(|snapshot| sandbox.latest_snapshot != Some(*snapshot)) {
+        if let Some(snapshot) = new.restore
+            && !self.is_superseded_by_itself(id, snapshot).await?
+        {
             self.put_back(&sandbox, snapshot).await?;
         }
         Ok(Created { sandbox: self.find(caller, id).await?, is_new: false })
+    }
+
+    /// Tells whether a snapshot is the sandbox's own, and newer ones are there only because it was ended. Callers that just
+    /// want it to be there name the last one that they know of each time, and more may have been written since.
+    async fn is_superseded_by_itself(&self, id: SandboxId, snapshot: SnapshotId) -> Result<bool, ForgeError> {
+        let snapshots = self.store.snapshots(id).await?;
+        let newer = snapshots.iter().take_while(|it| it.id != snapshot && it.label.starts_with(AUTOMATIC)).count();
+        Ok(snapshots.get(newer).is_some_and(|it| it.id == snapshot))
     }
 
     /// Finds a sandbox.
@@ -335,7 +345,7 @@ impl Engine {
                 it.error_message = text.clone();
             };
             self.update(sandbox, ended).await?;
-            return Err(error);
+            return Err(ForgeError::NotRestored { sandbox: id, reason: Box::new(error) });
         }
         match self.update(sandbox, Sandbox::become_ready).await? {
             Some(sandbox) => Ok((sandbox, machine)),
@@ -401,6 +411,8 @@ impl Engine {
                         return Err(error);
                     }
                     sandbox = self.store.sandbox(sandbox.id).await?.ok_or(ForgeError::NoSandbox { id: sandbox.id })?;
+                    // Should this node have been halted for long, another may have it by now.
+                    self.driver_of(&sandbox)?;
                 }
                 Err(SessionError::Lost) => {
                     return self.change(sandbox, &|it| it.terminate(Termination::Lost)).await.map(drop);
@@ -410,8 +422,17 @@ impl Engine {
         } else if sandbox.status == SandboxStatus::Terminated {
             return Ok(());
         }
-        driver.remove(sandbox.id).await?;
-        self.change(sandbox, &|it| it.terminate(why)).await.map(drop)
+        // The row is first: what it does not want any more, nobody takes over, and `adopt` removes.
+        let (id, here) = (sandbox.id, sandbox.node);
+        let ended = self
+            .change(sandbox, &|it| {
+                if it.node == here {
+                    it.terminate(why)
+                }
+            })
+            .await?;
+        self.driver_of(&ended)?;
+        Ok(driver.remove(id).await?)
     }
 
     /// Changes the row if it still is as it was read.

@@ -112,6 +112,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether a machine that its row does not want is this node's to remove: where all nodes reach it, another may be about
+    /// to make it anew.
+    async fn may_remove(&self, mode: &str, row: Option<&Sandbox>) -> Result<bool, ForgeError> {
+        match row.and_then(|row| row.node).filter(|node| Some(*node) != self.settings.node) {
+            Some(node) if self.is_shared(mode) => self.may_take_over(node).await,
+            _ => Ok(true),
+        }
+    }
+
     /// Removes those of a driver's sandboxes whose row is not `wanted` any more, or that have none.
     async fn remove_unless(
         &self,
@@ -124,7 +133,8 @@ impl Engine {
             let turn = self.turns.of(id);
             let _turn = turn.lock().await;
             // Asked only now: a machine whose row is older than this question is in it.
-            if !self.store.sandbox(id).await?.as_ref().is_some_and(&wanted) {
+            let row = self.store.sandbox(id).await?;
+            if !row.as_ref().is_some_and(&wanted) && self.may_remove(driver.mode(), row.as_ref()).await? {
                 driver.remove(id).await?;
             }
         }

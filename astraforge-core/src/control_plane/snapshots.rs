@@ -54,6 +54,11 @@ impl Engine {
         new: NewSnapshot,
     ) -> Result<Snapshot, ForgeError> {
         caller.may(Action::UseSandboxes)?;
+        if new.label.starts_with(AUTOMATIC) {
+            let message =
+                format!("labels that begin with `{AUTOMATIC}` are those of snapshots that are taken by themselves");
+            return Err(ForgeError::Invalid { field: "label", message });
+        }
         let turn = self.turns.of(id);
         let _turn = turn.lock().await;
         let (sandbox, machine) = self.ready(caller, id).await?;

@@ -125,7 +125,7 @@ async fn files_are_never_silently_empty() {
     let id = world.sandbox().await;
     world.machines.kill(id, false);
     let lost = world.plane.machine(&world.caller, id).await.unwrap_err();
-    assert!(lost.to_string().contains("are lost"), "{lost}");
+    assert!(crate::error::chain(&lost).contains("are lost"), "{lost}");
     assert!(world.plane.machine(&world.caller, id).await.is_err(), "nor at the second try");
     assert!(world.machines.live().is_empty());
     let row = world.row(id).await;
@@ -555,16 +555,28 @@ async fn what_sandboxes_use_is_measured_and_told_to_their_tenant() {
 }
 
 #[tokio::test]
-async fn naming_the_latest_snapshot_again_rolls_nothing_back() {
+async fn naming_a_snapshot_again_rolls_nothing_back_that_was_written_since() {
     let world = World::new();
     let id = world.sandbox().await;
-    world.machines.write(id, "/workspace/a", "old");
-    let snapshot = world.plane.snapshot(&world.caller, id, NewSnapshot::default()).await.unwrap().id;
-    world.machines.write(id, "/workspace/a", "new");
-    let again = NewSandbox { id: Some(id), restore: Some(snapshot), ..NewSandbox::default() };
+    let write = |text| world.machines.write(id, "/workspace/a", text);
+    let read = || world.machines.read(id, "/workspace/a").unwrap();
+    let snapshot = async |label: &str| {
+        let new = NewSnapshot { label: label.to_owned(), ..NewSnapshot::default() };
+        world.plane.snapshot(&world.caller, id, new).await
+    };
+    write("old");
+    let first = snapshot("mine").await.unwrap().id;
+    let again = NewSandbox { id: Some(id), restore: Some(first), ..NewSandbox::default() };
+    write("new");
     world.plane.create(&world.caller, again.clone()).await.unwrap();
-    assert_eq!(world.machines.read(id, "/workspace/a").as_deref(), Some("new"));
-    world.plane.snapshot(&world.caller, id, NewSnapshot::default()).await.unwrap();
+    assert_eq!(read(), "new");
+    // It was stopped after its user had looked at it, and came back from what was kept then.
+    world.plane.stop(&world.caller, id).await.unwrap();
+    world.plane.create(&world.caller, again.clone()).await.unwrap();
+    assert_eq!(read(), "new");
+    snapshot("mine too").await.unwrap();
     world.plane.create(&world.caller, again).await.unwrap();
-    assert_eq!(world.machines.read(id, "/workspace/a").as_deref(), Some("old"), "it is not the latest any more");
+    assert_eq!(read(), "old", "somebody who kept another state since means it");
+    let refused = snapshot("auto-stop").await;
+    assert!(matches!(refused, Err(ForgeError::Invalid { field: "label", .. })), "those go by themselves: {refused:?}");
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::{
-    id::{ArtifactId, NodeId, SandboxId, SnapshotId, TenantId},
+    id::{ArtifactId, SandboxId, SnapshotId, TenantId},
     node::Node,
     ports::store::StoreError,
     sandbox::{Artifact, Kept, Sandbox, Snapshot},
@@ -54,10 +54,10 @@ pub trait SandboxStore: fmt::Debug + Send + Sync + 'static {
     /// Tells what is kept of sandboxes; those of which nothing is are left out.
     async fn kept(&self, sandboxes: &[SandboxId]) -> Result<BTreeMap<SandboxId, Kept>, StoreError>;
 
-    /// Notes a node that takes calls, or that it is still there and where.
+    /// Notes how a node is, in place of what was noted of it before.
     async fn note_node(&self, node: &Node) -> Result<(), StoreError>;
     /// Lists the nodes that were noted.
     async fn nodes(&self) -> Result<Vec<Node>, StoreError>;
-    /// Forgets a node, which takes no calls any more.
-    async fn forget_node(&self, id: NodeId) -> Result<(), StoreError>;
+    /// Forgets the nodes that were last seen before a time.
+    async fn forget_nodes(&self, before: DateTime<Utc>) -> Result<(), StoreError>;
 }

@@ -144,8 +144,8 @@ impl SandboxStore for MemorySandboxStore {
         Ok(self.rows().nodes.values().cloned().collect())
     }
 
-    async fn forget_node(&self, id: NodeId) -> Result<(), StoreError> {
-        self.rows().nodes.remove(&id);
+    async fn forget_nodes(&self, before: DateTime<Utc>) -> Result<(), StoreError> {
+        self.rows().nodes.retain(|_, node| node.seen_at >= before);
         Ok(())
     }
 }

@@ -182,20 +182,17 @@ pub async fn a_snapshot_that_a_sandbox_comes_back_from_stays(store: &impl Sandbo
 }
 
 pub async fn a_node_is_known_once_and_as_it_last_was(store: &impl SandboxStore) {
-    let node = Node { id: NodeId::random(), url: "http://10.0.0.1:8001".to_owned(), seen_at: samples::now() };
-    let other = Node { id: NodeId::random(), ..node.clone() };
-    let again = Node {
-        url: "http://10.0.0.2:8001".to_owned(),
-        seen_at: samples::now() + TimeDelta::seconds(9),
-        ..node.clone()
-    };
+    let url = Some("http://10.0.0.1:8001".to_owned());
+    let node = Node { id: NodeId::random(), url, seen_at: samples::now(), has_stopped: false };
+    let other = Node { id: NodeId::random(), url: None, ..node.clone() };
+    let seen_at = samples::now() + TimeDelta::seconds(9);
+    let again = Node { url: Some("http://10.0.0.2:8001".to_owned()), seen_at, has_stopped: true, ..node.clone() };
     for noted in [&node, &other, &again] {
         store.note_node(noted).await.unwrap();
     }
     let mut nodes = store.nodes().await.unwrap();
     nodes.sort_by_key(|node| node.id);
-    assert_eq!(nodes, [again.clone(), other.clone()]);
-    store.forget_node(again.id).await.unwrap();
-    store.forget_node(again.id).await.unwrap();
-    assert_eq!(store.nodes().await.unwrap(), [other]);
+    assert_eq!(nodes, [again.clone(), other]);
+    store.forget_nodes(seen_at).await.unwrap();
+    assert_eq!(store.nodes().await.unwrap(), [again]);
 }

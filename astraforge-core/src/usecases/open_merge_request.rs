@@ -50,21 +50,23 @@ pub(crate) async fn open_merge_request(ports: &Ports, command: OpenMergeRequest)
     if !begin(ports, &request.tenant, &change_set, &proposal).await? {
         return Err(take_back(ports, &remote, &change_set, earlier.as_ref()).await?);
     }
-    ports.broker.publish(request.id, &remote, &proposal.commit, &proposal.source_branch).await?;
-    let url = provider.open_merge_request(&link, &proposal).await?;
-
-    let merge_request = MergeRequest {
-        id: earlier.as_ref().map_or_else(MergeRequestId::random, |mr| mr.id),
-        request: request.id,
-        tenant: request.tenant.clone(),
-        change_set: change_set.id,
-        proposal,
-        url,
-        status: MergeRequestStatus::Open,
-        review: None,
-        created_at: ports.journal.clock().now(),
+    let opened = async {
+        ports.broker.publish(request.id, &remote, &proposal.commit, &proposal.source_branch).await?;
+        let url = provider.open_merge_request(&link, &proposal).await?;
+        let merge_request = MergeRequest {
+            id: earlier.as_ref().map_or_else(MergeRequestId::random, |mr| mr.id),
+            request: request.id,
+            tenant: request.tenant.clone(),
+            change_set: change_set.id,
+            proposal,
+            url,
+            status: MergeRequestStatus::Open,
+            review: None,
+            created_at: ports.journal.clock().now(),
+        };
+        record(ports, merge_request, &change_set).await
     };
-    match record(ports, merge_request, &change_set).await {
+    match opened.await {
         Ok(recorded) => Ok(recorded),
         // This worker was halted for so long that its job was another's, and what it published came after the other one
         // had looked whether there is something to take back.

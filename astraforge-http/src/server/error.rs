@@ -84,6 +84,10 @@ impl From<ForgeError> for ApiError {
             error!(error = chain(&error), "a call failed");
         }
         match &error {
+            ForgeError::NotRestored { reason, .. } => {
+                let detail = format!("Sandbox was not ready and auto-restore failed: {reason}");
+                Self::new(status, detail).with_code("restore_failed")
+            }
             ForgeError::NoSandbox { id } => Self::new(status, SandboxId::not_found(&id.to_string())),
             ForgeError::NoSnapshot { id } => Self::new(status, SnapshotId::not_found(&id.to_string())),
             ForgeError::Session(session) => {
@@ -115,6 +119,7 @@ fn status_of(error: &ForgeError) -> StatusCode {
         | ForgeError::NoSnapshot { .. }
         | ForgeError::Session(SessionError::NoSuchProcess { .. }) => StatusCode::NOT_FOUND,
         ForgeError::Invalid { .. }
+        | ForgeError::NotRestored { .. }
         | ForgeError::Session(
             SessionError::Spawn { .. }
             | SessionError::FileNotFound { .. }

@@ -100,15 +100,25 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(docs::page))
 }
 
-/// The routes below `/api` whose calls may take long: each bounds its own time.
-pub(super) fn unhurried_routes() -> OpenApiRouter<AppState> {
+/// The routes of sandboxes whose calls take moments.
+pub(super) fn quick_sandbox_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .routes(routes!(sandboxes::list, sandboxes::create))
-        .routes(routes!(sandboxes::show, sandboxes::change, sandboxes::delete))
-        .routes(routes!(sandboxes::stop))
+        .routes(routes!(sandboxes::list))
+        .routes(routes!(sandboxes::show))
         .routes(routes!(sandboxes::heartbeat))
-        .routes(routes!(sandboxes::fork))
         .routes(routes!(sandboxes::usage))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(snapshots::list))
+        .routes(routes!(screen::view))
+}
+
+/// The routes of sandboxes whose calls take as long as what is asked for does.
+pub(super) fn long_sandbox_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(sandboxes::create))
+        .routes(routes!(sandboxes::change, sandboxes::delete))
+        .routes(routes!(sandboxes::stop))
+        .routes(routes!(sandboxes::fork))
         .routes(routes!(exec::exec))
         .routes(routes!(exec::shell))
         .routes(routes!(transfer::write))
@@ -125,22 +135,24 @@ pub(super) fn unhurried_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(files::remove))
         .routes(routes!(files::watch))
         .routes(routes!(artifacts::export))
-        .routes(routes!(artifacts::list))
-        .routes(routes!(artifacts::download))
-        .routes(routes!(snapshots::list, snapshots::take))
+        .routes(routes!(snapshots::take))
         .routes(routes!(snapshots::take_one))
         .routes(routes!(snapshots::restore))
         .routes(routes!(snapshots::diff))
         .routes(routes!(screen::screenshot))
         .routes(routes!(screen::mouse))
         .routes(routes!(screen::keyboard))
-        .routes(routes!(screen::view))
         .routes(routes!(processes::list, processes::start))
         .routes(routes!(processes::show))
         .routes(routes!(processes::signal))
         .routes(routes!(processes::input))
         .routes(routes!(processes::resize))
         .routes(routes!(processes::output))
+}
+
+/// The route of links to files, which any server of an installation serves.
+pub(super) fn link_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(artifacts::download))
 }
 
 /// The OpenAPI document of the server: every route, with its parameters, bodies and answers.
@@ -156,7 +168,8 @@ pub fn openapi() -> openapi::OpenApi {
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics));
-    routes().merge(unhurried_routes()).merge(health).into_openapi()
+    let sandboxes = quick_sandbox_routes().merge(long_sandbox_routes()).merge(link_routes());
+    routes().merge(sandboxes).merge(health).into_openapi()
 }
 
 /// Show the OpenAPI document.

@@ -33,7 +33,9 @@ pub(super) async fn canonical(mut request: Request, next: Next) -> Response {
 
 /// The form that the contract gives a path: a slash at the end, except for run logs, and no name of a format.
 fn canonical_path(below_api: &str) -> String {
-    let path = below_api.strip_suffix('/').or_else(|| below_api.strip_suffix(".json")).unwrap_or(below_api);
+    // Where a name of a caller's own is last, its end is a part of it.
+    let without_format = || below_api.strip_suffix(".json").filter(|_| !below_api.contains("/processes/"));
+    let path = below_api.strip_suffix('/').or_else(without_format).unwrap_or(below_api);
     let slash = if path.ends_with("/logs/stream") { "" } else { "/" };
     format!("/api{path}{slash}")
 }
@@ -147,6 +149,7 @@ mod tests {
         check("/runs/7/logs/stream", "/api/runs/7/logs/stream");
         check("/runs/7/logs/stream/", "/api/runs/7/logs/stream");
         check("/sandbox/sessions.json", "/api/sandbox/sessions/");
+        check("/sandbox/sessions/7/processes/a.json", "/api/sandbox/sessions/7/processes/a.json/");
         check("/", "/api/");
         check("", "/api/");
         check("/requests//", "/api/requests//");

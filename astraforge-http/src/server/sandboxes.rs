@@ -15,17 +15,20 @@ use astraforge_core::{
 };
 use axum::{
     Json,
-    extract::State,
+    body::Body,
+    extract::{Request, State},
     http::{HeaderName, StatusCode, header::LOCATION},
+    response::{IntoResponse, Response},
 };
 
 use self::session::Session;
 use super::{
     AppState,
-    body::JsonBody,
+    body::{JsonBody, read_bytes, read_json},
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields},
+    peers,
     refusals::{Elsewhere, Invalid, Missing, Refused},
 };
 use crate::wire::{
@@ -71,18 +74,27 @@ pub(in crate::server) async fn list(
 pub(in crate::server) async fn create(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    JsonBody(body): JsonBody<NewSession>,
-) -> Result<(StatusCode, [(HeaderName, String); 1], Json<SessionView>), ApiError> {
+    request: Request,
+) -> Result<Response, ApiError> {
     let plane = session::plane(&state)?;
-    let new = new_sandbox(plane, body)?;
-    let created = plane.create(&caller, new).await.map_err(|error| match error {
+    let (parts, body) = request.into_parts();
+    let bytes = read_bytes(body, state.limits.body_bytes).await?;
+    let new = new_sandbox(plane, read_json(&parts.headers, &bytes)?)?;
+    let created = match plane.create(&caller, new).await {
+        Ok(created) => created,
+        // Which sandbox is meant is in the body only.
+        Err(ForgeError::Elsewhere { node, .. }) => {
+            return peers::pass_to(&state, node, &parts, Body::from(bytes)).await;
+        }
         // What cannot be had is said of the call, as the contract does it, whoever is to blame.
-        error @ ForgeError::Session(_) => ApiError::from(error).with_status(StatusCode::BAD_REQUEST),
-        error => error.into(),
-    })?;
+        Err(error @ ForgeError::Session(_)) => {
+            return Err(ApiError::from(error).with_status(StatusCode::BAD_REQUEST));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let status = if created.is_new { StatusCode::CREATED } else { StatusCode::OK };
     let location = [(LOCATION, created.sandbox.id.to_string())];
-    Ok((status, location, Json(view(plane, &caller, created.sandbox).await?)))
+    Ok((status, location, Json(view(plane, &caller, created.sandbox).await?)).into_response())
 }
 
 fn new_sandbox(plane: &ControlPlane, body: NewSession) -> Result<NewSandbox, ApiError> {
@@ -189,10 +201,14 @@ pub(in crate::server) async fn heartbeat(session: Session) -> Result<Json<Heartb
 pub(in crate::server) async fn fork(
     session: Session,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<SessionView>), ApiError> {
-    let Session { plane, caller, id } = &session;
-    let fork = plane.fork(caller, *id).await?;
+    let Session { plane, caller, id } = session.clone();
+    // It is seen through though the caller goes away: half a copy must not be taken for one.
+    let forking = tokio::spawn(async move { plane.fork(&caller, id).await });
+    let broken =
+        |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Something of ours broke; the server's log has details.");
+    let fork = session.during(forking).await?.map_err(broken)??;
     let location = [(LOCATION, fork.id.to_string())];
-    Ok((StatusCode::CREATED, location, Json(view(plane, caller, fork).await?)))
+    Ok((StatusCode::CREATED, location, Json(view(&session.plane, &session.caller, fork).await?)))
 }
 
 /// Measure what a sandbox uses now. It is not woken for that, and it does not count as use.

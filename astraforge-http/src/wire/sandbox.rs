@@ -48,8 +48,8 @@ pub struct NewSession {
     #[serde(serialize_with = "text::serialize_optional", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false, example = "10Gi")]
     pub ephemeral_storage: Option<ByteSize>,
-    /// The snapshot whose files it begins with. A sandbox that is there already is put back to them, unless they are what
-    /// it last came back from.
+    /// The snapshot whose files it begins with. A sandbox that is there already is put back to them only if somebody kept
+    /// another state of it since.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<uuid::Uuid>)]
     pub restore_snapshot_id: Option<SnapshotId>,

@@ -11,7 +11,10 @@ use astraforge_core::{
     testing::{Spine, samples},
     worker::Worker,
 };
-use astraforge_http::{AppState, mint_api_key, router, server::AppStateBuilder};
+use astraforge_http::{
+    AppState, mint_api_key, router,
+    server::{AppStateBuilder, auth::hash_api_key},
+};
 use axum::{
     Router,
     body::Body,
@@ -80,6 +83,16 @@ impl House {
         };
         self.spine.store.add_api_key(row).await.unwrap();
         self.keys.push((who, key.reveal().to_owned()));
+    }
+
+    /// Takes the keys of another server for its own.
+    pub(crate) async fn knows_keys_of(&mut self, other: &Self) {
+        self.keys.clear();
+        for (who, key) in &other.keys {
+            let row = other.spine.store.api_key_by_hash(&hash_api_key(key)).await.unwrap().unwrap();
+            self.spine.store.add_api_key(row).await.unwrap();
+            self.keys.push((*who, key.clone()));
+        }
     }
 
     pub(crate) fn key(&self, who: Who) -> &str {

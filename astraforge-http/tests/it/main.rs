@@ -8,6 +8,7 @@ mod doors;
 mod house;
 mod links;
 mod openapi;
+mod peers;
 mod requests;
 mod run_logs;
 mod sandboxes;

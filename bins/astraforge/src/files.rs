@@ -32,8 +32,8 @@ pub(crate) struct FilesArgs {
     /// Folder for snapshots [default: in the data folder]
     #[arg(long, global = true, env = "SANDBOX_SNAPSHOT_DIR", value_name = "FOLDER")]
     snapshot_dir: Option<PathBuf>,
-    /// Folder for what is kept of requests: attachments, changes, conversations of agents; the same for all nodes of a
-    /// database [default: in the data folder]
+    /// Folder for what is kept of requests and sandboxes: attachments, changes, conversations of agents, snapshots, files
+    /// that were taken out; the same for all nodes of a database [default: in the data folder]
     #[arg(long, global = true, env = "ASTRAFORGE_FILES", value_name = "FOLDER")]
     request_dir: Option<PathBuf>,
     /// How many snapshots are kept of a sandbox that were taken by itself, before it was stopped
@@ -86,7 +86,10 @@ impl FilesArgs {
     pub(crate) fn place_of_sandbox_files(&self, node: NodeId) -> anyhow::Result<String> {
         Ok(match self.bucket()? {
             Some(bucket) => format!("in bucket {}", bucket.name),
-            None => format!("of node {node}"),
+            None => match self.request_dir().filter(|_| self.snapshot_dir().is_none()) {
+                Some(folder) => format!("in folder {}", std::path::absolute(folder)?.display()),
+                None => format!("of node {node}"),
+            },
         })
     }
 
@@ -141,7 +144,11 @@ impl Files {
             let s3 = Place { store: s3(bucket).await?, cut: "" };
             return Ok(Self { snapshots: s3.clone(), exports: s3, before });
         }
-        let exports = Place { store: Arc::new(before.clone()), cut: "" };
+        let store = match args.request_dir() {
+            Some(folder) => FolderArtifacts::new(std::path::absolute(folder)?.join(FOLDER)),
+            None => before.clone(),
+        };
+        let exports = Place { store: Arc::new(store), cut: "" };
         let snapshots = match args.snapshot_dir() {
             Some(folder) => {
                 Place { store: Arc::new(FolderArtifacts::new(std::path::absolute(folder)?)), cut: SNAPSHOTS }

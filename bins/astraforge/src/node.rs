@@ -1,6 +1,6 @@
 //! A node: what a server process is made of, put together here and nowhere else.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use astraforge_adapters::{
@@ -13,6 +13,7 @@ use astraforge_adapters::{
 use astraforge_core::{
     access::{ApiKey, Role},
     cancel::{Cancellation, Canceller},
+    control_plane::ControlPlane,
     forge::{Forge, Ports, Settings},
     id::{ApiKeyId, TenantId, UserId},
     job::Limits,
@@ -69,6 +70,8 @@ struct Running {
     stop: Arc<Canceller>,
     stopped: Cancellation,
     tasks: JoinSet<()>,
+    /// What tells other servers that this one is there.
+    known: Option<ControlPlane>,
 }
 
 /// Where a node takes calls.
@@ -96,33 +99,21 @@ impl Node {
         let parts = Box::pin(Parts::assemble(args)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let (owner_key, is_first_start) = owner_key(&parts.forge, &parts.folder).await?;
-        let address = args.node_address(listener.local_addr()?)?;
+        let listening = listener.local_addr()?;
         let plane = sandbox_plane::build(args, parts.folder.root(), parts.database.sandboxes(), args.native.pool).await;
         let mut running = parts.start(if queue == Queue::Work { args.workers } else { 0 }, args.lease).await?;
         let stopped = running.stopped.clone();
-        let state = parts.state(&stopped, Need::Helps).with_link_base(args.files.link_base().unwrap_or(&url));
+        // Whoever gets a link may have come by another address than one that stands for all.
+        let own_address = if listening.ip().is_unspecified() { "" } else { url.as_str() };
+        let state = parts.state(&stopped, Need::Helps).with_link_base(args.files.link_base().unwrap_or(own_address));
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
         let state = state.with_accounts(args.accounts.open(parts.database.accounts()));
         let state = if parts.database.is_shared() { state.with_peers(peers_client()?) } else { state };
-        running.tasks.spawn(serve(listener, router(state.build()), stopped.clone()));
         match plane {
-            Ok(plane) => {
-                let place = args.files.place_of_sandbox_files(drivers::node(parts.folder.root())?)?;
-                running.tasks.spawn(parts.turns(&stopped).sweep_sandbox_files(plane.clone(), place));
-                match address.filter(|_| parts.database.is_shared()) {
-                    Some(address) => {
-                        drop(running.tasks.spawn(rounds::stay_known(plane.clone(), address, stopped.clone())))
-                    }
-                    None if parts.database.is_shared() => tracing::warn!(
-                        "other servers pass no calls for sandboxes on to this one: it listens on all addresses; say with \
-                         ASTRAFORGE_NODE_URL at which of them they reach it"
-                    ),
-                    None => {}
-                }
-                running.tasks.spawn(rounds::look_after_machines(plane, parts.file_folders.own.clone(), stopped));
-            }
+            Ok(plane) => parts.look_after(plane, args, listening, &mut running).await?,
             Err(error) => tracing::warn!("durable sandboxes cannot be used: {error:#}"),
         }
+        running.tasks.spawn(serve(listener, router(state.build()), stopped));
         parts.folder.announce(&ServerFile { url: url.clone(), api_key: owner_key.reveal().to_owned() })?;
         Ok((parts.into_node(running, Duration::ZERO), Door { url, owner_key, is_first_start }))
     }
@@ -147,7 +138,7 @@ impl Node {
     /// Stops: nothing new is begun, what is at work has its time, and what is left of it then is given back;
     /// calls are no longer accepted, sandboxes are gone.
     pub(crate) async fn stop(self) {
-        let Running { drain, mut workers, stop, mut tasks, .. } = self.running;
+        let Running { drain, mut workers, stop, mut tasks, known, .. } = self.running;
         drain.cancel();
         if !self.drain_time.is_zero() {
             let drained = async { while workers.join_next().await.is_some() {} };
@@ -158,6 +149,11 @@ impl Node {
         stop.cancel();
         while workers.join_next().await.is_some() {}
         while tasks.join_next().await.is_some() {}
+        if let Some(plane) = known
+            && let Err(error) = plane.withdraw().await
+        {
+            tracing::warn!(%error, "other servers take this one for gone in a minute only");
+        }
         self.bus.close().await;
         self.database.close().await;
         self.folder.withdraw();
@@ -225,12 +221,46 @@ impl Parts {
         if let Some(folder) = self.file_folders.shared.clone() {
             tasks.spawn(self.turns(&stopped).clear_shared(folder));
         }
-        Ok(Running { drain, workers, stop, stopped, tasks })
+        Ok(Running { drain, workers, stop, stopped, tasks, known: None })
     }
 
     /// What takes turns with the other nodes of the installation.
     fn turns(&self, stopped: &Cancellation) -> Turns {
         Turns { store: self.database.requests(), stopped: stopped.clone() }
+    }
+
+    /// Looks after the sandboxes of this node, which listens at `listening`.
+    async fn look_after(
+        &self,
+        plane: ControlPlane,
+        args: &ServerArgs,
+        listening: SocketAddr,
+        running: &mut Running,
+    ) -> anyhow::Result<()> {
+        let stopped = running.stopped.clone();
+        if self.database.is_shared() {
+            let address = args.node_address(listening)?;
+            match &address {
+                None => tracing::warn!(
+                    "other servers pass no calls for sandboxes on to this one: it listens on all addresses; say with \
+                     ASTRAFORGE_NODE_URL at which of them they reach it"
+                ),
+                Some(_) if args.node_url.is_none() && listening.ip().is_loopback() => tracing::info!(
+                    "servers on other machines pass no calls for sandboxes on to this one, which listens on {}; say with \
+                     ASTRAFORGE_NODE_URL where they reach it",
+                    listening.ip()
+                ),
+                Some(_) => {}
+            }
+            // Before anything is made here: what belongs to a node that nobody knows of counts as left.
+            plane.announce(address.as_deref()).await.context("cannot tell other servers that this one is there")?;
+            running.tasks.spawn(rounds::stay_known(plane.clone(), address, stopped.clone()));
+            running.known = Some(plane.clone());
+        }
+        let place = args.files.place_of_sandbox_files(drivers::node(self.folder.root())?)?;
+        running.tasks.spawn(self.turns(&stopped).sweep_sandbox_files(plane.clone(), place));
+        running.tasks.spawn(rounds::look_after_machines(plane, self.file_folders.own.clone(), stopped));
+        Ok(())
     }
 
     /// What handlers share; `/readyz` tells of the bus, and of where `runs` work.

@@ -47,16 +47,13 @@ pub(crate) async fn look_after_machines(plane: ControlPlane, folders: Vec<Folder
     }
 }
 
-/// Says again and again that this node is there, and at the end that it is not any more.
-pub(crate) async fn stay_known(plane: ControlPlane, url: String, stopped: Cancellation) {
+/// Says again and again that this node is there, and where other servers reach it.
+pub(crate) async fn stay_known(plane: ControlPlane, url: Option<String>, stopped: Cancellation) {
     while !stopped.is_cancelled() {
-        if let Err(error) = plane.announce(&url).await {
+        if let Err(error) = plane.announce(url.as_deref()).await {
             tracing::warn!(error = &error as &dyn Error, "cannot tell the other servers that this one is there");
         }
         pause(SIGN_OF_LIFE, &stopped).await;
-    }
-    if let Err(error) = plane.withdraw().await {
-        tracing::warn!(error = &error as &dyn Error, "the other servers take this one for dead in a minute only");
     }
 }
 

@@ -1,7 +1,12 @@
 //! Several nodes on one store.
 
 use super::*;
-use crate::id::NodeId;
+use crate::{
+    access::Caller,
+    id::{NodeId, TenantId},
+    session::SandboxSpec,
+    testing::TestClock,
+};
 
 /// Two nodes with machines of their own, on one store and one place for snapshots.
 fn two_nodes() -> (World, World) {
@@ -88,50 +93,92 @@ fn two_nodes_of_one_cluster() -> (World, World) {
     (one, other)
 }
 
+/// Lets time pass in which nodes say that they are there.
+async fn stay(clock: &TestClock, seconds: u64, there: &[&World]) {
+    for _ in 0..seconds / 10 {
+        clock.advance(std::time::Duration::from_secs(10));
+        for world in there {
+            world.plane.announce(Some("http://10.0.0.1:8001")).await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn nodes_find_each_other() {
     let (one, other) = two_nodes();
-    one.plane.announce("http://10.0.0.1:8001").await.unwrap();
-    other.plane.announce("http://10.0.0.2:8001").await.unwrap();
+    one.plane.announce(None).await.unwrap();
+    other.plane.announce(Some("http://10.0.0.2:8001")).await.unwrap();
     let found = one.plane.other_nodes().await.unwrap();
-    assert_eq!((found.len(), found[0].url.as_str()), (1, "http://10.0.0.2:8001"));
+    assert_eq!((found.len(), found[0].url.as_deref()), (1, Some("http://10.0.0.2:8001")));
     let id = other.plane.create(&other.caller, NewSandbox::default()).await.unwrap().sandbox.id;
-    assert_eq!(one.plane.elsewhere(id).await.unwrap(), Some(found[0].id));
-    assert_eq!(other.plane.elsewhere(id).await.unwrap(), None);
+    assert_eq!(one.plane.elsewhere(&one.caller, id).await.unwrap(), Some(found[0].id));
+    assert_eq!(other.plane.elsewhere(&one.caller, id).await.unwrap(), None);
+    let stranger = Caller { tenant: TenantId::new("other"), ..one.caller.clone() };
+    assert!(matches!(one.plane.elsewhere(&stranger, id).await, Err(ForgeError::NoSandbox { .. })));
     other.plane.withdraw().await.unwrap();
-    assert!(one.plane.other_nodes().await.unwrap().is_empty());
+    let stopped = one.plane.other_nodes().await.unwrap();
+    assert!(stopped[0].has_stopped && stopped[0].url.is_none() && stopped[0].seen_at >= found[0].seen_at);
 }
 
 #[tokio::test]
 async fn what_a_node_had_that_is_gone_is_taken_over_where_it_is_reached() {
     let (one, other) = two_nodes_of_one_cluster();
-    one.plane.announce("http://10.0.0.1:8001").await.unwrap();
-    other.plane.announce("http://10.0.0.2:8001").await.unwrap();
     let used = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
     let idle = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
     one.machines.write(used, "/workspace/a", "precious");
+    stay(&one.clock, 60, &[&one, &other]).await;
     other.plane.adopt(&|_| false).await.unwrap();
     assert_eq!(one.machines.live().len(), 2, "a node that is there keeps its machines");
     assert!(matches!(other.plane.machine(&other.caller, used).await, Err(ForgeError::Elsewhere { .. })));
 
-    one.clock.advance(std::time::Duration::from_secs(60));
-    other.plane.announce("http://10.0.0.2:8001").await.unwrap();
+    stay(&one.clock, 60, &[&other]).await;
+    assert_eq!(other.plane.elsewhere(&other.caller, used).await.unwrap(), None, "it is about to be here");
     other.plane.machine(&other.caller, used).await.unwrap();
     assert_eq!(one.machines.read(used, "/workspace/a").as_deref(), Some("precious"), "it is the same machine");
     assert!(matches!(one.plane.machine(&one.caller, used).await, Err(ForgeError::Elsewhere { .. })));
     // Nobody asks for the other one; its time comes all the same.
     other.plane.adopt(&|_| false).await.unwrap();
-    one.clock.advance(std::time::Duration::from_secs(300));
+    stay(&one.clock, 300, &[&other]).await;
     assert_eq!(other.plane.reap().await.unwrap().ended.len(), 2);
     assert_eq!(other.row(idle).await.termination, Some(Termination::IdleTimeout));
+}
+
+#[tokio::test]
+async fn whoever_was_cut_off_takes_nothing_from_those_who_were_too() {
+    let (one, other) = two_nodes_of_one_cluster();
+    let id = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    stay(&one.clock, 60, &[&one, &other]).await;
+    // The store was away for both; this one is the first to reach it again.
+    one.clock.advance(std::time::Duration::from_secs(600));
+    other.plane.announce(None).await.unwrap();
+    other.plane.adopt(&|_| false).await.unwrap();
+    assert!(matches!(other.plane.machine(&other.caller, id).await, Err(ForgeError::Elsewhere { .. })));
+    stay(&one.clock, 60, &[&one, &other]).await;
+    assert!(matches!(other.plane.machine(&other.caller, id).await, Err(ForgeError::Elsewhere { .. })));
+    one.plane.machine(&one.caller, id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_another_node_may_be_making_is_left_alone() {
+    let (one, other) = two_nodes_of_one_cluster();
+    let id = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
+    one.plane.stop(&one.caller, id).await.unwrap();
+    stay(&one.clock, 60, &[&one, &other]).await;
+    // It is made, and its row does not say so yet.
+    one.machines.make(id, SandboxSpec::default()).await.unwrap();
+    other.plane.adopt(&|_| false).await.unwrap();
+    assert_eq!(one.machines.live(), [id]);
+    one.plane.adopt(&|_| false).await.unwrap();
+    assert!(one.machines.live().is_empty(), "its own node knows that it is left over");
 }
 
 #[tokio::test]
 async fn the_files_of_a_node_that_is_gone_are_not_made_up() {
     let (one, other) = two_nodes();
     let id = one.plane.create(&one.caller, NewSandbox::default()).await.unwrap().sandbox.id;
-    one.plane.announce("http://10.0.0.1:8001").await.unwrap();
-    one.clock.advance(std::time::Duration::from_secs(1000));
+    one.plane.announce(None).await.unwrap();
+    stay(&one.clock, 1000, &[&other]).await;
     other.plane.adopt(&|_| false).await.unwrap();
     assert!(matches!(other.plane.machine(&other.caller, id).await, Err(ForgeError::Elsewhere { .. })));
+    other.plane.delete(&other.caller, id).await.unwrap();
 }

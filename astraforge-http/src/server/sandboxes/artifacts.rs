@@ -58,7 +58,7 @@ pub(in crate::server) async fn export(
     if let Some(content_type) = body.content_type {
         new.content_type = content_type;
     }
-    let exported = session.plane.export(&session.caller, session.id, new).await;
+    let exported = session.during(session.plane.export(&session.caller, session.id, new)).await?;
     let artifact = exported.map_err(|error| match error {
         ForgeError::Session(error @ (SessionError::File { .. } | SessionError::FileNotFound { .. })) => {
             let refusal = ApiError::new(StatusCode::BAD_REQUEST, format!("Failed to read file {path}: {error}"));

@@ -6,11 +6,12 @@ use std::{
 };
 
 use astraforge_core::{
-    ports::sessions::SessionError,
-    session::{Command, ExecOutput},
+    ports::sessions::{Execution, SessionError},
+    session::{Command, ExecEvent, ExecOutput},
 };
 use axum::Json;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use futures::StreamExt;
 use serde_json::Value;
 
 use super::{
@@ -25,9 +26,7 @@ use super::{
 use crate::wire::sandbox::exec::{CommandBody, Encoding, ExecBody, ExecView, cause_of};
 
 /// The most that is answered of each stream, in bytes.
-const MAX_OUTPUT: usize = 32 * 1024 * 1024;
-/// How often a command that is waited for counts as use of its sandbox.
-const STILL_THERE: Duration = Duration::from_secs(20);
+const MAX_OUTPUT: usize = 8 * 1024 * 1024;
 /// What a shell answers for a program that is not there.
 const NOT_FOUND: i32 = 127;
 
@@ -46,14 +45,11 @@ pub(in crate::server) async fn exec(
 ) -> Result<Json<ExecView>, ApiError> {
     let workplace = session.ready().await?;
     let began = Instant::now();
-    let running = async { workplace.machine.exec(command(&body)).await?.collect(MAX_OUTPUT).await };
-    let output = tokio::select! {
-        output = running => output,
-        error = stay(&session) => return Err(error),
-    };
+    let running = async { collected(workplace.machine.exec(command(&body)).await?, &body).await };
+    let output = session.during(running).await?;
     let duration_sec = (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
     let view = match output {
-        Ok(output) => ended(&body, &output, duration_sec),
+        Ok(output) => ended(&body, output, duration_sec),
         Err(error @ SessionError::Spawn { .. }) => not_started(&body, &error, duration_sec),
         Err(error) => return Err(error.into()),
     };
@@ -73,14 +69,26 @@ pub(in crate::server) async fn shell(session: Session, body: JsonBody<ExecBody>)
     exec(session, body).await
 }
 
-/// Keeps the sandbox of a caller who waits from being ended for lying unused. Ends only in an error.
-async fn stay(session: &Session) -> ApiError {
-    loop {
-        tokio::time::sleep(STILL_THERE).await;
-        if let Err(error) = session.plane.heartbeat(&session.caller, session.id).await {
-            return error.into();
+/// Reads what a command writes to its end, and keeps what is wanted of it, up to a bound.
+async fn collected(mut execution: Execution, body: &ExecBody) -> Result<ExecOutput, SessionError> {
+    let (mut stdout, mut stderr, mut truncated) = (Vec::new(), Vec::new(), false);
+    while let Some(event) = execution.events.next().await.transpose()? {
+        let (kept, bytes, is_wanted) = match event {
+            ExecEvent::Stdout(bytes) => (&mut stdout, bytes, body.capture_stdout),
+            ExecEvent::Stderr(bytes) => (&mut stderr, bytes, body.capture_stderr),
+            ExecEvent::Lost(_) => {
+                truncated = true;
+                continue;
+            }
+            ExecEvent::Exited(exit) => return Ok(ExecOutput { stdout, stderr, exit, truncated }),
+        };
+        if is_wanted {
+            let room = MAX_OUTPUT - kept.len();
+            truncated |= bytes.len() > room;
+            kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
     }
+    Err(SessionError::Lost)
 }
 
 fn command(body: &ExecBody) -> Command {
@@ -108,12 +116,11 @@ pub(super) fn settled(
     timeout_sec.into_iter().fold(command, |command, seconds| command.with_timeout(Duration::from_secs(seconds)))
 }
 
-fn ended(body: &ExecBody, output: &ExecOutput, duration_sec: f64) -> ExecView {
-    let text = |bytes: &[u8], wanted: bool| if wanted { written(bytes, body.encoding) } else { String::new() };
+fn ended(body: &ExecBody, output: ExecOutput, duration_sec: f64) -> ExecView {
     ExecView {
         exit_code: output.exit.code(),
-        stdout: text(&output.stdout, body.capture_stdout),
-        stderr: text(&output.stderr, body.capture_stderr),
+        stdout: written(output.stdout, body.encoding),
+        stderr: written(output.stderr, body.encoding),
         duration_sec,
         truncated: output.truncated,
         cause: cause_of(output.exit).to_owned(),
@@ -121,7 +128,8 @@ fn ended(body: &ExecBody, output: &ExecOutput, duration_sec: f64) -> ExecView {
 }
 
 fn not_started(body: &ExecBody, error: &SessionError, duration_sec: f64) -> ExecView {
-    let stderr = if body.capture_stderr { written(error.to_string().as_bytes(), body.encoding) } else { String::new() };
+    let stderr =
+        if body.capture_stderr { written(error.to_string().into_bytes(), body.encoding) } else { String::new() };
     ExecView {
         exit_code: NOT_FOUND,
         stdout: String::new(),
@@ -133,9 +141,11 @@ fn not_started(body: &ExecBody, error: &SessionError, duration_sec: f64) -> Exec
 }
 
 /// Bytes as text.
-fn written(bytes: &[u8], encoding: Encoding) -> String {
+fn written(bytes: Vec<u8>, encoding: Encoding) -> String {
     match encoding {
-        Encoding::Utf8 => String::from_utf8_lossy(bytes).into_owned(),
+        Encoding::Utf8 => {
+            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        }
         Encoding::Base64 => BASE64_STANDARD.encode(bytes),
     }
 }

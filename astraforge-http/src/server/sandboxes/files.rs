@@ -310,7 +310,7 @@ pub(in crate::server) async fn watch(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let workplace = session.ready().await?;
     let request = WatchRequest { roots: workplace.roots, path: absolute(&query.path), recursive: query.recursive };
-    let events = workplace.machine.watch(request).await?;
+    let events = session.while_read(workplace.machine.watch(request).await?);
     let until = state.shutdown.clone();
     let events = events.take_until(async move { until.cancelled().await }).filter_map(|event| async {
         let event = event.inspect_err(|error| tracing::info!(error = chain(error), "a watch of files ended")).ok()?;

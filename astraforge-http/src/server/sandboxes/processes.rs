@@ -10,7 +10,7 @@ use astraforge_core::{
 };
 use axum::{
     Json,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{FromRequestParts, State},
     http::{HeaderMap, StatusCode, request::Parts},
     response::{
@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::{
     super::{
         AppState,
-        body::JsonBody,
+        body::{JsonBody, read_bytes},
         error::ApiError,
         fields::{self, Fields, FromFields, Mistake, mistake},
         path::segment,
@@ -159,12 +159,10 @@ pub(in crate::server) async fn input(
     QueryOf(query): QueryOf<InputQuery>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
-    let limit = state.limits.body_bytes;
-    let too_large = |_| ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("Send at most {limit} bytes at once."));
-    let bytes = to_bytes(body, limit).await.map_err(too_large)?;
+    let bytes = read_bytes(body, state.limits.body_bytes).await?;
     let process = one.follow().await?;
     if !bytes.is_empty() {
-        process.control.write_stdin(bytes).await?;
+        one.session.during(process.control.write_stdin(bytes)).await??;
     }
     if query.close {
         process.control.close_stdin().await?;
@@ -232,7 +230,8 @@ pub(in crate::server) async fn output(
     let from = seen.or(query.from).unwrap_or(0);
     let execution = one.session.ready().await?.machine.attach(one.name.clone(), from).await?;
     let until = state.shutdown.clone();
-    let events = told(execution, from).take_until(async move { until.cancelled().await }).map(Ok);
+    let events =
+        one.session.while_read(told(execution, from)).take_until(async move { until.cancelled().await }).map(Ok);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(state.limits.keep_alive).text("keep-alive")))
 }
 

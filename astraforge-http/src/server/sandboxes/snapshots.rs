@@ -39,7 +39,7 @@ pub(in crate::server) async fn take(
     if !include_paths.is_empty() {
         new.include = include_paths.iter().map(|path| absolute(path)).collect();
     }
-    let taken = session.plane.snapshot(&session.caller, session.id, new).await;
+    let taken = session.during(session.plane.snapshot(&session.caller, session.id, new)).await?;
     let snapshot = taken.map_err(|error| match error {
         ForgeError::Session(_) | ForgeError::Artifact(_) => {
             ApiError::new(StatusCode::BAD_REQUEST, format!("Snapshot failed: {error}"))
@@ -84,7 +84,7 @@ pub(in crate::server) async fn restore(
     session: Session,
     JsonBody(body): JsonBody<RestoreBody>,
 ) -> Result<StatusCode, ApiError> {
-    session.plane.restore(&session.caller, session.id, body.snapshot_id).await?;
+    session.during(session.plane.restore(&session.caller, session.id, body.snapshot_id)).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -104,7 +104,8 @@ pub(in crate::server) async fn restore(
 pub(in crate::server) async fn diff(session: Session, segments: RawPathParams) -> Result<Json<Comparison>, ApiError> {
     let text = segments.iter().find(|(name, _)| *name == "snapshot").map_or("", |(_, text)| text);
     let snapshot: SnapshotId = PathId::parse(text)?;
-    Ok(Json(session.plane.diff(&session.caller, session.id, snapshot, MAX_CHANGES).await?))
+    let diff = session.plane.diff(&session.caller, session.id, snapshot, MAX_CHANGES);
+    Ok(Json(session.during(diff).await??))
 }
 
 fn view(plane: &ControlPlane, snapshot: Snapshot) -> SnapshotView {

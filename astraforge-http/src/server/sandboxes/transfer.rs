@@ -122,7 +122,7 @@ async fn put(
         None => mode_of(&workplace, &path).await.unwrap_or(NEW_MODE),
     };
     let request = UploadRequest { roots: workplace.roots.clone(), path, mode, existing };
-    match workplace.machine.upload(request, contents).await {
+    match session.during(workplace.machine.upload(request, contents)).await? {
         Ok(size) => {
             let (stdout, stderr) = (String::new(), String::new());
             Ok(Json(WriteView { exit_code: 0, stdout, stderr, code: None, size_bytes: Some(size) }))
@@ -214,7 +214,7 @@ pub(in crate::server) async fn content(
     if let Ok(offered) = attachment(&name).parse() {
         headers.insert(CONTENT_DISPOSITION, offered);
     }
-    let body = Body::from_stream(stream::iter(first.map(Ok)).chain(bytes));
+    let body = Body::from_stream(session.while_read(stream::iter(first.map(Ok)).chain(bytes)));
     Ok((headers, body).into_response())
 }
 

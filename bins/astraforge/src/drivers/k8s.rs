@@ -60,7 +60,8 @@ pub(crate) struct K8sArgs {
     #[arg(long = "k8s-schedule-timeout", global = true, env = "KUBERNETES_SCHEDULE_TIMEOUT", value_name = "SECONDS",
           default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     schedule_timeout: u64,
-    /// Name of this server on its pods; servers of one name share them [default: one of the data folder's own]
+    /// Name of this server on the pods of durable sandboxes; servers of one name share them [default: one of the data
+    /// folder's own]
     #[arg(long = "k8s-owner", global = true, env = "ASTRAFORGE_K8S_OWNER", value_name = "NAME")]
     owner: Option<String>,
     /// Let sandboxes with public egress out by the cluster's own network instead of the server's gateway
@@ -82,9 +83,10 @@ impl K8sArgs {
     pub(crate) async fn config(&self, image: &ImageArgs, root: &Path, purpose: Purpose) -> anyhow::Result<K8sConfig> {
         let cluster = find_cluster().await?;
         let namespace = self.namespace()?.unwrap_or_else(|| cluster.default_namespace.clone());
+        // What is left of runs is removed when a server starts, so runs are one server's alone.
         let owner = match given(self.owner.as_deref()) {
-            Some(owner) => owner.to_owned(),
-            None => owner(root)?,
+            Some(owner) if purpose == Purpose::Sessions => owner.to_owned(),
+            _ => owner(root)?,
         };
         let mut config = K8sConfig::new(cluster, namespace, self.image(image)?)
             .with_owner(owner, purpose.as_str())

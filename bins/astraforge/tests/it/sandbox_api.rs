@@ -86,6 +86,7 @@ async fn a_command_ends_with_the_caller_who_waits_for_it() {
     let body = ExecBody::shell("echo $$ > pid; exec sleep 1000");
     let waited = tokio::time::timeout(Duration::from_secs(2), yard.client.exec(yard.id, &body)).await;
     assert!(waited.is_err(), "it goes on for as long as somebody waits");
+    yard.shell("test -s pid").await;
     let gone = "for i in $(seq 200); do kill -0 $(cat pid) 2>/dev/null || exit 0; sleep 0.05; done; exit 1";
     yard.shell(gone).await;
     yard.clear().await;
@@ -194,9 +195,37 @@ async fn a_process_goes_on_without_its_server_and_is_found_again() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), ended).await.expect("it is killed");
+    check_output_resumes(&yard).await;
     let unknown = yard.client.signal_process(yard.id, "nobody", "kill").await.unwrap_err();
     assert_eq!((unknown.status().unwrap().as_u16(), unknown.code()), (404, Some("no_such_process")));
     yard.clear().await;
+}
+
+/// Reads the output of a command as a stream, breaks off, and goes on where it was.
+async fn check_output_resumes(yard: &Yard) {
+    let new = NewProcess {
+        tag: Some("lines".to_owned()),
+        ..NewProcess::shell("echo one; sleep 0.3; echo two >&2; sleep 0.3; printf '\\377'")
+    };
+    yard.client.start_process(yard.id, &new).await.unwrap();
+    let output = async |seen: Option<&str>| {
+        let path = format!("{}/api/sandbox/sessions/{}/processes/lines/output/", yard.world.url(), yard.id);
+        let call = reqwest::Client::new().get(path).header("x-api-key", yard.world.api_key());
+        let call = seen.into_iter().fold(call, |call, seen| call.header("last-event-id", seen));
+        call.send().await.unwrap().text().await.unwrap()
+    };
+    let whole = output(None).await;
+    for part in [
+        "\"type\":\"stdout\",\"data\":\"one\\n\"",
+        "\"type\":\"stderr\",\"data\":\"two\\n\"",
+        "\"encoding\":\"base64\"",
+    ] {
+        assert!(whole.contains(part), "{part} is not in\n{whole}");
+    }
+    assert!(whole.trim_end().ends_with("data: {\"type\":\"exited\",\"exit_code\":0,\"cause\":\"exited\"}"), "{whole}");
+    let (_, rest) = whole.split_once("\n\n").unwrap();
+    let seen = whole.strip_prefix("id: ").and_then(|text| text.lines().next()).unwrap();
+    assert_eq!(output(Some(seen)).await, rest, "what was seen does not come again, and nothing is missing");
 }
 
 #[tokio::test]
