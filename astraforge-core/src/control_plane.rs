@@ -19,6 +19,7 @@ use crate::{
     },
     sandbox::{Artifact, Lifetime, Sandbox, Snapshot},
     session::SandboxSpec,
+    sweep::Swept,
 };
 
 mod commands;
@@ -38,7 +39,6 @@ pub use self::{
     exports::{NewExport, SignedLink},
     reaper::Reaped,
     snapshots::NewSnapshot,
-    sweep::Swept,
     usage::UsageSample,
 };
 

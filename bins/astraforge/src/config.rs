@@ -19,6 +19,7 @@ use crate::{
     keys::KeyArgs,
     model::ModelArgs,
     native_args::NativeArgs,
+    retention_args::RetentionArgs,
 };
 
 /// Settings of a node, for `up` and for commands that start one in their own process.
@@ -78,6 +79,8 @@ pub(crate) struct ServerArgs {
     pub(crate) k8s: K8sArgs,
     #[command(flatten)]
     pub(crate) files: FilesArgs,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
     /// Size of a run's workspace, in memory
     #[arg(long, global = true, env = "ASTRAFORGE_WORKSPACE_SIZE", value_name = "SIZE", default_value = "2Gi")]
     pub(crate) workspace_size: ByteSize,
@@ -164,6 +167,7 @@ impl ServerArgs {
             self.event_bus.check(&self.database).err(),
             self.model.config().err(),
             self.files.check().err(),
+            self.retention.check(&self.database, &self.files).err(),
         ];
         let mut told: Vec<_> = checks.into_iter().flatten().map(|error| format!("{error:#}")).collect();
         // What is wrong with the database is wrong with the bus on it.
