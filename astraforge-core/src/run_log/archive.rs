@@ -35,7 +35,7 @@ pub struct LogArchive {
 /// An archive does not hold what its row says.
 #[derive(Debug, thiserror::Error)]
 #[error("archive `{key}` is damaged, put it back from a backup: {what}")]
-pub struct DamagedArchive {
+pub(crate) struct DamagedArchive {
     key: String,
     what: String,
     #[source]
@@ -86,7 +86,7 @@ impl LogArchive {
     ///
     /// # Errors
     /// [`DamagedArchive`] says what is wrong with it.
-    pub fn open(&self, bytes: &[u8]) -> Result<Vec<RunEvent>, DamagedArchive> {
+    pub(crate) fn open(&self, bytes: &[u8]) -> Result<Vec<RunEvent>, DamagedArchive> {
         let damaged = |what: String, source| DamagedArchive { key: self.key.clone(), what, source };
         let found = hash(bytes);
         if found != self.sha256 {
