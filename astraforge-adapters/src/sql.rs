@@ -10,10 +10,11 @@ use astraforge_core::{
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
     job::{Claim, Job, JobState, Limits, QueuedJob},
     merge_request::MergeRequest,
-    ports::store::{Changes, LogEnd, LogState, Store, StoreError},
+    ports::store::{Changes, LogEnd, LogState, RestingLog, Store, StoreError},
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
+    run_log::LogArchive,
     schedule::Turn,
 };
 use async_trait::async_trait;
@@ -30,6 +31,7 @@ use crate::secret_box::SecretKey;
 
 mod accounts;
 mod api_keys;
+mod archives;
 mod changes;
 mod commit;
 pub(crate) mod error;
@@ -239,6 +241,28 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn log_states(&self, requests: &[RequestId]) -> Result<Vec<LogState>, StoreError> {
         let mut connection = self.reader("look at logs").await?;
         log::states::<D>(&mut connection, requests).await.map_err(failed("look at logs"))
+    }
+
+    async fn logs_size(&self) -> Result<u64, StoreError> {
+        let mut connection = self.reader("measure logs").await?;
+        archives::logs_size(&mut *connection).await.map_err(failed("measure logs"))
+    }
+
+    async fn resting_logs(&self, limit: u32) -> Result<Vec<RestingLog>, StoreError> {
+        let mut connection = self.reader("list logs at rest").await?;
+        archives::resting(&mut *connection, limit).await.map_err(failed("list logs at rest"))
+    }
+
+    async fn archives(&self, request: RequestId) -> Result<Vec<LogArchive>, StoreError> {
+        let mut connection = self.reader("list archives of a log").await?;
+        archives::of_log(&mut *connection, request).await.map_err(failed("list archives of a log"))
+    }
+
+    async fn archive(&self, archive: &LogArchive) -> Result<bool, StoreError> {
+        in_transaction::<D, _>(&self.writer, "archive events", async |connection| {
+            archives::archive::<D>(connection, archive).await
+        })
+        .await
     }
 
     async fn claim_job(

@@ -20,6 +20,7 @@ use crate::{
     },
     sandbox::{Artifact, Kept, Lifetime, Sandbox, Snapshot},
     session::SandboxSpec,
+    sweep::Swept,
 };
 
 mod commands;
@@ -40,7 +41,6 @@ pub use self::{
     exports::{NewExport, SignedLink},
     reaper::Reaped,
     snapshots::NewSnapshot,
-    sweep::Swept,
     usage::UsageSample,
 };
 

@@ -17,12 +17,13 @@ use crate::{
         wakeup::{Topic, Wakeups},
     },
     redact::Redactor,
+    run_log::RunLogs,
 };
 
 /// Writes changes and events: redacted, then stored, then readers are woken.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    store: Arc<dyn Store>,
+    logs: RunLogs,
     wakeups: Arc<dyn Wakeups>,
     clock: Arc<dyn Clock>,
     redactor: Redactor,
@@ -36,9 +37,9 @@ impl Journal {
     /// How long a reader whose wake-up was lost waits before it looks by itself.
     const LOOK_AGAIN: Duration = Duration::from_millis(900);
 
-    /// A journal over a store.
-    pub fn new(store: Arc<dyn Store>, wakeups: Arc<dyn Wakeups>, clock: Arc<dyn Clock>, redactor: Redactor) -> Self {
-        Self { store, wakeups, clock, redactor, claim: None }
+    /// A journal over a store, or over run logs of which some are in archives.
+    pub fn new(logs: impl Into<RunLogs>, wakeups: Arc<dyn Wakeups>, clock: Arc<dyn Clock>, redactor: Redactor) -> Self {
+        Self { logs: logs.into(), wakeups, clock, redactor, claim: None }
     }
 
     /// A journal for whoever holds a job: once the claim is lost, it writes nothing more.
@@ -47,10 +48,16 @@ impl Journal {
         Self { claim: Some(claim), ..self.clone() }
     }
 
-    /// The store, for reading.
+    /// The store, for reading all but the events of logs.
     #[must_use]
     pub fn store(&self) -> &dyn Store {
-        &*self.store
+        self.logs.store()
+    }
+
+    /// The run logs, for reading.
+    #[must_use]
+    pub fn logs(&self) -> &RunLogs {
+        &self.logs
     }
 
     /// The clock.
@@ -94,7 +101,7 @@ impl Journal {
             *error = self.redactor.redact(error);
         }
         let jobs_changed = changes.changes_queue();
-        self.store.commit(changes).await?;
+        self.store().commit(changes).await?;
         self.wake_logs(touched);
         if jobs_changed {
             self.wakeups.wake(Topic::Jobs);
@@ -112,8 +119,8 @@ impl Journal {
         }
         let touched = events.iter().map(|event| event.request).collect();
         match self.claim {
-            None => self.store.append(events).await?,
-            claim => self.store.commit(Changes { claim, events, ..Changes::default() }).await?,
+            None => self.store().append(events).await?,
+            claim => self.store().commit(Changes { claim, events, ..Changes::default() }).await?,
         };
         self.wake_logs(touched);
         Ok(())
@@ -155,7 +162,7 @@ impl Journal {
 
     /// Follows a request's log from after sequence number `after`, for ever: what is stored first, then what comes.
     ///
-    /// A reader that is slow gets its events from rows; nothing is kept for it in memory.
+    /// A reader that is slow gets its events from rows and archives; nothing is kept for it in memory.
     pub fn follow(
         &self,
         request: RequestId,
@@ -167,7 +174,7 @@ impl Journal {
         let watch = self.watch_log(request);
         futures::stream::unfold((journal, watch, after), move |(journal, mut watch, after)| async move {
             loop {
-                match journal.store.events(request, after, BATCH).await {
+                match journal.logs.events(request, after, BATCH).await {
                     Err(error) => return Some((vec![Err(error)], (journal, watch, after))),
                     Ok(events) => {
                         if let Some(last) = events.last().map(|event| event.seq) {

@@ -74,12 +74,15 @@ pub mod redact;
 pub mod registry;
 pub mod repository;
 pub mod request;
+pub mod retention;
 pub mod review;
 pub mod run;
+pub mod run_log;
 pub mod sandbox;
 pub mod schedule;
 pub mod screen;
 pub mod session;
+pub mod sweep;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod usecases;

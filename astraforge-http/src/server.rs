@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use astraforge_core::{cancel::Cancellation, control_plane::ControlPlane, forge::Forge, ports::store::Store};
+use astraforge_core::{
+    cancel::Cancellation, control_plane::ControlPlane, forge::Forge, ports::store::Store, run_log::RunLogs,
+};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -117,6 +119,10 @@ impl AppState {
 
     fn store(&self) -> &dyn Store {
         self.forge.store()
+    }
+
+    fn logs(&self) -> &RunLogs {
+        self.forge.journal().logs()
     }
 }
 

@@ -1,10 +1,8 @@
 //! Hints and streams together: what a process has that uses Redis.
 
-use std::sync::Arc;
-
-use astraforge_core::ports::{
-    store::Store,
-    wakeup::{Topic, Wakeups},
+use astraforge_core::{
+    ports::wakeup::{Topic, Wakeups},
+    run_log::RunLogs,
 };
 use futures::stream::BoxStream;
 
@@ -42,8 +40,8 @@ impl RedisBus {
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
-    pub fn start(config: &RedisConfig, store: Arc<dyn Store>) -> Self {
-        Self { wakeups: RedisWakeups::start(config), streams: RunLogStreams::start(config, store) }
+    pub fn start(config: &RedisConfig, logs: impl Into<RunLogs>) -> Self {
+        Self { wakeups: RedisWakeups::start(config), streams: RunLogStreams::start(config, logs.into()) }
     }
 
     /// Tells whether hints are carried and logs published, as of the last few seconds. Asks nobody, so it may be called

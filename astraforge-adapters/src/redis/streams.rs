@@ -12,10 +12,8 @@ use astraforge_core::{
     error::chain,
     event::{Envelope, RunEvent},
     id::RequestId,
-    ports::{
-        clock::Clock as _,
-        store::{Store, StoreError},
-    },
+    ports::{clock::Clock as _, store::StoreError},
+    run_log::RunLogs,
 };
 use futures::future::join_all;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
@@ -68,11 +66,11 @@ pub(super) struct RunLogStreams {
 }
 
 impl RunLogStreams {
-    pub(super) fn start(config: &RedisConfig, store: Arc<dyn Store>) -> Self {
+    pub(super) fn start(config: &RedisConfig, logs: RunLogs) -> Self {
         let (outbox, trouble, stop) = (Arc::default(), Arc::default(), CancellationToken::new());
         let publisher = Publisher {
             config: config.clone(),
-            store,
+            logs,
             outbox: Arc::clone(&outbox),
             trouble: Arc::clone(&trouble),
             newest: HashMap::new(),
@@ -144,7 +142,7 @@ impl From<StoreError> for Trouble {
 #[derive(Debug)]
 struct Publisher {
     config: RedisConfig,
-    store: Arc<dyn Store>,
+    logs: RunLogs,
     outbox: Arc<Outbox<RequestId>>,
     trouble: Arc<Mutex<Option<String>>>,
     /// The newest ids of streams, as far as they are known.
@@ -238,7 +236,7 @@ impl Publisher {
     async fn publish_recent(&mut self, connection: &mut MultiplexedConnection) -> Result<(), BoxError> {
         const AT_ONCE: usize = 50;
         let since = SystemClock.now() - self.config.retention.unwrap_or(RECENT);
-        let logs = within(PATIENCE, async { Ok(self.store.recent_logs(since, MOST_RECENT).await?) });
+        let logs = within(PATIENCE, async { Ok(self.logs.store().recent_logs(since, MOST_RECENT).await?) });
         let logs = logs.await?;
         if logs.len() == MOST_RECENT as usize && !self.is_limit_told {
             self.is_limit_told = true;
@@ -299,10 +297,10 @@ impl Publisher {
         loop {
             let after = match newest {
                 // A new stream begins where its length allows.
-                0 => self.store.last_event(request).await?.saturating_sub(self.config.max_length.into()),
+                0 => self.logs.store().last_event(request).await?.saturating_sub(self.config.max_length.into()),
                 newest => newest,
             };
-            let events = self.store.events(request, after, BATCH).await?;
+            let events = self.logs.events(request, after, BATCH).await?;
             let Some(last) = events.last().map(|event| event.seq) else { break };
             let answer = self.append(connection, request, newest, &events).await?;
             // If another publisher was quicker, or the stream was removed, it is looked at anew.
@@ -325,7 +323,7 @@ impl Publisher {
                 continue;
             };
             // A stream is behind its rows, never ahead: these are read after it.
-            if seq == 0 || self.store.last_event(request).await? >= seq {
+            if seq == 0 || self.logs.store().last_event(request).await? >= seq {
                 return Ok(seq);
             }
             self.remove(connection, &stream, &newest).await?;

@@ -30,7 +30,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0004_retries.sql"),
     include_str!("../../migrations/sqlite/0005_recent_logs.sql"),
     include_str!("../../migrations/sqlite/0006_priorities.sql"),
-    include_str!("../../migrations/sqlite/0007_rounds.sql"),
+    include_str!("../../migrations/sqlite/0007_rounds_and_archives.sql"),
     include_str!("../../migrations/sqlite/0008_nodes.sql"),
     include_str!("../../migrations/sqlite/0009_accounts.sql"),
 ];

@@ -16,7 +16,8 @@ use astraforge_core::{
         sandbox_store::SandboxStore as _,
         store::{Changes, EndedJob, FailedJob, Store as _},
     },
-    run::Usage,
+    request::{Request, RequestState},
+    run::{Run, RunStatus, Usage},
     testing::samples::{self, at},
 };
 use sqlx::Row as _;
@@ -30,8 +31,13 @@ const ALLOWED: &[(&str, &str)] = &[
     ("SELECT * FROM nodes", "SCAN nodes"),
     ("DELETE FROM nodes", "SCAN nodes"),
     ("count(*) AS n FROM api_keys", "SCAN api_keys"),
-    // What a statement brings along, and the tenants with waiting jobs, are small and no table.
+    // One narrow row a log, once an hour in the whole installation.
+    ("AS size FROM log_sizes", "SCAN log_sizes"),
+    // In the order of the index, of logs that are not archived yet, up to the limit.
+    ("FROM requests WHERE has_events", "SCAN requests USING INDEX requests_with_events"),
+    // What a statement brings along, a row of its own, and the tenants with waiting jobs, are small and no table.
     ("json_each($1)", "SCAN json_each"),
+    ("SELECT coalesce((SELECT max(seq)", "SCAN CONSTANT ROW"),
     ("WITH RECURSIVE tenants", "SCAN tenants"),
     ("WITH RECURSIVE tenants", "SCAN firsts"),
     ("WITH RECURSIVE tenants", "SCAN CONSTANT ROW"),
@@ -111,6 +117,14 @@ async fn use_everything(store: &SqliteStore) {
     store.log_states(&[request.id]).await.unwrap();
     store.last_event(request.id).await.unwrap();
     store.recent_logs(at(0), 1000).await.unwrap();
+    store.logs_size().await.unwrap();
+    let resting = Request { state: RequestState::Reviewed, ..samples::request() };
+    let over = Run { status: RunStatus::Completed, ..samples::run(&resting) };
+    let events = vec![samples::log(resting.id, "x")];
+    store.commit(Changes { runs: vec![over], events, ..samples::submitted(&resting) }).await.unwrap();
+    store.resting_logs(100).await.unwrap();
+    assert!(store.archive(&samples::archive(resting.id, 1, 1)).await.unwrap());
+    store.archives(resting.id).await.unwrap();
     store.running_jobs().await.unwrap();
     store.waiting_jobs(request.id).await.unwrap();
     store.dead_jobs(request.id).await.unwrap();
@@ -227,6 +241,9 @@ async fn soak_a_million_events_make_nothing_slow() {
                 WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999) \
                 SELECT printf('00000000-0000-0000-0000-%012d', i / 1000 + 1), i % 1000 + 1, \
                 printf('00000000-0000-0000-0001-%012d', i / 1000 + 1), '{\"type\":\"log\",\"message\":\"x\"}', i FROM n; \
+                INSERT INTO log_sizes (request, n_bytes) \
+                SELECT request, sum(octet_length(kind)) FROM events GROUP BY request; \
+                UPDATE requests SET has_events = 1; \
                 INSERT INTO jobs (id, tenant, request, kind, attempts, state, created_at) \
                 WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999) \
                 SELECT printf('00000000-0000-0000-0002-%012d', i), 'big', \

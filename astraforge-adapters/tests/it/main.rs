@@ -1,5 +1,7 @@
 //! The adapters, from outside.
 
+#[cfg(feature = "sqlite")]
+mod archiving;
 #[cfg(feature = "git")]
 mod git_change;
 #[cfg(feature = "git")]

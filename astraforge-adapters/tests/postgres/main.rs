@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
 
+#[path = "../it/archiving.rs"]
+mod archiving;
 mod opening;
 mod plans;
 mod schema;

@@ -9,7 +9,8 @@ use astraforge_core::{
     id::{JobId, MergeRequestId, RequestId, RunId, TenantId},
     job::{JobState, Limits},
     ports::store::{Changes, EndedJob, FailedJob, Store},
-    run::Usage,
+    request::{Request, RequestState},
+    run::{Run, RunStatus, Usage},
     testing::samples::{self, at},
 };
 use sqlx::{Connection as _, Executor as _, Row as _};
@@ -23,6 +24,8 @@ const MANY: &str = "INSERT INTO requests (id, tenant, requester, source, sender,
     INSERT INTO events (request, seq, run, kind, created_at) SELECT '00000000-0000-0000-0000-' || lpad((i / 1000 + 1)::text, \
     12, '0'), i % 1000 + 1, '00000000-0000-0000-0001-' || lpad((i / 50)::text, 12, '0'), \
     '{\"type\":\"log\",\"message\":\"x\"}', i FROM generate_series(0, 999999) AS i; \
+    INSERT INTO log_sizes (request, n_bytes) SELECT request, sum(octet_length(kind)) FROM events GROUP BY request; \
+    UPDATE requests SET has_events = true; \
     INSERT INTO runs (id, request, tenant, prompt, status, attempts, cancel_requested, calls, input_tokens, \
     cached_input_tokens, output_tokens, reasoning_tokens, created_at) SELECT '00000000-0000-0000-0001-' || \
     lpad(i::text, 12, '0'), '00000000-0000-0000-0000-' || lpad((i / 20 + 1)::text, 12, '0'), 'tenant-' || i % 50, 'x', \
@@ -116,6 +119,14 @@ async fn use_everything(store: &impl Store) {
     for state in JobState::ALL {
         store.jobs(state, 10).await.unwrap();
     }
+    assert_eq!(store.resting_logs(100).await.unwrap().len(), 100);
+    let resting = Request { state: RequestState::Reviewed, ..samples::request() };
+    let over = Run { status: RunStatus::Completed, ..samples::run(&resting) };
+    let events = vec![samples::log(resting.id, "x")];
+    store.commit(Changes { runs: vec![over], events, ..samples::submitted(&resting) }).await.unwrap();
+    assert!(store.archive(&samples::archive(resting.id, 1, 1)).await.unwrap());
+    assert_eq!(store.archives(resting.id).await.unwrap().len(), 1);
+    store.logs_size().await.unwrap();
     let turn = store.take_turn("sweep", at(9), at(20)).await.unwrap().unwrap();
     store.renew_turn(&turn, at(30)).await.unwrap();
     store.end_turn(&turn, at(40)).await.unwrap();

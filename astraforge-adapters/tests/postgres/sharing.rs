@@ -1,11 +1,11 @@
 //! Several servers on one database get in nobody's way.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use astraforge_adapters::{postgres::PostgresStore, secret_box::SecretKey};
 use astraforge_core::{
     job::Limits,
-    ports::store::{Changes, EndedJob, Expected, RequestChange, Store as _, StoreError},
+    ports::store::{Changes, EndedJob, Expected, RequestChange, Store, StoreError},
     testing::samples,
 };
 use chrono::{TimeDelta, Utc};
@@ -128,4 +128,10 @@ async fn a_round_that_is_due_is_done_by_one_of_many_servers() {
             assert!(servers[1].end_turn(&taken[0], samples::at(10 * n + 10)).await.unwrap());
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_that_many_servers_archive_and_use_at_once_lose_and_double_nothing() {
+    let servers = servers().await.into_iter().map(|server| Arc::new(server) as Arc<dyn Store>);
+    crate::archiving::story(servers.collect()).await;
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use astraforge_adapters::{
+    artifacts::FolderArtifacts,
     clock::SystemClock,
     redis::{RedisBus, RedisConfig},
     secret_box::SecretKey,
@@ -16,9 +17,17 @@ use astraforge_core::{
     event::{Envelope, EventKind, RunEvent},
     id::RequestId,
     journal::Journal,
-    ports::{clock::Clock as _, store::Store},
+    ports::{
+        clock::Clock as _,
+        store::{Changes, Store},
+        wakeup::{Topic, Wakeups as _},
+    },
     redact::Redactor,
-    request::Request,
+    request::{Request, RequestState},
+    retention::{Kept, Retention},
+    run::{Run, RunStatus},
+    run_log::RunLogs,
+    session::ByteSize,
     testing::samples,
 };
 use futures::{StreamExt as _, future::join_all};
@@ -99,6 +108,28 @@ async fn an_event_is_in_the_stream_a_moment_after_it_is_written() {
     let expected: Vec<String> =
         rows.into_iter().map(|row| serde_json::to_string(&Envelope::from(row)).unwrap()).collect();
     assert_eq!(server.data(&world.config.stream(request)), expected);
+}
+
+#[tokio::test]
+async fn a_stream_begins_with_what_is_archived() {
+    let server = Server::started();
+    let world = World::new(server.config()).await;
+    let request = Request { state: RequestState::Failed, updated_at: SystemClock.now(), ..samples::request() };
+    let over = Run { status: RunStatus::Failed, ..samples::run(&request) };
+    world.store.commit(Changes { runs: vec![over], ..samples::submitted(&request) }).await.unwrap();
+    world.store.append((0..5).map(|n| samples::log(request.id, n.to_string())).collect()).await.unwrap();
+    let files = Arc::new(FolderArtifacts::new(world.folder.path().join("files")));
+    let nothing = Kept { age: None, size: Some(ByteSize::bytes(0)) };
+    let clock = Arc::new(SystemClock);
+    Retention::new(world.store.clone(), files.clone(), clock, nothing).archive().await.unwrap();
+
+    let logs = RunLogs::from(world.store.clone()).with_archives(files);
+    let bus = RedisBus::start(&world.config, logs);
+    until("the bus is well", async || bus.check().is_ok()).await;
+    world.store.append(vec![samples::log(request.id, "again")]).await.unwrap();
+    bus.wake(Topic::Log(request.id));
+    world.is_published(request.id, &server).await;
+    assert_eq!(server.ids(&world.config.stream(request.id)), [1, 2, 3, 4, 5, 6]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

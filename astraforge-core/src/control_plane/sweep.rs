@@ -1,104 +1,61 @@
-//! Removes stored files that no row tells of: what a kill between the two leaves behind.
+//! The rows of sandboxes that tell of stored files, for the sweep of those that none tells of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use chrono::TimeDelta;
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use super::engine::Engine;
 use crate::{
     error::ForgeError,
     id::{ArtifactId, SandboxId, SnapshotId},
-    ports::store::StoreError,
+    ports::{sandbox_store::SandboxStore, store::StoreError},
+    sweep::{Rows, Swept},
 };
-
-/// How long a file may be stored before its row is: the longest that storing one may take, and then some.
-const GRACE: TimeDelta = TimeDelta::hours(24);
-
-/// What a sweep did.
-#[derive(Debug, Default)]
-pub struct Swept {
-    /// How many stored files it looked at.
-    pub n_checked: usize,
-    /// The keys of those it removed.
-    pub removed: Vec<String>,
-    /// The keys of those it could not remove, and one for each sandbox that could not be asked about, and why; the next
-    /// sweep tries them again.
-    pub failed: Vec<(String, ForgeError)>,
-}
-
-/// What kind of row tells of a stored file.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Snapshot,
-    Artifact,
-}
-
-/// How the keys of those rows begin.
-const PREFIXES: [(&str, Kind); 2] = [("snapshots/", Kind::Snapshot), ("artifacts/", Kind::Artifact)];
 
 impl Engine {
     /// Removes files that were stored a day ago or earlier for a sandbox of this store and that no row tells of.
     pub(super) async fn sweep(&self) -> Result<Swept, ForgeError> {
-        let mut swept = Swept::default();
-        for (prefix, kind) in PREFIXES {
-            let keys = self.artifacts.list(prefix).await?;
-            swept.n_checked += keys.len();
-            let mut suspects: BTreeMap<SandboxId, Vec<String>> = BTreeMap::new();
-            for key in keys {
-                if let Some(sandbox) = self.suspected(&key, prefix, kind) {
-                    suspects.entry(sandbox).or_default().push(key);
-                }
-            }
-            for (sandbox, keys) in suspects {
-                self.sweep_sandbox(sandbox, kind, keys, &mut swept).await;
-            }
-        }
+        let (mut swept, now, store) = (Swept::default(), self.clock.now(), &*self.store);
+        swept.sweep(&*self.artifacts, "snapshots/", &Snapshots(store), now).await?;
+        swept.sweep(&*self.artifacts, "artifacts/", &Exports(store), now).await?;
         Ok(swept)
     }
+}
 
-    /// The sandbox of a key that is old enough to have a row. Keys that are made differently are not ours.
-    fn suspected(&self, key: &str, prefix: &str, kind: Kind) -> Option<SandboxId> {
-        let (sandbox, name) = key.strip_prefix(prefix)?.split_once('/')?;
-        let made_at = match kind {
-            Kind::Snapshot => name.strip_suffix(".tar.zst")?.parse::<SnapshotId>().ok()?.made_at(),
-            Kind::Artifact => name.parse::<ArtifactId>().ok()?.made_at(),
-        };
-        let is_old = self.clock.now() - made_at? > GRACE;
-        sandbox.parse().ok().filter(|_| is_old)
+struct Snapshots<'a>(&'a dyn SandboxStore);
+
+#[async_trait]
+impl Rows for Snapshots<'_> {
+    type Owner = SandboxId;
+
+    fn made_at(&self, name: &str) -> Option<DateTime<Utc>> {
+        name.strip_suffix(".tar.zst")?.parse::<SnapshotId>().ok()?.made_at()
     }
 
-    async fn sweep_sandbox(&self, sandbox: SandboxId, kind: Kind, keys: Vec<String>, swept: &mut Swept) {
-        // Rows are asked for only after the keys are known. One that was stored meanwhile is younger than those.
-        let told = match self.told(sandbox, kind).await {
-            // Somebody else keeps files in the same place.
-            Ok(None) => return,
-            Ok(Some(told)) => told,
-            Err(error) => {
-                let first = keys.into_iter().next().unwrap_or_default();
-                return swept.failed.push((first, error.into()));
-            }
-        };
-        for key in keys {
-            if told.contains(&key) {
-                continue;
-            }
-            match self.artifacts.delete(&key).await {
-                Ok(()) => swept.removed.push(key),
-                Err(error) => swept.failed.push((key, error.into())),
-            }
-        }
-    }
-
-    /// The keys that a sandbox's rows tell of; `None` for a sandbox that this store does not know. The rows of
-    /// sandboxes are never removed, so that it knows all it ever had.
-    async fn told(&self, sandbox: SandboxId, kind: Kind) -> Result<Option<BTreeSet<String>>, StoreError> {
-        if self.store.sandbox(sandbox).await?.is_none() {
+    async fn told(&self, sandbox: SandboxId) -> Result<Option<BTreeSet<String>>, StoreError> {
+        if self.0.sandbox(sandbox).await?.is_none() {
             return Ok(None);
         }
-        Ok(Some(match kind {
-            Kind::Snapshot => self.store.snapshots(sandbox).await?.into_iter().map(|row| row.key).collect(),
-            Kind::Artifact => self.store.artifacts(sandbox).await?.into_iter().map(|row| row.key).collect(),
-        }))
+        Ok(Some(self.0.snapshots(sandbox).await?.into_iter().map(|row| row.key).collect()))
+    }
+}
+
+struct Exports<'a>(&'a dyn SandboxStore);
+
+#[async_trait]
+impl Rows for Exports<'_> {
+    type Owner = SandboxId;
+
+    fn made_at(&self, name: &str) -> Option<DateTime<Utc>> {
+        name.parse::<ArtifactId>().ok()?.made_at()
+    }
+
+    async fn told(&self, sandbox: SandboxId) -> Result<Option<BTreeSet<String>>, StoreError> {
+        if self.0.sandbox(sandbox).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.0.artifacts(sandbox).await?.into_iter().map(|row| row.key).collect()))
     }
 }
 
@@ -106,7 +63,7 @@ impl Engine {
 mod tests {
     use std::sync::Arc;
 
-    use chrono::{DateTime, Utc};
+    use chrono::TimeDelta;
     use uuid::{NoContext, Timestamp, Uuid};
 
     use super::*;

@@ -15,6 +15,7 @@ use crate::{
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
+    run_log::LogArchive,
     schedule::Turn,
 };
 
@@ -73,11 +74,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Writes events at the end of their requests' logs and returns the last sequence number.
     async fn append(&self, events: Vec<NewEvent>) -> Result<u64, StoreError>;
-    /// Reads at most `limit` events after sequence number `after`, in order.
+    /// Reads at most `limit` events after sequence number `after`, in order, of those that are rows. Others are in archives;
+    /// [`RunLogs`](crate::run_log::RunLogs) reads both.
     async fn events(&self, request: RequestId, after: u64, limit: u32) -> Result<Vec<RunEvent>, StoreError>;
-    /// Reads all events of one run, in order.
+    /// Reads all events of one run that are rows, in order.
     async fn events_of_run(&self, run: RunId) -> Result<Vec<RunEvent>, StoreError>;
-    /// Tells the sequence number of the last event of a log; 0 when there is none.
+    /// Tells the sequence number of the last event of a log, be it archived; 0 when there is none.
     async fn last_event(&self, request: RequestId) -> Result<u64, StoreError>;
     /// Lists the ends of the logs of those requests that changed since then or have a job at work: at most `limit`, those
     /// that changed last first.
@@ -85,6 +87,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Tells how the logs of those of these requests stand that are there, each as of one moment, in no order.
     async fn log_states(&self, requests: &[RequestId]) -> Result<Vec<LogState>, StoreError>;
+
+    /// Tells how many bytes the events of all logs have as rows, roughly.
+    async fn logs_size(&self) -> Result<u64, StoreError>;
+    /// Lists logs with rows that may be archived: of requests at rest ([`RequestState::is_at_rest`]) whose logs cannot grow
+    /// without a person acting ([`LogState::may_grow`]). At most `limit`, those whose requests changed first.
+    ///
+    /// [`RequestState::is_at_rest`]: crate::request::RequestState::is_at_rest
+    async fn resting_logs(&self, limit: u32) -> Result<Vec<RestingLog>, StoreError>;
+    /// Lists the archives of a log in the order of their events.
+    async fn archives(&self, request: RequestId) -> Result<Vec<LogArchive>, StoreError>;
+    /// Writes that events are archived and removes their rows, in one transaction. Tells whether it did: it does nothing
+    /// unless the log [may be archived](Self::resting_logs), and its first rows are exactly these events.
+    async fn archive(&self, archive: &LogArchive) -> Result<bool, StoreError>;
 
     /// Takes a waiting job and marks it running on a lease until `until`: of the tenant that has the fewest at work, the
     /// oldest one of the highest [priority](crate::job::JobKind::priority). None is taken beyond the limits.
@@ -240,6 +255,17 @@ pub struct LogState {
     pub end: LogEnd,
     /// Whether it may grow without a person acting: a job waits or is at work, a run is not over, or none has begun yet.
     pub may_grow: bool,
+}
+
+/// A log that may be archived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestingLog {
+    /// The request whose log it is.
+    pub request: RequestId,
+    /// When the request last changed.
+    pub since: DateTime<Utc>,
+    /// How many bytes its events have as rows, roughly.
+    pub size: u64,
 }
 
 /// How a job ended.

@@ -69,6 +69,12 @@ impl RequestState {
         matches!(self, Done | Failed | Cancelled)
     }
 
+    /// Tells whether its runs are over and what followed them is done, whatever a person may do next.
+    #[must_use]
+    pub fn is_at_rest(self) -> bool {
+        self.is_settled() || matches!(self, PatchReady | Reviewed)
+    }
+
     /// The arrows of the table, those to `Cancelled` aside.
     const fn followers(self) -> &'static [Self] {
         match self {

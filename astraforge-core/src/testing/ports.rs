@@ -34,6 +34,7 @@ use crate::{
     request::{Plan, PlanStep, change_set::Change},
     review::Finding,
     run::RunFailure,
+    run_log::RunLogs,
 };
 
 /// Everything a forge needs, in memory, with handles to make its parts misbehave.
@@ -85,7 +86,7 @@ impl Spine {
     #[must_use]
     pub fn ports(&self, settings: Settings) -> Ports {
         let journal = Journal::new(
-            self.store.clone(),
+            RunLogs::from(self.store.clone()).with_archives(self.artifacts.clone()),
             Arc::new(MemoryWakeups::default()),
             Arc::new(self.clock.clone()),
             self.redactor.clone(),

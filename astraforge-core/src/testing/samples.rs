@@ -20,6 +20,7 @@ use crate::{
         change_set::{Change, ChangeKind, ChangeSet, FileChange},
     },
     run::Run,
+    run_log::LogArchive,
     sandbox::{Lifetime, Sandbox, SandboxStatus, Snapshot},
     session::SandboxSpec,
 };
@@ -73,6 +74,20 @@ pub fn run(request: &Request) -> Run {
 #[must_use]
 pub fn execute(run: &Run) -> Job {
     Job::new(run.tenant.clone(), run.request, JobKind::Execute { run: run.id }, run.created_at)
+}
+
+/// What tells of an archive of these events; nothing is stored there.
+#[must_use]
+pub fn archive(request: RequestId, first: u64, last: u64) -> LogArchive {
+    LogArchive {
+        request,
+        first,
+        last,
+        key: format!("run-logs/{request}/{first}-{last}.jsonl.gz"),
+        sha256: "0".repeat(64),
+        size: 120,
+        created_at: at(7),
+    }
 }
 
 /// A line of output.

@@ -18,10 +18,11 @@ use crate::{
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
     job::{Claim, Job, JobState, Limits, QueuedJob},
     merge_request::MergeRequest,
-    ports::store::{Changes, LogEnd, LogState, Store, StoreError},
+    ports::store::{Changes, LogEnd, LogState, RestingLog, Store, StoreError},
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
+    run_log::LogArchive,
     schedule::Turn,
 };
 
@@ -51,6 +52,17 @@ pub struct MemoryStore {
     is_silent: AtomicBool,
     /// The sequence number of events that cannot be read; 0 when all can.
     damaged: AtomicU64,
+    /// What becomes of the next call that archives events.
+    breaks: Mutex<Option<Breaks>>,
+}
+
+/// When a connection breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breaks {
+    /// Before anything is written.
+    Before,
+    /// When it is written, and before that is answered.
+    After,
 }
 
 /// Commits that fail, as those of a store whose disk is full do.
@@ -93,6 +105,11 @@ impl MemoryStore {
     /// Has the event of this sequence number be unreadable in every log.
     pub fn damage(&self, seq: u64) {
         self.damaged.store(seq, Ordering::SeqCst);
+    }
+
+    /// Lets the next call that archives events fail.
+    pub fn breaks_off(&self, when: Breaks) {
+        *self.breaks.lock().unwrap_or_else(PoisonError::into_inner) = Some(when);
     }
 
     async fn answers(&self) {
@@ -202,8 +219,8 @@ impl Store for MemoryStore {
     async fn events(&self, request: RequestId, after: u64, limit: u32) -> Result<Vec<RunEvent>, StoreError> {
         let tables = self.tables();
         let log = tables.logs.get(&request).map_or(&[][..], Vec::as_slice);
-        let begin = usize::try_from(after).unwrap_or(usize::MAX).min(log.len());
-        let events: Vec<RunEvent> = log[begin..].iter().take(limit as usize).cloned().collect();
+        let later = log.iter().filter(|event| event.seq > after);
+        let events: Vec<RunEvent> = later.take(limit as usize).cloned().collect();
         let damaged = self.damaged.load(Ordering::SeqCst);
         if events.iter().any(|event| event.seq == damaged) {
             return Err(StoreError::Unreadable { operation: "read events", source: "the row is damaged".into() });
@@ -232,6 +249,32 @@ impl Store for MemoryStore {
         let tables = self.tables();
         let found = requests.iter().filter(|id| tables.requests.iter().any(|request| request.id == **id));
         Ok(found.map(|id| tables.log_state(*id)).collect())
+    }
+
+    async fn logs_size(&self) -> Result<u64, StoreError> {
+        let tables = self.tables();
+        Ok(tables.logs.keys().map(|request| tables.log_size(*request)).sum())
+    }
+
+    async fn resting_logs(&self, limit: u32) -> Result<Vec<RestingLog>, StoreError> {
+        let tables = self.tables();
+        let resting = collect(&tables.requests, |r| tables.is_at_rest(r.id) && tables.log_size(r.id) > 0);
+        let resting = oldest_first(resting, |r| r.updated_at).into_iter().take(limit as usize);
+        Ok(resting.map(|r| RestingLog { request: r.id, since: r.updated_at, size: tables.log_size(r.id) }).collect())
+    }
+
+    async fn archives(&self, request: RequestId) -> Result<Vec<LogArchive>, StoreError> {
+        Ok(collect(&self.tables().archives, |archive| archive.request == request))
+    }
+
+    async fn archive(&self, archive: &LogArchive) -> Result<bool, StoreError> {
+        let cut_off = || StoreError::Backend { operation: "archive events", source: "the connection broke".into() };
+        let breaks = self.breaks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if breaks == Some(Breaks::Before) {
+            return Err(cut_off());
+        }
+        let is_done = self.tables().archive(archive);
+        if breaks == Some(Breaks::After) { Err(cut_off()) } else { Ok(is_done) }
     }
 
     async fn claim_job(

@@ -8,6 +8,7 @@ use crate::ports::store::{Changes, Expected, RequestChange, Store, StoreError};
 use crate::request::Request;
 
 pub mod api_keys;
+pub mod archives;
 pub mod commits;
 pub mod fairness;
 pub mod jobs;
@@ -96,6 +97,14 @@ macro_rules! store_conformance {
                 a_batch_with_one_bad_event_writes_none
                 a_large_batch_is_written
                 appending_nothing_changes_nothing;
+            archives:
+                logs_at_rest_are_listed_those_that_changed_first_before_others
+                a_log_at_work_is_neither_listed_nor_archived
+                archived_events_are_rows_no_more_and_numbers_go_on
+                only_the_first_rows_of_a_log_are_archived_and_each_once
+                the_size_of_logs_is_that_of_their_rows
+                of_many_who_archive_the_same_events_one_does
+                events_appended_beside_an_archive_are_numbered_after_it;
             jobs:
                 the_oldest_job_is_claimed_first
                 jobs_of_the_same_time_are_claimed_in_the_order_they_were_added

@@ -5,6 +5,7 @@
 mod corpus;
 mod faults;
 mod leases;
+mod retention;
 mod retries;
 mod simulation;
 mod spine;

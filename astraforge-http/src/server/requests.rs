@@ -11,6 +11,7 @@ use astraforge_core::{
     ports::store::{Store, StoreError},
     repository::RepositoryLink,
     request::{Prompt, Request, RequestState},
+    run_log::RunLogs,
 };
 use axum::{Json, extract::State, http::StatusCode};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -85,7 +86,7 @@ pub(super) async fn submit(
     }
     let body: NewRequest = body.judge()?;
     let request = state.forge().submit(command(caller.clone(), body)?).await?;
-    Ok((StatusCode::CREATED, Json(detail_of(state.store(), &caller, request).await?)))
+    Ok((StatusCode::CREATED, Json(detail_of(state.logs(), &caller, request).await?)))
 }
 
 fn command(caller: Caller, body: NewRequest) -> Result<SubmitRequest, ApiError> {
@@ -123,7 +124,7 @@ pub(super) async fn show(
     PathId(id): PathId<RequestId>,
 ) -> Result<Json<RequestView>, ApiError> {
     let request = find(&state, &caller, id).await?;
-    Ok(Json(detail_of(state.store(), &caller, request).await?))
+    Ok(Json(detail_of(state.logs(), &caller, request).await?))
 }
 
 /// Let an agent work on a request again.
@@ -221,15 +222,17 @@ async fn rows_of(
     Ok(RequestRows { request, link, messages, attachments, merge_request })
 }
 
-async fn detail_of(store: &dyn Store, caller: &Caller, request: Request) -> Result<RequestView, ApiError> {
+async fn detail_of(logs: &RunLogs, caller: &Caller, request: Request) -> Result<RequestView, ApiError> {
+    let store = logs.store();
     let link = store.link(&caller.tenant, request.repository).await?;
     let id = request.id;
     let merge_request = store.merge_request_of(id).await?;
     let rows = rows_of(store, request, link, merge_request).await?;
+    let mut events = logs.events_by_run(id).await?;
     let mut runs = Vec::new();
     for run in store.runs_of(id).await? {
         let change_set = change_of(store, &run).await?;
-        let events = store.events_of_run(run.id).await?;
+        let events = events.remove(&run.id).unwrap_or_default();
         let record = RunRecord::new(&run, events, change_set.as_ref());
         runs.push((run, record, change_set));
     }

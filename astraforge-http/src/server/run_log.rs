@@ -1,6 +1,7 @@
-//! `/api/runs/{id}/logs/stream`: run logs as server-sent events, read from rows as fast as the client takes them.
+//! `/api/runs/{id}/logs/stream`: run logs as server-sent events, read from rows and archives as fast as the client takes
+//! them.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use astraforge_core::{
     access::{Action, Caller},
@@ -20,7 +21,7 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures::{Stream, StreamExt, future::Either};
+use futures::{Stream, StreamExt, TryStreamExt, future::Either};
 use serde::Deserialize;
 use tracing::error;
 
@@ -91,7 +92,9 @@ pub(super) async fn stream(
     let settled = !stays_open && !log.may_grow().await?;
     let keep_alive = KeepAlive::new().interval(state.limits.keep_alive).text("keep-alive");
     let body = if settled {
-        Sse::new(frames(log.request, log.clone().stored(after)).boxed()).keep_alive(keep_alive)
+        // A log that cannot be read is refused, and not taken for an empty one.
+        let first = log.read(after).await?;
+        Sse::new(frames(log.request, log.clone().stored(first)).boxed()).keep_alive(keep_alive)
     } else {
         let live = log.clone().live(&state.tails, after, stays_open, state.shutdown.clone());
         Sse::new(frames(log.request, live).boxed()).keep_alive(keep_alive)
@@ -160,16 +163,14 @@ impl Log {
         self.run.is_none() || self.run == frame.run
     }
 
-    /// The stored frames after `last`.
-    fn stored(self, mut last: u64) -> impl Stream<Item = Result<Event, StoreError>> + Send {
+    /// These frames, and the stored ones after them.
+    fn stored(self, mut frames: Vec<Arc<Frame>>) -> impl Stream<Item = Result<Event, StoreError>> + Send {
         async_stream::try_stream! {
-            loop {
-                let frames = self.read(last).await?;
-                let Some(newest) = frames.last() else { break };
-                last = newest.seq;
+            while let Some(last) = frames.last().map(|newest| newest.seq) {
                 for frame in frames.iter().filter(|frame| self.has(frame)) {
                     yield frame.event.clone();
                 }
+                frames = self.read(last).await?;
             }
         }
     }
@@ -220,7 +221,7 @@ impl Log {
     }
 
     async fn read(&self, last: u64) -> Result<Vec<Arc<Frame>>, StoreError> {
-        let events = self.journal.store().events(self.request, last, BATCH).await?;
+        let events = self.journal.logs().events(self.request, last, BATCH).await?;
         Ok(events.into_iter().map(|event| Arc::new(Frame::of(event))).collect())
     }
 }
@@ -252,17 +253,16 @@ impl Frame {
     }
 }
 
-/// The handshake, then the frames of a log. An error ends them; the client resumes where it was.
+/// The handshake, then the frames of a log. An error breaks the connection, so that nobody takes what came for all of it;
+/// the client resumes where it was.
 fn frames(
     request: RequestId,
     frames: impl Stream<Item = Result<Event, StoreError>> + Send,
-) -> impl Stream<Item = Result<Event, Infallible>> + Send {
+) -> impl Stream<Item = Result<Event, StoreError>> + Send {
     let handshake = format!(r#"{{"request_id":"{request}","type":"heartbeat","message":"stream_ready"}}"#);
     let handshake = Event::default().event("message").data(handshake);
-    let frames = frames.filter_map(|frame| async {
-        frame.inspect_err(|error| error!(error = chain(error), "a run log broke off")).ok()
-    });
-    futures::stream::iter([handshake]).chain(frames).map(Ok)
+    let frames = frames.inspect_err(|error| error!(error = chain(error), "a run log broke off"));
+    futures::stream::iter([Ok(handshake)]).chain(frames)
 }
 
 #[cfg(test)]

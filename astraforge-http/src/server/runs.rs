@@ -66,7 +66,7 @@ pub(super) async fn show(
     let run = run.ok_or_else(|| ApiError::not_found(RunId::not_found("")))?;
     let request = store.request(&caller.tenant, run.request).await?;
     let title = request.map(|request| request.title).unwrap_or_default();
-    let events = store.events_of_run(id).await?;
+    let events = state.logs().events_of_run(run.request, id).await?;
     let change_set = change_of(store, &run).await?;
     Ok(Json(RunDetail::new(run, title, events, change_set)))
 }

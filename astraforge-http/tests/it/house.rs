@@ -1,6 +1,6 @@
 //! A server in memory, with a key for each role, and a stranger's key of another tenant.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use astraforge_core::{
     access::{ApiKey, Role},
@@ -8,6 +8,8 @@ use astraforge_core::{
     forge::{Forge, Settings},
     id::{ApiKeyId, TenantId, UserId},
     ports::store::Store,
+    retention::{Kept, Retention},
+    session::ByteSize,
     testing::{Spine, samples},
     worker::Worker,
 };
@@ -127,6 +129,14 @@ impl House {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Answer { status: parts.status, headers: parts.headers, body, text }
+    }
+
+    /// Archives the logs of all requests that are at rest.
+    pub(crate) async fn archive_logs(&self) {
+        let Spine { store, artifacts, clock, .. } = self.spine.clone();
+        let nothing = Kept { age: None, size: Some(ByteSize::bytes(0)) };
+        let archived = Retention::new(store, artifacts, Arc::new(clock), nothing).archive().await.unwrap();
+        assert!(archived.n_events > 0 && archived.failed.is_empty(), "{archived:?}");
     }
 
     /// Submits a request and returns its id.

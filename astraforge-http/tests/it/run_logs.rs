@@ -6,6 +6,7 @@ use astraforge_core::{
     cancel::Cancellation,
     event::{EventKind, NewEvent},
     ports::{
+        artifacts::ArtifactStore as _,
         executor::AgentOutcome,
         git::GitError,
         store::{Changes, Store as _},
@@ -95,6 +96,67 @@ async fn a_stream_resumes_after_the_last_event_that_was_seen() {
         assert_eq!(rest[1..], whole[seen + 1..]);
     }
     assert_eq!(frames(&read(&house, &id, Some("none")).await.text), whole);
+}
+
+#[tokio::test]
+async fn an_archived_log_is_read_as_it_was() {
+    let house = House::new().await;
+    let id = house.submit(json!({})).await;
+    house.work().await;
+    let whole = frames(&read(&house, &id, None).await.text);
+    let request = house.get(Who::Observer, &format!("/api/requests/{id}/")).await.body;
+    let run = request["metadata"]["runs"][0]["id"].as_str().unwrap().to_owned();
+    let shown = house.get(Who::Observer, &format!("/api/runs/{run}/")).await.body;
+    let of_run = frames(&read(&house, &run, None).await.text);
+    house.archive_logs().await;
+    assert_eq!(house.spine.store.events(id.parse().unwrap(), 0, 99).await.unwrap(), []);
+    assert_eq!(frames(&read(&house, &id, None).await.text), whole);
+    for seen in [1, whole.len() - 2, whole.len() - 1] {
+        assert_eq!(frames(&read(&house, &id, Some(&seen.to_string())).await.text)[1..], whole[seen + 1..]);
+    }
+    assert_eq!(frames(&read(&house, &run, None).await.text), of_run);
+    assert_eq!(house.get(Who::Observer, &format!("/api/requests/{id}/")).await.body, request);
+    assert_eq!(house.get(Who::Observer, &format!("/api/runs/{run}/")).await.body, shown);
+
+    let again = format!("/api/requests/{id}/execute/");
+    house.post(Who::Maintainer, &again, json!({})).await.has_status(202);
+    house.work().await;
+    let more = frames(&read(&house, &id, None).await.text);
+    assert_eq!(more[..whole.len()], whole);
+    assert!(more.iter().skip(1).map(|(seq, _)| seq.unwrap()).eq(1..more.len() as u64));
+    assert!(more.len() > whole.len());
+}
+
+#[tokio::test]
+async fn a_log_whose_archive_is_missing_is_an_error_and_no_empty_log() {
+    let house = House::new().await;
+    let id = house.submit(json!({})).await;
+    house.work().await;
+    let request = id.parse().unwrap();
+    // As many as two archives hold.
+    let line = |n| samples::log(request, format!("line {n}"));
+    house.spine.store.append((0..1200).map(line).collect()).await.unwrap();
+    house.archive_logs().await;
+    let archives = house.spine.store.archives(request).await.unwrap();
+    let files = &house.spine.artifacts;
+    let first = files.get(&archives[0].key).await.unwrap().unwrap();
+    files.delete(&archives[0].key).await.unwrap();
+    read(&house, &id, None).await.has_status(503);
+    house.get(Who::Observer, &format!("/api/requests/{id}/")).await.has_status(503);
+
+    files.put(&archives[0].key, first).await.unwrap();
+    files.delete(&archives[1].key).await.unwrap();
+    let stream = Request::get(format!("/api/runs/{id}/logs/stream")).header("x-api-key", house.key(Who::Observer));
+    let answer = house.app.clone().oneshot(stream.body(Body::empty()).unwrap()).await.unwrap();
+    let mut body = answer.into_body().into_data_stream();
+    let mut n_events = 0;
+    let broke_off = loop {
+        match body.next().await.expect("it breaks off, and does not end in order") {
+            Ok(bytes) => n_events += String::from_utf8_lossy(&bytes).matches("id: ").count(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(n_events as u64, archives[0].last, "{broke_off}");
 }
 
 #[tokio::test]

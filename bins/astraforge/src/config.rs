@@ -21,6 +21,7 @@ use crate::{
     keys::KeyArgs,
     model::ModelArgs,
     native_args::NativeArgs,
+    retention_args::RetentionArgs,
 };
 
 /// Settings of a node, for `up` and for commands that start one in their own process.
@@ -86,6 +87,8 @@ pub(crate) struct ServerArgs {
     /// it listens]
     #[arg(long, global = true, env = "ASTRAFORGE_NODE_URL", value_name = "URL")]
     pub(crate) node_url: Option<String>,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
     /// Size of a run's workspace, in memory
     #[arg(long, global = true, env = "ASTRAFORGE_WORKSPACE_SIZE", value_name = "SIZE", default_value = "2Gi")]
     pub(crate) workspace_size: ByteSize,
@@ -173,6 +176,7 @@ impl ServerArgs {
             self.model.config().err(),
             self.files.check().err(),
             self.node_address(SocketAddr::from(([127, 0, 0, 1], 1))).err(),
+            self.retention.check(&self.database, &self.files).err(),
         ];
         let mut told: Vec<_> = checks.into_iter().flatten().map(|error| format!("{error:#}")).collect();
         // What is wrong with the database is wrong with the bus on it.

@@ -11,7 +11,7 @@ use astraforge_adapters::{
     redis::{RedisBus, RedisConfig},
     wakeup::{BusTrouble, InProcessWakeups},
 };
-use astraforge_core::ports::{store::Store, wakeup::Wakeups};
+use astraforge_core::{ports::wakeup::Wakeups, run_log::RunLogs};
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
 use crate::{config::given, database::DatabaseArgs};
@@ -69,11 +69,11 @@ pub(crate) enum EventBus {
 
 impl EventBusArgs {
     /// Starts the bus. A server that is not there may come later.
-    pub(crate) fn open(&self, database: &DatabaseArgs, store: Arc<dyn Store>) -> anyhow::Result<EventBus> {
+    pub(crate) fn open(&self, database: &DatabaseArgs, logs: impl Into<RunLogs>) -> anyhow::Result<EventBus> {
         Ok(match self.choice(database)? {
             Choice::Memory => EventBus::Memory(InProcessWakeups::default()),
             Choice::Postgres(postgres) => EventBus::Postgres(Arc::new(PostgresWakeups::start(&postgres))),
-            Choice::Redis(redis) => EventBus::Redis(Arc::new(RedisBus::start(&redis, store))),
+            Choice::Redis(redis) => EventBus::Redis(Arc::new(RedisBus::start(&redis, logs))),
         })
     }
 

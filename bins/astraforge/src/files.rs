@@ -32,8 +32,8 @@ pub(crate) struct FilesArgs {
     /// Folder for snapshots [default: in the data folder]
     #[arg(long, global = true, env = "SANDBOX_SNAPSHOT_DIR", value_name = "FOLDER")]
     snapshot_dir: Option<PathBuf>,
-    /// Folder for what is kept of requests and sandboxes: attachments, changes, conversations of agents, snapshots, files
-    /// that were taken out; the same for all nodes of a database [default: in the data folder]
+    /// Folder for what is kept of requests and sandboxes: attachments, changes, conversations of agents, archived run logs,
+    /// snapshots, files that were taken out; the same for all nodes of a database [default: in the data folder]
     #[arg(long, global = true, env = "ASTRAFORGE_FILES", value_name = "FOLDER")]
     request_dir: Option<PathBuf>,
     /// How many snapshots are kept of a sandbox that were taken by itself, before it was stopped
@@ -91,6 +91,11 @@ impl FilesArgs {
                 None => format!("of node {node}"),
             },
         })
+    }
+
+    /// Whether the files of requests are where all nodes of a database may read them.
+    pub(crate) fn is_shared(&self) -> anyhow::Result<bool> {
+        Ok(self.bucket()?.is_some() || self.request_dir().is_some())
     }
 
     fn request_dir(&self) -> Option<&Path> {

@@ -32,6 +32,7 @@ mod native_args;
 mod node;
 mod programs;
 mod render;
+mod retention_args;
 mod rounds;
 mod sandbox_plane;
 mod settings;

@@ -25,7 +25,9 @@ use astraforge_core::{
     redact::{KnownSecret, Redactor},
     registry::Registry,
     repository::Secret,
+    retention::Retention,
     review::rules::RuleReviewer,
+    run_log::RunLogs,
     worker::Worker,
 };
 use astraforge_http::{
@@ -167,6 +169,7 @@ struct Parts {
     bus: EventBus,
     database: Database,
     quarantine: Quarantine,
+    retention: Retention,
     /// Where a killed process may have left a file half written.
     file_folders: files::Folders,
     notes: Vec<String>,
@@ -182,11 +185,13 @@ impl Parts {
         let (model, known) = args.model.config()?.open(&redactor)?;
         let database = args.open_database(folder.root()).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let bus = args.event_bus.open(&args.database, database.requests())?;
-        let journal = Journal::new(database.requests(), bus.wakeups(), clock, redactor);
+        let artifacts = Arc::new(Files::for_requests(&args.files, folder.root()).await?);
+        let logs = RunLogs::from(database.requests()).with_archives(artifacts.clone());
+        let bus = args.event_bus.open(&args.database, logs.clone())?;
+        let journal = Journal::new(logs, bus.wakeups(), clock.clone(), redactor);
         let agent = Agent::new(args, &folder, model.clone(), database.requests()).await;
         let notes = agent.trouble.clone().into_iter().chain(notes(args)?).chain(bus.trouble_at_start().await).collect();
-        let artifacts = Arc::new(Files::for_requests(&args.files, folder.root()).await?);
+        let retention = Retention::new(database.requests(), artifacts.clone(), clock, args.retention.kept());
         let quarantine = Quarantine::new(QuarantineConfig::new(folder.path("quarantine"), artifacts.clone()));
         let file_folders = files::Folders::of(&args.files, folder.root())?;
         let forge = Forge::new(ports(args, &folder, journal, &agent, &quarantine, artifacts, &model)?);
@@ -199,7 +204,7 @@ impl Parts {
         // The quarantines are this process's alone, so nothing of them is in use.
         quarantine.sweep_older_than(Duration::ZERO).await?;
         let can_run = agent.trouble.is_none();
-        Ok(Self { forge, folder, bus, database, quarantine, file_folders, notes, can_run, known })
+        Ok(Self { forge, folder, bus, database, quarantine, retention, file_folders, notes, can_run, known })
     }
 
     /// Settles what an earlier process left, and begins to work.
@@ -218,6 +223,10 @@ impl Parts {
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(rounds::clear_quarantine(self.quarantine.clone(), stopped.clone()));
+        tasks.spawn(self.turns(&stopped).sweep_archives(self.retention.clone()));
+        if !self.retention.keeps_all() {
+            tasks.spawn(self.turns(&stopped).archive_logs(self.retention.clone()));
+        }
         if let Some(folder) = self.file_folders.shared.clone() {
             tasks.spawn(self.turns(&stopped).clear_shared(folder));
         }

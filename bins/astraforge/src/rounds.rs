@@ -5,16 +5,21 @@ use std::{error::Error, sync::Arc, time::Duration};
 use astraforge_adapters::{artifacts::FolderArtifacts, clock::SystemClock, git::Quarantine};
 use astraforge_core::{
     cancel::Cancellation,
-    control_plane::{ControlPlane, Swept},
+    control_plane::ControlPlane,
     error::ForgeError,
     node::SIGN_OF_LIFE,
     ports::{artifacts::ArtifactError, store::Store},
+    retention::{Archived, Retention},
     schedule::{Schedule, Turned},
+    sweep::Swept,
 };
 use futures::{FutureExt, future::BoxFuture};
 
 /// How often a node looks whether something is to be done.
 const EVERY: Duration = Duration::from_secs(60);
+
+/// How often all that is stored is listed.
+const SWEEP: Duration = Duration::from_secs(6 * 3600);
 
 /// Clears the quarantine of what broken transfers left, at the start and every hour: it is a folder of this node alone.
 pub(crate) async fn clear_quarantine(quarantine: Quarantine, stopped: Cancellation) {
@@ -83,10 +88,30 @@ impl Turns {
         self.at(schedule, "clear the shared folder of half written files", round).await;
     }
 
+    /// Archives the run logs that are due.
+    pub(crate) async fn archive_logs(self, retention: Retention) {
+        let schedule = Schedule::new("archive-run-logs", Duration::from_secs(3600));
+        let round = || {
+            let retention = retention.clone();
+            async move { retention.archive().await.map(tell_archived) }.boxed()
+        };
+        self.at(schedule, "move run logs from the database to the files", round).await;
+    }
+
+    /// Removes archives of run logs that belong to nothing.
+    pub(crate) async fn sweep_archives(self, retention: Retention) {
+        let schedule = Schedule::new("archives-of-run-logs", SWEEP);
+        let round = || {
+            let retention = retention.clone();
+            async move { retention.sweep().await.map(tell) }.boxed()
+        };
+        self.at(schedule, "look for archives of run logs that belong to nothing", round).await;
+    }
+
     /// Removes stored files of sandboxes that belong to nothing. All that is stored is listed for it, so nodes with one
     /// `place` of files do it once.
     pub(crate) async fn sweep_sandbox_files(self, plane: ControlPlane, place: String) {
-        let schedule = Schedule::new(format!("sandbox-files {place}"), Duration::from_secs(6 * 3600));
+        let schedule = Schedule::new(format!("sandbox-files {place}"), SWEEP);
         let round = || {
             let plane = plane.clone();
             async move { plane.sweep().await.map(tell) }.boxed()
@@ -122,6 +147,17 @@ async fn pause(wait: Duration, stopped: &Cancellation) {
     tokio::select! {
         () = tokio::time::sleep(wait) => {}
         () = stopped.cancelled() => {}
+    }
+}
+
+fn tell_archived(archived: Archived) {
+    if archived.n_events > 0 {
+        let (n_logs, n_events) = (archived.n_logs, archived.n_events);
+        tracing::info!(n_logs, n_events, "run logs were moved from the database to the files");
+    }
+    for (id, error) in archived.failed {
+        let error = &error as &dyn Error;
+        tracing::warn!(request.id = %id, error, "a run log cannot be moved to the files; it stays in the database");
     }
 }
 

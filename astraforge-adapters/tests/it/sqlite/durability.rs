@@ -73,6 +73,12 @@ async fn a_round_that_is_due_is_done_by_one_of_several_processes() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_that_several_processes_archive_and_use_at_once_lose_and_double_nothing() {
+    let (folder, first) = fresh().await;
+    crate::archiving::story(vec![Arc::new(first), Arc::new(open(folder.path()).await)]).await;
+}
+
 /// The writer's side of the test below: it runs in a process of its own, which is killed.
 #[tokio::test]
 #[ignore = "started by `a_killed_process_leaves_whole_commits`"]

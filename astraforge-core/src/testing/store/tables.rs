@@ -20,6 +20,7 @@ use crate::{
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::Run,
+    run_log::LogArchive,
     schedule::Turn,
 };
 
@@ -34,6 +35,7 @@ pub(super) struct Tables {
     pub(super) approvals: Vec<Approval>,
     pub(super) merge_requests: Vec<MergeRequest>,
     pub(super) logs: BTreeMap<RequestId, Vec<RunEvent>>,
+    pub(super) archives: Vec<LogArchive>,
     pub(super) links: Vec<RepositoryLink>,
     pub(super) api_keys: Vec<ApiKey>,
     jobs: Vec<Held>,
@@ -105,7 +107,7 @@ impl Tables {
         let log = changes.request.as_ref().map(|change| change.request.id);
         let log = log.or(changes.events.last().map(|event| event.request));
         self.apply(changes);
-        Ok(log.and_then(|id| self.logs.get(&id)).map_or(0, |log| log.len() as u64))
+        Ok(log.map_or(0, |id| self.last_event(id)))
     }
 
     fn check_claim(&self, claim: Option<Claim>) -> Result<(), StoreError> {
@@ -233,9 +235,14 @@ impl Tables {
 
     fn log(&mut self, event: NewEvent) {
         let NewEvent { request, run, kind, at } = event;
-        let log = self.logs.entry(request).or_default();
-        let seq = log.len() as u64 + 1;
-        log.push(RunEvent { seq, request_id: request, run_id: run, kind, created_at: at });
+        let seq = self.last_event(request) + 1;
+        self.logs.entry(request).or_default().push(RunEvent {
+            seq,
+            request_id: request,
+            run_id: run,
+            kind,
+            created_at: at,
+        });
     }
 
     pub(super) fn claim_job(&mut self, now: DateTime<Utc>, until: DateTime<Utc>, limits: Limits) -> Option<Job> {
@@ -284,7 +291,29 @@ impl Tables {
     }
 
     pub(super) fn last_event(&self, request: RequestId) -> u64 {
-        self.logs.get(&request).map_or(0, |log| log.len() as u64)
+        let archived = self.archives.iter().filter(|archive| archive.request == request).map(|archive| archive.last);
+        self.logs.get(&request).and_then(|log| log.last()).map(|event| event.seq).or(archived.max()).unwrap_or(0)
+    }
+
+    pub(super) fn log_size(&self, request: RequestId) -> u64 {
+        let size = |event: &RunEvent| serde_json::to_string(&event.kind).map_or(0, |text| text.len() as u64);
+        self.logs.get(&request).map_or(0, |log| log.iter().map(size).sum())
+    }
+
+    pub(super) fn is_at_rest(&self, request: RequestId) -> bool {
+        let is_at_rest = self.requests.iter().any(|r| r.id == request && r.state.is_at_rest());
+        is_at_rest && !self.log_state(request).may_grow
+    }
+
+    pub(super) fn archive(&mut self, archive: &LogArchive) -> bool {
+        let log = self.logs.get(&archive.request).map_or(&[][..], Vec::as_slice);
+        let archived = log.iter().map(|event| event.seq).take_while(|seq| *seq <= archive.last);
+        if !self.is_at_rest(archive.request) || !archived.eq(archive.first..=archive.last) {
+            return false;
+        }
+        self.archives.push(archive.clone());
+        self.logs.entry(archive.request).or_default().retain(|event| event.seq > archive.last);
+        true
     }
 
     pub(super) fn running_jobs(&self) -> Vec<Job> {

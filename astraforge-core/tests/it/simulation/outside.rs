@@ -14,7 +14,7 @@ use astraforge_core::{
         executor::{AgentExecutor, AgentOutcome, Assignment},
         git::{Base, GitBroker, GitError, Remote, VcsProvider},
         guest_service::{GuestService, GuestStream},
-        store::{Changes, LogEnd, LogState, Store, StoreError},
+        store::{Changes, LogEnd, LogState, RestingLog, Store, StoreError},
     },
     repository::{RepositoryEnvironment, RepositoryLink},
     request::{
@@ -24,6 +24,7 @@ use astraforge_core::{
     },
     review::Finding,
     run::{FailureCause, Run, RunFailure, Usage},
+    run_log::LogArchive,
     schedule::Turn,
     testing::samples,
 };
@@ -163,6 +164,10 @@ store! {
     fn last_event(request: RequestId) -> u64;
     fn recent_logs(since: DateTime<Utc>, limit: u32) -> Vec<LogEnd>;
     fn log_states(requests: &[RequestId]) -> Vec<LogState>;
+    fn logs_size() -> u64;
+    fn resting_logs(limit: u32) -> Vec<RestingLog>;
+    fn archives(request: RequestId) -> Vec<LogArchive>;
+    fn archive(archive: &LogArchive) -> bool;
     fn running_jobs() -> Vec<Job>;
     fn waiting_jobs(request: RequestId) -> Vec<Job>;
     fn dead_jobs(request: RequestId) -> Vec<Job>;

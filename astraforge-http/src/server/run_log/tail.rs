@@ -204,7 +204,7 @@ impl Tail {
         let (mut grew, mut ended) = (false, false);
         if let Some(mut last) = known {
             loop {
-                let events = journal.store().events(self.request, last, BATCH).await?;
+                let events = journal.logs().events(self.request, last, BATCH).await?;
                 let Some(newest) = events.last() else { break };
                 last = newest.seq;
                 grew = true;

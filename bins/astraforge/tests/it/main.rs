@@ -13,6 +13,7 @@ mod models;
 mod real_key;
 mod repositories;
 mod restarts;
+mod retention;
 mod sandbox_api;
 mod sandbox_stores;
 mod sandbox_terminal;
