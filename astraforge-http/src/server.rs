@@ -35,8 +35,9 @@ mod run_log;
 mod runs;
 mod sandbox_artifacts;
 mod sandbox_metrics;
+mod serve;
 
-pub use self::{health::Need, openapi::openapi};
+pub use self::{health::Need, openapi::openapi, serve::Server};
 
 /// How many entries of a list are put together at a time.
 const AT_A_TIME: usize = 8;

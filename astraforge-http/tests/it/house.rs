@@ -11,7 +11,10 @@ use astraforge_core::{
     testing::{Spine, samples},
     worker::Worker,
 };
-use astraforge_http::{AppState, mint_api_key, router, server::AppStateBuilder};
+use astraforge_http::{
+    AppState, mint_api_key, router,
+    server::{AppStateBuilder, Server},
+};
 use axum::{
     Router,
     body::Body,
@@ -135,7 +138,7 @@ impl House {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = self.app.clone();
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        tokio::spawn(async move { Server::new(listener, app).run().await });
         self.hire();
         format!("http://{address}")
     }

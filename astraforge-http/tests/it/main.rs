@@ -9,3 +9,4 @@ mod links;
 mod openapi;
 mod requests;
 mod run_logs;
+mod serving;

@@ -285,16 +285,26 @@ async fn look_after(tails: Tails) {
 #[cfg(test)]
 mod tests {
     use astraforge_core::{
+        access::ApiKey,
         event::EventKind,
+        forge::{Forge, Settings},
         ports::store::{Changes, LogEnd, Store as _},
         redact::Redactor,
         request::Request,
         run::{Run, RunStatus},
-        testing::{MemoryStore, MemoryWakeups, TestClock, samples},
+        testing::{MemoryStore, MemoryWakeups, Spine, TestClock, samples},
     };
     use futures::FutureExt;
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
+    use crate::{
+        mint_api_key,
+        server::{AppState, Server, router},
+    };
 
     /// A log of somebody else's process: what it writes there gives no hint here.
     struct Fixture {
@@ -407,6 +417,38 @@ mod tests {
         let mut again = it.tails.watch(it.request);
         it.write(1).await;
         assert!(matches!(seen(&mut again, 0).await, Next::Rows));
+    }
+
+    #[tokio::test]
+    async fn a_watcher_whose_connection_breaks_is_forgotten() {
+        let spine = Spine::new().await;
+        let (key, hash) = mint_api_key().unwrap();
+        spine.store.add_api_key(ApiKey { hash, ..samples::api_key() }).await.unwrap();
+        let request = samples::request();
+        spine.store.commit(samples::submitted(&request)).await.unwrap();
+        let state = AppState::builder(Forge::new(spine.ports(Settings::default()))).build();
+        let tails = state.tails.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(Server::new(listener, router(state)).run());
+
+        let mut watcher = TcpStream::connect(address).await.unwrap();
+        let call = format!(
+            "GET /api/runs/{}/logs/stream HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n\r\n",
+            request.id,
+            key.reveal()
+        );
+        watcher.write_all(call.as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(watcher).lines();
+        while !lines.next_line().await.unwrap().unwrap().contains("stream_ready") {}
+        assert_eq!(tails.open().tails.len(), 1);
+        drop(lines);
+        let forgotten = async {
+            while !tails.open().tails.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), forgotten).await.expect("it is forgotten before the next comment");
     }
 
     #[tokio::test(start_paused = true)]
