@@ -24,6 +24,7 @@ use self::{
     row::{Cells, SqlResult},
     statement::Statements,
     transaction::in_transaction,
+    warm::{Taken, Warm},
 };
 use crate::secret_box::SecretKey;
 
@@ -41,6 +42,7 @@ mod runs;
 mod sandboxes;
 pub(crate) mod statement;
 mod transaction;
+pub(crate) mod warm;
 
 /// What one database does in its own way.
 #[async_trait]
@@ -64,6 +66,10 @@ pub trait Dialect: sqlx::Database<Row: Cells, Connection: Statements<Row = <Self
     /// Reads the sandboxes of the tenant of a snapshot, and keeps them as they are until the transaction ends.
     const SANDBOXES_BESIDE_SNAPSHOT: &'static str;
 
+    /// Whether a connection is used again before others of the pool, because another process of the server answers each;
+    /// for databases that readers and the writer have one pool for.
+    const KEEPS_WARM: bool;
+
     /// Takes a connection that can begin a transaction, whatever the last one left.
     async fn sound_connection(pool: &Pool<Self>) -> SqlResult<PoolConnection<Self>>;
 
@@ -80,6 +86,8 @@ pub trait Dialect: sqlx::Database<Row: Cells, Connection: Statements<Row = <Self
 pub struct SqlStore<D: Dialect> {
     pub(crate) readers: Pool<D>,
     pub(crate) writer: Pool<D>,
+    /// Filled only where both pools are one, see [`Dialect::KEEPS_WARM`].
+    pub(crate) warm: Warm<D>,
     pub(crate) key: SecretKey,
     pub(crate) migration: Migration,
 }
@@ -102,21 +110,24 @@ impl<D: Dialect> SqlStore<D> {
 
     /// Waits until calls under way are done, and closes all connections. Later calls fail.
     pub async fn close(&self) {
+        self.warm.close();
         self.readers.close().await;
         self.writer.close().await;
     }
 
-    async fn reader(&self, operation: &'static str) -> Result<PoolConnection<D>, StoreError> {
-        self.readers.acquire().await.map_err(failed(operation))
+    async fn reader(&self, operation: &'static str) -> Result<Taken<D>, StoreError> {
+        self.warm.or(self.readers.acquire()).await.map_err(failed(operation))
     }
 
     async fn write(&self, changes: &Changes) -> Result<u64, StoreError> {
-        in_transaction::<D, _>(&self.writer, "commit", async |connection| commit::apply::<D>(connection, changes).await)
-            .await
+        in_transaction::<D, _>(&self.warm, &self.writer, "commit", async |connection| {
+            commit::apply::<D>(connection, changes).await
+        })
+        .await
     }
 
-    async fn writer(&self, operation: &'static str) -> Result<PoolConnection<D>, StoreError> {
-        self.writer.acquire().await.map_err(failed(operation))
+    async fn writer(&self, operation: &'static str) -> Result<Taken<D>, StoreError> {
+        self.warm.or(self.writer.acquire()).await.map_err(failed(operation))
     }
 }
 
@@ -242,7 +253,7 @@ impl<D: Dialect> Store for SqlStore<D> {
         until: DateTime<Utc>,
         limits: Limits,
     ) -> Result<Option<Job>, StoreError> {
-        in_transaction::<D, _>(&self.writer, "claim a job", async |connection| {
+        in_transaction::<D, _>(&self.warm, &self.writer, "claim a job", async |connection| {
             jobs::claim::<D>(connection, now, until, limits).await.map_err(failed("claim a job"))
         })
         .await

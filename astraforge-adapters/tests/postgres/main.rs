@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
 
+mod connections;
 mod opening;
 mod plans;
 mod schema;
