@@ -1,7 +1,8 @@
 //! The ends of the logs that are watched: read once, however many watch.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -31,6 +32,9 @@ const TAKEN: usize = 16;
 /// How many events are read at a time.
 const BATCH: u32 = 256;
 
+/// How many logs are looked at in one question, unless they changed.
+const PORTION: usize = 100;
+
 /// How long a lost hint delays an event at most.
 const LOOK_AGAIN: Duration = Duration::from_millis(900);
 
@@ -43,9 +47,18 @@ pub(in crate::server) struct Tails {
 
 #[derive(Debug, Default)]
 struct Open {
-    tails: HashMap<RequestId, Weak<Tail>>,
+    tails: BTreeMap<RequestId, Weak<Tail>>,
     /// Whether a task looks by itself at the logs of them all.
     is_looked_after: bool,
+}
+
+impl Open {
+    /// The logs that come next after the one that was looked at `last`, in a circle.
+    fn portion(&self, last: Option<RequestId>) -> Vec<(RequestId, Weak<Tail>)> {
+        let rest = self.tails.range((last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let again = last.into_iter().flat_map(|last| self.tails.range(..=last));
+        rest.chain(again).take(PORTION).map(|(id, tail)| (*id, tail.clone())).collect()
+    }
 }
 
 /// The end of one log.
@@ -248,18 +261,22 @@ impl Tail {
     }
 }
 
-/// Looks by itself at the logs of all that are watched, in one question: hints get lost.
+/// Looks by itself at the logs of all that are watched, because hints get lost: at each of them after as long, a portion
+/// at a time, so that the database is never long at it.
 async fn look_after(tails: Tails) {
+    let mut last = None;
     loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        let n_portions = tails.open().tails.len().div_ceil(PORTION).max(1);
+        tokio::time::sleep(LOOK_AGAIN.div_f64(n_portions as f64)).await;
         let watched: Vec<(RequestId, Weak<Tail>)> = {
             let mut open = tails.open();
             open.is_looked_after = !open.tails.is_empty();
             if !open.is_looked_after {
                 return;
             }
-            open.tails.iter().map(|(id, tail)| (*id, tail.clone())).collect()
+            open.portion(last)
         };
+        last = watched.last().map(|(id, _)| *id);
         let ids: Vec<RequestId> = watched.iter().map(|(id, _)| *id).collect();
         let states = match tails.journal.store().log_states(&ids).await {
             Ok(states) => states,
@@ -384,6 +401,24 @@ mod tests {
         it.write(3).await;
         let next = tokio::time::timeout(Duration::from_secs(1), seen(&mut watcher, 0)).await.unwrap();
         assert_eq!(numbers(&next), [1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_logs_each_is_looked_at_as_often() {
+        const LOGS: usize = 2 * PORTION + PORTION / 2;
+        let it = Fixture::new().await;
+        let mut watched = Vec::new();
+        for _ in 0..LOGS {
+            let request = samples::request();
+            it.store.commit(samples::submitted(&request)).await.unwrap();
+            watched.push((request.id, it.tails.watch(request.id)));
+        }
+        tokio::time::sleep(2 * LOOK_AGAIN).await;
+        let events = watched.iter().map(|(id, _)| samples::log(*id, "a line")).collect();
+        it.store.append(events).await.unwrap();
+        let all = watched.iter_mut().map(|(_, watcher)| seen(watcher, 0));
+        let all = tokio::time::timeout(LOOK_AGAIN + Duration::from_millis(100), futures::future::join_all(all));
+        assert!(all.await.expect("none is left out").iter().all(|next| numbers(next) == [1]));
     }
 
     #[tokio::test(start_paused = true)]
