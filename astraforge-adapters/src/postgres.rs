@@ -11,7 +11,7 @@ pub use self::{
 };
 use crate::{
     secret_box::SecretKey,
-    sql::{Dialect, SqlStore, jobs, log, row::SqlResult, sandboxes, statement::speaks},
+    sql::{Dialect, SqlStore, jobs, log, row::SqlResult, sandboxes, statement::speaks, warm::Warm},
 };
 
 mod error;
@@ -48,7 +48,7 @@ impl PostgresStore {
     /// [`OpenError`] says what is wrong with the address, the login, the database or the key.
     pub async fn open(config: &PostgresConfig, key: SecretKey) -> Result<Self, OpenError> {
         let (pool, migration) = open::open(config, &key).await?;
-        Ok(Self { readers: pool.clone(), writer: pool, key, migration })
+        Ok(Self { readers: pool.clone(), writer: pool, warm: Warm::default(), key, migration })
     }
 }
 
@@ -72,6 +72,8 @@ impl Dialect for Postgres {
         WHERE id = $1 AND attempts = $2 AND state = 'running' FOR UPDATE";
     const SANDBOXES_BESIDE_SNAPSHOT: &'static str = "SELECT * FROM sandboxes \
         WHERE tenant = (SELECT tenant FROM snapshots WHERE id = $1) ORDER BY position FOR UPDATE";
+
+    const KEEPS_WARM: bool = true;
 
     async fn sound_connection(pool: &Pool<Self>) -> SqlResult<PoolConnection<Self>> {
         pool.acquire().await

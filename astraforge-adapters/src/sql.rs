@@ -26,6 +26,7 @@ use self::{
     row::{Cells, SqlResult},
     statement::Statements,
     transaction::in_transaction,
+    warm::{Taken, Warm},
 };
 use crate::secret_box::SecretKey;
 
@@ -46,6 +47,7 @@ pub(crate) mod sandboxes;
 mod schedules;
 pub(crate) mod statement;
 mod transaction;
+pub(crate) mod warm;
 
 /// What one database does in its own way.
 #[async_trait]
@@ -71,6 +73,10 @@ pub trait Dialect: sqlx::Database<Row: Cells, Connection: Statements<Row = <Self
     /// Reads what is kept of sandboxes; the placeholder is a list of their ids in JSON.
     const KEPT: &'static str;
 
+    /// Whether a connection is used again before others of the pool, because another process of the server answers each;
+    /// for databases that readers and the writer have one pool for.
+    const KEEPS_WARM: bool;
+
     /// Takes a connection that can begin a transaction, whatever the last one left.
     async fn sound_connection(pool: &Pool<Self>) -> SqlResult<PoolConnection<Self>>;
 
@@ -87,6 +93,8 @@ pub trait Dialect: sqlx::Database<Row: Cells, Connection: Statements<Row = <Self
 pub struct SqlStore<D: Dialect> {
     pub(crate) readers: Pool<D>,
     pub(crate) writer: Pool<D>,
+    /// Filled only where both pools are one, see [`Dialect::KEEPS_WARM`].
+    pub(crate) warm: Warm<D>,
     pub(crate) key: SecretKey,
     pub(crate) migration: Migration,
 }
@@ -109,21 +117,24 @@ impl<D: Dialect> SqlStore<D> {
 
     /// Waits until calls under way are done, and closes all connections. Later calls fail.
     pub async fn close(&self) {
+        self.warm.close();
         self.readers.close().await;
         self.writer.close().await;
     }
 
-    async fn reader(&self, operation: &'static str) -> Result<PoolConnection<D>, StoreError> {
-        self.readers.acquire().await.map_err(failed(operation))
+    async fn reader(&self, operation: &'static str) -> Result<Taken<D>, StoreError> {
+        self.warm.or(self.readers.acquire()).await.map_err(failed(operation))
     }
 
     async fn write(&self, changes: &Changes) -> Result<u64, StoreError> {
-        in_transaction::<D, _>(&self.writer, "commit", async |connection| commit::apply::<D>(connection, changes).await)
-            .await
+        in_transaction::<D, _>(&self.warm, &self.writer, "commit", async |connection| {
+            commit::apply::<D>(connection, changes).await
+        })
+        .await
     }
 
-    async fn writer(&self, operation: &'static str) -> Result<PoolConnection<D>, StoreError> {
-        self.writer.acquire().await.map_err(failed(operation))
+    async fn writer(&self, operation: &'static str) -> Result<Taken<D>, StoreError> {
+        self.warm.or(self.writer.acquire()).await.map_err(failed(operation))
     }
 }
 
@@ -259,7 +270,7 @@ impl<D: Dialect> Store for SqlStore<D> {
     }
 
     async fn archive(&self, archive: &LogArchive) -> Result<bool, StoreError> {
-        in_transaction::<D, _>(&self.writer, "archive events", async |connection| {
+        in_transaction::<D, _>(&self.warm, &self.writer, "archive events", async |connection| {
             archives::archive::<D>(connection, archive).await
         })
         .await
@@ -271,7 +282,7 @@ impl<D: Dialect> Store for SqlStore<D> {
         until: DateTime<Utc>,
         limits: Limits,
     ) -> Result<Option<Job>, StoreError> {
-        in_transaction::<D, _>(&self.writer, "claim a job", async |connection| {
+        in_transaction::<D, _>(&self.warm, &self.writer, "claim a job", async |connection| {
             jobs::claim::<D>(connection, now, until, limits).await.map_err(failed("claim a job"))
         })
         .await

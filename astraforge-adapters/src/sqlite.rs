@@ -9,7 +9,7 @@ pub(crate) use self::error::trouble;
 pub use self::{error::SqliteTrouble, open::OpenError};
 use crate::{
     secret_box::SecretKey,
-    sql::{Dialect, SqlStore, jobs, log, row::SqlResult, sandboxes, statement::speaks},
+    sql::{Dialect, SqlStore, jobs, log, row::SqlResult, sandboxes, statement::speaks, warm::Warm},
 };
 
 mod error;
@@ -47,7 +47,7 @@ impl SqliteStore {
     /// [`OpenError`] says what is wrong with the file, its folder or the key.
     pub async fn open(path: impl AsRef<Path>, key: SecretKey) -> Result<Self, OpenError> {
         let open::Opened { readers, writer, migration } = open::open(path.as_ref(), &key).await?;
-        Ok(Self { readers, writer, key, migration })
+        Ok(Self { readers, writer, warm: Warm::default(), key, migration })
     }
 }
 
@@ -71,6 +71,8 @@ impl Dialect for Sqlite {
         "SELECT 1 AS found FROM jobs WHERE id = $1 AND attempts = $2 AND state = 'running'";
     const SANDBOXES_BESIDE_SNAPSHOT: &'static str =
         "SELECT * FROM sandboxes WHERE tenant = (SELECT tenant FROM snapshots WHERE id = $1)";
+
+    const KEEPS_WARM: bool = false;
 
     /// Takes the connection that writes, or a new one if the last commit left it in a state of its own.
     ///

@@ -51,7 +51,7 @@ use crate::wire::{
 /// #     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
 /// #     let url = format!("http://{}", listener.local_addr().unwrap());
 /// #     let app = router(AppState::builder(forge.clone()).build());
-/// #     tokio::spawn(async move { axum::serve(listener, app.into_make_service()).await });
+/// #     tokio::spawn(async move { astraforge_http::server::Server::new(listener, app).run().await });
 /// #     let worker = Worker::new(forge);
 /// #     tokio::spawn(async move { worker.run(astraforge_core::cancel::Cancellation::never()).await });
 /// #     (url, key.reveal().to_owned(), spine.link.id)
@@ -103,6 +103,8 @@ impl Client {
         let base = parse_base(base_url)?;
         let mut builder = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
+            // Before the server closes it, so that no call that is sent once meets a closed connection.
+            .pool_idle_timeout(Duration::from_secs(60))
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("astraforge-http/", env!("CARGO_PKG_VERSION")));
         if base.scheme() == "http" {

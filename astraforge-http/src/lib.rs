@@ -1,6 +1,6 @@
 //! AstraForge over HTTP: the wire types, the axum server (feature `server`) and the typed client (feature `client`).
 //!
-//! [`server::router`] serves a [`Forge`](astraforge_core::forge::Forge); [`client::Client`] talks to such a server. Both
+//! [`server::router`] serves a [`Forge`](astraforge_core::forge::Forge), on a [`server::Server`]; [`client::Client`] talks to such a server. Both
 //! share the bodies in [`wire`], so that what one writes the other reads.
 //!
 //! ```
@@ -8,7 +8,7 @@
 //!     forge::{Forge, Settings},
 //!     testing::Spine,
 //! };
-//! use astraforge_http::{AppState, router};
+//! use astraforge_http::{AppState, router, server::Server};
 //! use axum::{Router, routing::get};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -18,11 +18,11 @@
 //! let app: Router = router(AppState::builder(forge).build()).route("/", get(|| async { "my own page" }));
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-//! # let done = std::future::ready(());
-//! # let serving = axum::serve(listener, app.into_make_service()).with_graceful_shutdown(done);
+//! let server = Server::new(listener, app);
+//! # let stop = std::future::ready(());
+//! # server.run_until(stop).await;
 //! # #[cfg(any())]
-//! let serving = axum::serve(listener, app.into_make_service());
-//! serving.await?;
+//! server.run().await;
 //! # Ok(()) }
 //! ```
 

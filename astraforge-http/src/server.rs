@@ -40,11 +40,13 @@ mod root;
 mod run_log;
 mod runs;
 mod sandboxes;
+mod serve;
 
 pub use self::{
     accounts::{Accounts, PasswordError, hash_password},
     health::Need,
     openapi::openapi,
+    serve::Server,
 };
 
 /// How many entries of a list are put together at a time.

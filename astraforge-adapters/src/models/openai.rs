@@ -171,6 +171,8 @@ fn client(config: &OpenAiConfig) -> Result<Client, UpstreamError> {
     let mut builder = Client::builder()
         .redirect(redirect::Policy::custom(same_server))
         .connect_timeout(config.connect_timeout)
+        // Before our own proxy closes it, which is a model's server too.
+        .pool_idle_timeout(Duration::from_secs(60))
         .referer(false)
         .no_proxy();
     if let Some(proxy) = &config.proxy {

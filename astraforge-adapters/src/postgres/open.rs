@@ -15,6 +15,7 @@ use crate::{
         key_check::{self, KeyError},
         row::{Columns as _, SqlResult},
         statement::Statements as _,
+        warm::TRUSTED,
     },
 };
 
@@ -39,9 +40,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a call waits for a connection that is free.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a connection that nobody used is taken for one that works.
-const TRUSTED: Duration = Duration::from_secs(1);
 
 /// What the server stops by itself: a statement that takes too long, one that waits too long for another's lock, and a
 /// transaction whose client is silent.

@@ -71,7 +71,7 @@ impl<D: Dialect> SqlStore<D> {
             micros(sandbox.last_heartbeat_at),
             self.seal(sandbox)?,
         ];
-        Ok(self.writer.acquire().await?.execute(statement, values).await? > 0)
+        Ok(self.warm.or(self.writer.acquire()).await?.execute(statement, values).await? > 0)
     }
 
     async fn update(&self, sandbox: &Sandbox) -> SqlResult<bool> {
@@ -87,15 +87,20 @@ impl<D: Dialect> SqlStore<D> {
             sandbox.id.to_string(),
             number(sandbox.version)?,
         ];
-        Ok(self.writer.acquire().await?.execute(statement, values).await? > 0)
+        Ok(self.warm.or(self.writer.acquire()).await?.execute(statement, values).await? > 0)
     }
 
     async fn note(&self, statement: &'static str, id: SandboxId, at: DateTime<Utc>) -> SqlResult<()> {
-        self.writer.acquire().await?.execute(statement, values![micros(at), id.to_string()]).await.map(drop)
+        self.warm
+            .or(self.writer.acquire())
+            .await?
+            .execute(statement, values![micros(at), id.to_string()])
+            .await
+            .map(drop)
     }
 
     async fn many(&self, statement: &'static str, values: Vec<Value>) -> SqlResult<Vec<Sandbox>> {
-        let rows = self.readers.acquire().await?.rows(statement, values).await?;
+        let rows = self.warm.or(self.readers.acquire()).await?.rows(statement, values).await?;
         rows.iter().map(|row| self.sandbox_from(row)).collect()
     }
 
@@ -113,7 +118,7 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     async fn add_record(&self, statement: &'static str, row: [String; 4]) -> SqlResult<()> {
-        self.writer.acquire().await?.execute(statement, row.map(Value::from)).await.map(drop)
+        self.warm.or(self.writer.acquire()).await?.execute(statement, row.map(Value::from)).await.map(drop)
     }
 
     async fn read_kept(&self, sandboxes: &[SandboxId]) -> SqlResult<BTreeMap<SandboxId, Kept>> {
@@ -147,7 +152,7 @@ impl<D: Dialect> SqlStore<D> {
 
     async fn records<T: DeserializeOwned>(&self, statement: &'static str, values: &[&str]) -> SqlResult<Vec<T>> {
         let values: Vec<Value> = values.iter().map(|value| Value::from(*value)).collect();
-        let rows = self.readers.acquire().await?.rows(statement, values).await?;
+        let rows = self.warm.or(self.readers.acquire()).await?.rows(statement, values).await?;
         rows.iter().map(|row| row.json("record")).collect()
     }
 }
@@ -207,7 +212,7 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
     }
 
     async fn remove_snapshot(&self, id: SnapshotId) -> Result<bool, StoreError> {
-        in_transaction::<D, _>(&self.writer, "remove a snapshot", async |connection| {
+        in_transaction::<D, _>(&self.warm, &self.writer, "remove a snapshot", async |connection| {
             self.remove_unused(connection, id).await.map_err(failed("remove a snapshot"))
         })
         .await

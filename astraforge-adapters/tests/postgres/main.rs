@@ -6,6 +6,7 @@
 
 #[path = "../it/archiving.rs"]
 mod archiving;
+mod connections;
 mod opening;
 mod plans;
 mod schema;

@@ -14,6 +14,7 @@ use astraforge_core::{
     ports::store::StoreError,
 };
 use axum::{
+    Extension,
     extract::{Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderName, StatusCode, header::ACCEPT},
     response::{
@@ -31,6 +32,7 @@ use super::{
     error::ApiError,
     path::{Named, PathId},
     refusals::{Missing, Refused},
+    serve::LongAnswer,
 };
 use crate::wire::outcome::Problem;
 
@@ -100,7 +102,9 @@ pub(super) async fn stream(
         Sse::new(frames(log.request, live).boxed()).keep_alive(keep_alive)
     };
     let run_log = if settled { "settled" } else { "live" };
-    Ok(([(RUN_LOG, run_log), (HeaderName::from_static("x-accel-buffering"), "no")], body).into_response())
+    let is_long = (!settled).then_some(Extension(LongAnswer));
+    let headers = [(RUN_LOG, run_log), (HeaderName::from_static("x-accel-buffering"), "no")];
+    Ok((is_long, headers, body).into_response())
 }
 
 fn takes_events(headers: &HeaderMap) -> bool {

@@ -15,7 +15,7 @@ use astraforge_core::{
 };
 use astraforge_http::{
     AppState, mint_api_key, router,
-    server::{AppStateBuilder, auth::hash_api_key},
+    server::{AppStateBuilder, Server, auth::hash_api_key},
 };
 use axum::{
     Router,
@@ -158,7 +158,7 @@ impl House {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = self.app.clone();
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        tokio::spawn(async move { Server::new(listener, app).run().await });
         self.hire();
         format!("http://{address}")
     }

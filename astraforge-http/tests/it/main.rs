@@ -12,3 +12,4 @@ mod peers;
 mod requests;
 mod run_logs;
 mod sandboxes;
+mod serving;

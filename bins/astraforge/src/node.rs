@@ -32,7 +32,7 @@ use astraforge_core::{
 };
 use astraforge_http::{
     AppState, mint_api_key, router,
-    server::{AppStateBuilder, Need, health_router},
+    server::{AppStateBuilder, Need, Server, health_router},
 };
 use astraforge_sandbox::sandboxes::Sandboxes;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -399,19 +399,5 @@ async fn remove_left(sandboxes: &Sandboxes) -> anyhow::Result<()> {
 /// Serves until it is stopped. A client that then reads no more has a moment, and is left.
 async fn serve(listener: TcpListener, app: axum::Router, stopped: Cancellation) {
     const GRACE: Duration = Duration::from_secs(2);
-    let stop = stopped.clone();
-    let serving =
-        axum::serve(listener, app.into_make_service()).with_graceful_shutdown(async move { stop.cancelled().await });
-    let grace_is_over = async {
-        stopped.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        served = serving => {
-            if let Err(error) = served {
-                tracing::error!(%error, "the server broke");
-            }
-        }
-        () = grace_is_over => {}
-    }
+    Server::new(listener, app).with_grace(GRACE).run_until(stopped.cancelled()).await;
 }

@@ -16,6 +16,7 @@ use astraforge_core::{
     request::RequestState,
     worker::Worker,
 };
+use astraforge_http::server::Server;
 use axum::Router;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -58,7 +59,7 @@ pub fn guest() -> Result<PathBuf, Box<dyn Error>> {
 pub async fn serve_and_ask(app: Router) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let serving = tokio::spawn(async move { axum::serve(listener, app.into_make_service()).await });
+    let serving = tokio::spawn(async move { Server::new(listener, app).run().await });
     for (path, expected) in [("/", "our own page"), ("/llm/healthz", "200 OK"), ("/api/requests/", "401 Unauthorized")]
     {
         let mut stream = TcpStream::connect(address).await?;

@@ -55,7 +55,7 @@ fn row(measurement: &Measurement, subject: Option<f64>) -> String {
     let Some(middle) = median(samples) else {
         return format!("{name:<14} left out: no sample was taken");
     };
-    let slow = percentile(samples, 95).unwrap_or(middle);
+    let of = |percent| percentile(samples, percent).unwrap_or(middle);
     let shown = if measurement.samples_us.is_empty() { size } else { time };
     let ratio = subject.filter(|_| middle > 0.0).map(|subject| compared(subject, middle, shown)).unwrap_or_default();
     let rate = match measurement.n_bytes {
@@ -64,9 +64,10 @@ fn row(measurement: &Measurement, subject: Option<f64>) -> String {
     };
     let n = samples.len();
     format!(
-        "{name:<14} median {:>10}  p95 {:>10}  n={n:<4} {ratio:<20} {rate}{}",
+        "{name:<14} median {:>10}  p95 {:>10}  p99 {:>10}  n={n:<4} {ratio:<20} {rate}{}",
         shown(middle),
-        shown(slow),
+        shown(of(95)),
+        shown(of(99)),
         measurement.command
     )
 }
@@ -125,6 +126,14 @@ mod tests {
         assert!(row(&pack, None).contains("250 MB/s"), "{}", row(&pack, None));
         let memory = measurement(r#"{"section":"memory","name":"idle","samples_bytes":[1572864]}"#);
         assert!(row(&memory, None).contains("median   1.50 MiB"), "{}", row(&memory, None));
+    }
+
+    #[test]
+    fn the_slowest_of_many_show() {
+        let samples: Vec<u32> = (1..=200).collect();
+        let json = serde_json::json!({"section": "fan-out", "name": "ours", "samples_us": samples});
+        let line = row(&measurement(&json.to_string()), None);
+        assert!(line.contains("p95     191 µs  p99     199 µs"), "{line}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The ends of the logs that are watched: read once, however many watch.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -31,6 +32,9 @@ const TAKEN: usize = 16;
 /// How many events are read at a time.
 const BATCH: u32 = 256;
 
+/// How many logs are looked at in one question, unless they changed.
+const PORTION: usize = 100;
+
 /// How long a lost hint delays an event at most.
 const LOOK_AGAIN: Duration = Duration::from_millis(900);
 
@@ -43,9 +47,18 @@ pub(in crate::server) struct Tails {
 
 #[derive(Debug, Default)]
 struct Open {
-    tails: HashMap<RequestId, Weak<Tail>>,
+    tails: BTreeMap<RequestId, Weak<Tail>>,
     /// Whether a task looks by itself at the logs of them all.
     is_looked_after: bool,
+}
+
+impl Open {
+    /// The logs that come next after the one that was looked at `last`, in a circle.
+    fn portion(&self, last: Option<RequestId>) -> Vec<(RequestId, Weak<Tail>)> {
+        let rest = self.tails.range((last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let again = last.into_iter().flat_map(|last| self.tails.range(..=last));
+        rest.chain(again).take(PORTION).map(|(id, tail)| (*id, tail.clone())).collect()
+    }
 }
 
 /// The end of one log.
@@ -248,18 +261,22 @@ impl Tail {
     }
 }
 
-/// Looks by itself at the logs of all that are watched, in one question: hints get lost.
+/// Looks by itself at the logs of all that are watched, because hints get lost: at each of them after as long, a portion
+/// at a time, so that the database is never long at it.
 async fn look_after(tails: Tails) {
+    let mut last = None;
     loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        let n_portions = tails.open().tails.len().div_ceil(PORTION).max(1);
+        tokio::time::sleep(LOOK_AGAIN.div_f64(n_portions as f64)).await;
         let watched: Vec<(RequestId, Weak<Tail>)> = {
             let mut open = tails.open();
             open.is_looked_after = !open.tails.is_empty();
             if !open.is_looked_after {
                 return;
             }
-            open.tails.iter().map(|(id, tail)| (*id, tail.clone())).collect()
+            open.portion(last)
         };
+        last = watched.last().map(|(id, _)| *id);
         let ids: Vec<RequestId> = watched.iter().map(|(id, _)| *id).collect();
         let states = match tails.journal.store().log_states(&ids).await {
             Ok(states) => states,
@@ -285,16 +302,26 @@ async fn look_after(tails: Tails) {
 #[cfg(test)]
 mod tests {
     use astraforge_core::{
+        access::ApiKey,
         event::EventKind,
+        forge::{Forge, Settings},
         ports::store::{Changes, LogEnd, Store as _},
         redact::Redactor,
         request::Request,
         run::{Run, RunStatus},
-        testing::{MemoryStore, MemoryWakeups, TestClock, samples},
+        testing::{MemoryStore, MemoryWakeups, Spine, TestClock, samples},
     };
     use futures::FutureExt;
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
+    use crate::{
+        mint_api_key,
+        server::{AppState, Server, router},
+    };
 
     /// A log of somebody else's process: what it writes there gives no hint here.
     struct Fixture {
@@ -377,6 +404,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn of_many_logs_each_is_looked_at_as_often() {
+        const LOGS: usize = 2 * PORTION + PORTION / 2;
+        let it = Fixture::new().await;
+        let mut watched = Vec::new();
+        for _ in 0..LOGS {
+            let request = samples::request();
+            it.store.commit(samples::submitted(&request)).await.unwrap();
+            watched.push((request.id, it.tails.watch(request.id)));
+        }
+        tokio::time::sleep(2 * LOOK_AGAIN).await;
+        let events = watched.iter().map(|(id, _)| samples::log(*id, "a line")).collect();
+        it.store.append(events).await.unwrap();
+        let all = watched.iter_mut().map(|(_, watcher)| seen(watcher, 0));
+        let all = tokio::time::timeout(LOOK_AGAIN + Duration::from_millis(100), futures::future::join_all(all));
+        assert!(all.await.expect("none is left out").iter().all(|next| numbers(next) == [1]));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn whoever_watches_meets_what_cannot_be_read_in_the_rows() {
         let it = Fixture::new().await;
         let mut watcher = it.tails.watch(it.request);
@@ -407,6 +452,38 @@ mod tests {
         let mut again = it.tails.watch(it.request);
         it.write(1).await;
         assert!(matches!(seen(&mut again, 0).await, Next::Rows));
+    }
+
+    #[tokio::test]
+    async fn a_watcher_whose_connection_breaks_is_forgotten() {
+        let spine = Spine::new().await;
+        let (key, hash) = mint_api_key().unwrap();
+        spine.store.add_api_key(ApiKey { hash, ..samples::api_key() }).await.unwrap();
+        let request = samples::request();
+        spine.store.commit(samples::submitted(&request)).await.unwrap();
+        let state = AppState::builder(Forge::new(spine.ports(Settings::default()))).build();
+        let tails = state.tails.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(Server::new(listener, router(state)).run());
+
+        let mut watcher = TcpStream::connect(address).await.unwrap();
+        let call = format!(
+            "GET /api/runs/{}/logs/stream HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n\r\n",
+            request.id,
+            key.reveal()
+        );
+        watcher.write_all(call.as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(watcher).lines();
+        while !lines.next_line().await.unwrap().unwrap().contains("stream_ready") {}
+        assert_eq!(tails.open().tails.len(), 1);
+        drop(lines);
+        let forgotten = async {
+            while !tails.open().tails.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), forgotten).await.expect("it is forgotten before the next comment");
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, process::Stdio, sync::Arc};
 
-use astraforge_http::{AppState, router};
+use astraforge_http::{AppState, router, server::Server};
 use axum::{
     Router,
     extract::{Path, State},
@@ -54,7 +54,8 @@ pub(crate) async fn serve(database: &str) -> Result<(), Failure> {
     let node = Node::open(database).await?;
     let (listener, address) = listen().await?;
     println!("{address}");
-    Ok(axum::serve(listener, router(AppState::builder(node.forge).build()).into_make_service()).await?)
+    Server::new(listener, router(AppState::builder(node.forge).build())).run().await;
+    Ok(())
 }
 
 /// Serves what the API is compared with: a stream of events that come from memory, and a request's row as JSON.

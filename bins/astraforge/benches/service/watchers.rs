@@ -51,7 +51,8 @@ pub(crate) async fn measure(url: &str) -> Result<(), Failure> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let memory = api.memory()?;
-        drop(arrivals);
+        // One after the other: both together are more files than a process may have open.
+        drop((arrivals, api));
 
         let bare = Peer::start(&["--serve-bare", &database]).await?;
         let n_watchers = crowd / watched.len();
@@ -80,7 +81,6 @@ pub(crate) async fn measure(url: &str) -> Result<(), Failure> {
 /// Ten thousand watch one log.
 async fn all_of_one(node: &Node, database: &str, key: &str, log: (RequestId, RunId)) -> Result<(), Failure> {
     const CROWD: usize = 10_000;
-    // One after the other: both together are more files than a process may have open.
     let api = Peer::start(&["--serve", database]).await?;
     let mut watchers = gather(&api.address, CROWD, |_| stream_of(log.0, key)).await?;
     let mut ours = Vec::new();

@@ -8,6 +8,7 @@ use astraforge_codex::{
     proxy::{ProxyConfig, RunTokens, stack_for_workers},
 };
 use astraforge_core::redact::Redactor;
+use astraforge_http::server::Server;
 use clap::Parser;
 
 use crate::{
@@ -59,6 +60,6 @@ async fn serve(args: ProxyArgs) -> anyhow::Result<()> {
     let app = axum::Router::new().fallback_service(proxy);
     let listener = super::bind(args.listen, "--listen").await?;
     tracing::info!(url = %format!("http://{}", listener.local_addr()?), "the proxy takes calls");
-    axum::serve(listener, app.into_make_service()).with_graceful_shutdown(async move { stop.told().await }).await?;
+    Server::new(listener, app).run_until(stop.told()).await;
     Ok(())
 }
