@@ -1,6 +1,6 @@
 //! `users`: people who log in, as whoever runs the server adds and changes them.
 
-use std::io::{BufRead, IsTerminal, Stdin};
+use std::io::{BufRead, IsTerminal, Stdin, Write};
 
 use anyhow::{Context, bail};
 use astraforge_adapters::clock::SystemClock;
@@ -109,11 +109,12 @@ fn password() -> anyhow::Result<Secret> {
     let stdin = std::io::stdin();
     let mut line = String::new();
     let read = if stdin.is_terminal() {
-        eprint!("Password: ");
+        // Beside the answer, which a program may read.
+        write!(std::io::stderr(), "Password: ")?;
         let unseen = Unseen::begin(&stdin).context("cannot keep the password from being shown")?;
         let read = stdin.lock().read_line(&mut line);
         drop(unseen);
-        eprintln!();
+        writeln!(std::io::stderr())?;
         read
     } else {
         stdin.lock().read_line(&mut line)
