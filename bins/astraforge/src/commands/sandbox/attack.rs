@@ -34,7 +34,7 @@ pub(crate) struct AttackArgs {
     /// Run these cases or groups only; may be given more than once
     #[arg(long, value_name = "CASE")]
     only: Vec<String>,
-    /// Take on as much as a case can: gigabytes, thousands of sandboxes; takes hours
+    /// Take on as much as a case can: gigabytes, thousands of sandboxes; takes a quarter of an hour or more
     #[arg(long)]
     full: bool,
     /// Print a Markdown table
