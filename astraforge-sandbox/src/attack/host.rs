@@ -13,7 +13,7 @@ use async_trait::async_trait;
 mod containers;
 
 pub use self::containers::ContainerView;
-use super::Footprint;
+use super::{Footprint, footprint::tree};
 
 /// What the host of a driver's sandboxes tells of them; one for each kind of driver.
 #[async_trait]
@@ -30,6 +30,11 @@ pub trait HostView: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the host cannot be asked.
     async fn remains(&self, id: SandboxId, before: &Footprint) -> Result<Vec<String>, BoxError>;
+
+    /// How many folders the driver itself has on the host for its sandboxes, whether they live or not.
+    fn n_folders(&self) -> usize {
+        0
+    }
 
     /// Tells whether the driver's own filter refuses a system call whatever its arguments are; `None` when the filter is
     /// another's.
@@ -98,18 +103,79 @@ pub(super) fn can_pass_descriptors() -> Result<(), String> {
         .map_err(|error| format!("the host cannot pass a descriptor: {error}"))
 }
 
+/// What this process and its driver hold of their host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    /// Descriptors that are open.
+    pub(super) descriptors: usize,
+    /// Mounts that it sees.
+    pub(super) mounts: usize,
+    /// Processes that it started, and theirs; those too that have ended and wait to be reaped.
+    pub(super) processes: usize,
+    /// Folders of the driver's sandboxes.
+    pub(super) folders: usize,
+    /// Memory, in bytes.
+    pub(super) memory: u64,
+}
+
+impl Held {
+    pub(super) fn now(host: &dyn HostView) -> Self {
+        Self {
+            descriptors: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count(),
+            processes: tree(std::process::id().cast_signed()).len(),
+            folders: host.n_folders(),
+            memory: resident(),
+        }
+    }
+
+    /// Says what there is more of than `before`; memory goes up and down, and is the caller's to judge.
+    pub(super) fn no_more_than(&self, before: &Self) -> Result<(), String> {
+        // Descriptors that tokio and databases open when they please.
+        const DESCRIPTORS: usize = 8;
+        let counts = [
+            ("descriptors", before.descriptors, self.descriptors, DESCRIPTORS),
+            ("mounts", before.mounts, self.mounts, 0),
+            ("processes", before.processes, self.processes, 0),
+            ("folders", before.folders, self.folders, 0),
+        ];
+        match counts.iter().find(|(_, before, after, margin)| *after > before + margin) {
+            Some((what, before, after, _)) => Err(format!("{before} {what} became {after}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { descriptors, mounts, processes, folders, .. } = self;
+        write!(f, "{descriptors} descriptors, {mounts} mounts, {processes} processes, {folders} folders")
+    }
+}
+
 /// Memory of this process, in bytes.
 pub(super) fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     statm.split(' ').nth(1).and_then(|it| it.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
-/// Open descriptors of this process.
-pub(super) fn n_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Mounts that this process sees.
-pub(super) fn n_mounts() -> usize {
-    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count()
+    const HELD: Held = Held { descriptors: 12, mounts: 20, processes: 3, folders: 1, memory: 0 };
+
+    #[test]
+    fn one_mount_process_or_folder_more_is_told() {
+        assert_eq!(HELD.no_more_than(&HELD), Ok(()));
+        assert_eq!(Held { descriptors: 20, ..HELD }.no_more_than(&HELD), Ok(()));
+        for (more, told) in [
+            (Held { descriptors: 21, ..HELD }, "12 descriptors became 21"),
+            (Held { mounts: 21, ..HELD }, "20 mounts became 21"),
+            (Held { processes: 4, ..HELD }, "3 processes became 4"),
+            (Held { folders: 2, ..HELD }, "1 folders became 2"),
+        ] {
+            assert_eq!(more.no_more_than(&HELD), Err(told.to_owned()));
+        }
+    }
 }

@@ -51,6 +51,7 @@ pub struct Target {
     is_full: std::sync::atomic::AtomicBool,
     made: Mutex<BTreeMap<SandboxId, Option<Footprint>>>,
     before: Mutex<Vec<SandboxId>>,
+    done: Mutex<String>,
     shared: tokio::sync::Mutex<Option<Arc<Subject>>>,
     n_names: AtomicU64,
 }
@@ -74,6 +75,7 @@ impl Target {
             is_full: false.into(),
             made: Mutex::default(),
             before: Mutex::default(),
+            done: Mutex::default(),
             shared: tokio::sync::Mutex::default(),
             n_names: AtomicU64::new(1),
         }
@@ -116,6 +118,16 @@ impl Target {
     /// The size that fits how much a case is to take on.
     pub(super) fn scaled<T>(&self, quick: T, full: T) -> T {
         if self.is_full.load(Ordering::Relaxed) { full } else { quick }
+    }
+
+    /// Notes what the case has done so far, for whoever waits for its end.
+    pub(super) fn has_done(&self, what: String) {
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    /// What the case has done so far.
+    pub(super) fn done(&self) -> String {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn plane(&self) -> Result<&Arc<dyn MakePlane>, Stop> {
@@ -254,6 +266,12 @@ impl Target {
             }
             (judged, _) => judged,
         }
+    }
+
+    /// Destroys one sandbox before the case ends, and fails it with what is left of that.
+    pub(super) async fn destroy(&self, id: SandboxId) -> Result<(), Stop> {
+        let footprint = self.lock().remove(&id).flatten();
+        self.remove(id, footprint).await.map_err(Stop::Breach)
     }
 
     /// Destroys what the case made, and says what is left of it.

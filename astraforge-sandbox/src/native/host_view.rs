@@ -50,6 +50,10 @@ impl HostView for NativeView {
         Ok(left)
     }
 
+    fn n_folders(&self) -> usize {
+        std::fs::read_dir(&self.state_dir).map_or(0, Iterator::count)
+    }
+
     fn refuses_call(&self, number: i64) -> Option<bool> {
         Some(seccomp::refuses(number))
     }

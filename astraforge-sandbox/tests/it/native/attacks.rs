@@ -43,7 +43,7 @@ async fn run(driver: DynSandboxDriver, native: &Native, only: &[&str], scale: Sc
     let attacker = Attacker::beside(guest_program::path()).unwrap();
     let target = Arc::new(Target::new(driver, host, attacker).with_plane(Arc::new(InMemory)));
     let only = only.iter().map(|it| (*it).to_owned()).collect();
-    attack::run(&target, &Options { scale, only }, |case| println!("{case}")).await
+    attack::run(&target, &Options { scale, only }, |progress| println!("{progress}")).await
 }
 
 /// In a process of its own, because memory and descriptors of the server are among what is measured.
@@ -185,6 +185,11 @@ async fn a_driver_without_a_limit_on_files_is_found() {
 #[tokio::test]
 async fn a_driver_that_leaves_processes_is_found() {
     is_found("orphans-after-cancel", |_| {}, true, "left of sandbox").await;
+}
+
+#[tokio::test]
+async fn a_driver_that_leaves_one_sandbox_of_many_is_found() {
+    is_found("flat", |_| {}, true, "left of sandbox").await;
 }
 
 #[tokio::test]

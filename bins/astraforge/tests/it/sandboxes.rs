@@ -262,3 +262,18 @@ fn what_a_sandbox_may_reach_is_chosen_shown_and_changed() {
     let by_default = desk.works(&["create"]);
     assert_eq!(desk.works(&["egress", &by_default]), "public");
 }
+
+#[test]
+fn attacks_are_told_as_they_end_and_programs_get_one_document() {
+    let desk = Desk::new();
+    let attack = ["attack", "--driver", "native", "--only", "double-destroy", "--only", "environment", "--json"];
+    let output = desk.command(&attack).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((report["driver"].as_str(), report["tier"].as_str()), (Some("native"), Some("T1")));
+    let cases: Vec<_> = report["cases"].as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap()).collect();
+    assert_eq!(cases, ["environment", "double-destroy"]);
+    let rows: Vec<_> = told.lines().filter_map(|it| it.strip_prefix("pass  ")?.split(' ').next()).collect();
+    assert_eq!(rows, cases, "standard error has a line for each: {told}");
+}

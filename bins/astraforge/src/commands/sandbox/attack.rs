@@ -13,7 +13,7 @@ use astraforge_core::{
     BoxError,
     ports::{artifacts::ArtifactStore, sandbox_store::SandboxStore},
 };
-use astraforge_sandbox::attack::{self, Attacker, CaseReport, MakePlane, Options, Outcome, Scale, Target};
+use astraforge_sandbox::attack::{self, Attacker, CaseReport, MakePlane, Options, Outcome, Progress, Scale, Target};
 use async_trait::async_trait;
 use clap::Args;
 
@@ -34,7 +34,7 @@ pub(crate) struct AttackArgs {
     /// Run these cases or groups only; may be given more than once
     #[arg(long, value_name = "CASE")]
     only: Vec<String>,
-    /// Take on as much as a case can: gigabytes, thousands of sandboxes; takes hours
+    /// Take on as much as a case can: gigabytes, thousands of sandboxes; takes a quarter of an hour or more
     #[arg(long)]
     full: bool,
     /// Print a Markdown table
@@ -59,10 +59,10 @@ pub(crate) async fn attack(args: &ConnectionArgs, options: &AttackArgs) -> anyho
 
     let terminal = Terminal::detect();
     let as_it_comes = !args.json && !options.markdown;
-    let report = attack::run(&target, &wanted, |case| {
-        if as_it_comes {
-            terminal.line(row(terminal, case));
-        }
+    let report = attack::run(&target, &wanted, |progress| match progress {
+        Progress::Judged(case) if as_it_comes => terminal.line(row(terminal, case)),
+        Progress::Judged(case) => terminal.note(row(terminal, case)),
+        running => terminal.note(running),
     })
     .await;
     anyhow::ensure!(!report.cases.is_empty(), "no case and no group is named {}", options.only.join(", "));
