@@ -61,6 +61,8 @@ impl Dialect for Postgres {
     const INSERT_EVENTS: &'static str = "INSERT INTO events (request, seq, run, kind, created_at) \
         SELECT value ->> 0, (value ->> 1)::bigint, value ->> 2, value ->> 3, (value ->> 4)::bigint \
         FROM json_array_elements($1::json)";
+    const ADD_LOGIN: &'static str = "INSERT INTO logins (hash, \"user\", created_at, expires_at) SELECT $1, $2, $3::bigint, $4::bigint FROM accounts \
+        WHERE \"user\" = $2 AND password_hash = $5 AND is_active FOR SHARE";
     const KEPT: &'static str = sandboxes::keeping!("sandbox = ANY (ARRAY (SELECT json_array_elements_text($1::json)))");
     const LOG_STATES: &'static str = log::standing!("id = ANY (ARRAY (SELECT json_array_elements_text($1::json)))");
     const LOCK_CLAIMS: Option<&'static str> = Some("SELECT pg_advisory_xact_lock(1098073711, 1)::text");

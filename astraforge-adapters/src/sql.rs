@@ -70,6 +70,9 @@ pub trait Dialect: sqlx::Database<Row: Cells, Connection: Statements<Row = <Self
     const CHECK_CLAIM: &'static str;
     /// Reads the sandboxes of the tenant of a snapshot, and keeps them as they are until the transaction ends.
     const SANDBOXES_BESIDE_SNAPSHOT: &'static str;
+    /// Notes a login of an account that has a password and may log in, which it keeps so until the transaction ends; the
+    /// placeholders are the columns of a login, and the password's hash.
+    const ADD_LOGIN: &'static str;
     /// Reads what is kept of sandboxes; the placeholder is a list of their ids in JSON.
     const KEPT: &'static str;
 

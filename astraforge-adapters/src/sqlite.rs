@@ -60,6 +60,8 @@ impl Dialect for Sqlite {
     const LOCK_REQUEST: Option<&'static str> = None;
     const INSERT_EVENTS: &'static str = "INSERT INTO events (request, seq, run, kind, created_at) \
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)";
+    const ADD_LOGIN: &'static str = "INSERT INTO logins (hash, \"user\", created_at, expires_at) SELECT $1, $2, $3, $4 FROM accounts \
+        WHERE \"user\" = $2 AND password_hash = $5 AND is_active";
     const KEPT: &'static str = sandboxes::keeping!("sandbox IN (SELECT value FROM json_each($1))");
     const LOG_STATES: &'static str = log::standing!("id IN (SELECT value FROM json_each($1))");
     const LOCK_CLAIMS: Option<&'static str> = None;

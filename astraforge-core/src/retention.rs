@@ -123,7 +123,10 @@ impl Retention {
             let cannot = |source| StoreError::Unreadable { operation: "pack a run log", source };
             let Some((archive, bytes)) = packed.map_err(cannot)? else { return Ok(true) };
             self.artifacts.put(&archive.key, bytes).await?;
-            self.verify(&archive, &events).await?;
+            if let Err(error) = self.verify(&archive, &events).await {
+                self.artifacts.delete(&archive.key).await?;
+                return Err(error);
+            }
             // If this fails nobody knows whether the row is there; if it isn't, the sweep removes the archive.
             if !self.store.archive(&archive).await? {
                 self.artifacts.delete(&archive.key).await?;
@@ -140,7 +143,9 @@ impl Retention {
         let stored = stored.ok_or_else(|| wrong("it is gone at once".into()))?;
         let found = archive.open(&stored).map_err(|error| wrong(error.into()))?;
         if !events.starts_with(&found) {
-            return Err(wrong("its events are not those that were packed".into()).into());
+            // Another log may fare better.
+            let source = "its events are not those that were packed".into();
+            return Err(StoreError::Unreadable { operation: "read an archive back", source }.into());
         }
         Ok(())
     }

@@ -13,16 +13,17 @@ use super::{
     error::failed,
     row::{Cells, Columns as _, SqlResult, micros},
     statement::{Statements, Value, values},
+    transaction::in_transaction,
 };
 
 impl<D: Dialect> SqlStore<D> {
     async fn account_rows(&self, statement: &'static str, values: Vec<Value>) -> SqlResult<Vec<Account>> {
-        let rows = self.readers.acquire().await?.rows(statement, values).await?;
+        let rows = self.warm.or(self.readers.acquire()).await?.rows(statement, values).await?;
         rows.iter().map(account_from).collect()
     }
 
     async fn account_write(&self, statement: &'static str, values: Vec<Value>) -> SqlResult<bool> {
-        Ok(self.writer.acquire().await?.execute(statement, values).await? > 0)
+        Ok(self.warm.or(self.writer.acquire()).await?.execute(statement, values).await? > 0)
     }
 }
 
@@ -55,24 +56,25 @@ impl<D: Dialect> AccountStore for SqlStore<D> {
     }
 
     async fn change_account(&self, account: &Account) -> Result<bool, StoreError> {
-        let update = r#"UPDATE accounts SET email = $1, password_hash = $2, role = $3, is_active = $4
-                        WHERE "user" = $5"#;
-        let values = values![
-            &account.email,
-            &account.password_hash,
-            account.role.as_str(),
-            account.is_active,
-            account.user.as_str(),
-        ];
-        self.account_write(update, values.into()).await.map_err(failed("change an account"))
+        const OPERATION: &str = "change an account";
+        in_transaction::<D, _>(&self.warm, &self.writer, OPERATION, async |connection| {
+            let changed = change::<D>(connection, account).await;
+            changed.map_err(failed(OPERATION))
+        })
+        .await
     }
 
-    async fn add_login(&self, login: &Login) -> Result<(), StoreError> {
+    async fn add_login(&self, login: &Login, account: &Account) -> Result<bool, StoreError> {
         let expired = "DELETE FROM logins WHERE expires_at <= $1";
         self.account_write(expired, vec![micros(login.created_at).into()]).await.map_err(failed("forget logins"))?;
-        let insert = r#"INSERT INTO logins (hash, "user", created_at, expires_at) VALUES ($1, $2, $3, $4)"#;
-        let values = values![&login.hash, login.user.as_str(), micros(login.created_at), micros(login.expires_at)];
-        self.account_write(insert, values.into()).await.map(drop).map_err(failed("note a login"))
+        let values = values![
+            &login.hash,
+            login.user.as_str(),
+            micros(login.created_at),
+            micros(login.expires_at),
+            &account.password_hash,
+        ];
+        self.account_write(D::ADD_LOGIN, values.into()).await.map_err(failed("note a login"))
     }
 
     async fn logged_in(&self, hash: &str, now: DateTime<Utc>) -> Result<Option<Account>, StoreError> {
@@ -86,11 +88,27 @@ impl<D: Dialect> AccountStore for SqlStore<D> {
         let delete = "DELETE FROM logins WHERE hash = $1";
         self.account_write(delete, vec![hash.into()]).await.map(drop).map_err(failed("forget a login"))
     }
+}
 
-    async fn remove_logins(&self, user: &UserId) -> Result<(), StoreError> {
-        let delete = r#"DELETE FROM logins WHERE "user" = $1"#;
-        self.account_write(delete, vec![user.as_str().into()]).await.map(drop).map_err(failed("forget logins"))
+/// Changes an account, and ends its logins where they were proved by another password, or it may not log in any more.
+async fn change<D: Dialect>(connection: &mut D::Connection, account: &Account) -> SqlResult<bool> {
+    let update = r#"UPDATE accounts SET email = $1, password_hash = $2, role = $3, is_active = $4 WHERE "user" = $5"#;
+    let before = r#"SELECT password_hash FROM accounts WHERE "user" = $1"#;
+    let before = connection.row(before, values![account.user.as_str()]).await?;
+    let Some(before) = before.map(|row| row.string("password_hash")).transpose()? else { return Ok(false) };
+    let values = values![
+        &account.email,
+        &account.password_hash,
+        account.role.as_str(),
+        account.is_active,
+        account.user.as_str(),
+    ];
+    connection.execute(update, values).await?;
+    if before != account.password_hash || !account.is_active {
+        let logins = r#"DELETE FROM logins WHERE "user" = $1"#;
+        connection.execute(logins, values![account.user.as_str()]).await?;
     }
+    Ok(true)
 }
 
 fn account_from(row: &impl Cells) -> SqlResult<Account> {

@@ -122,7 +122,7 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     async fn read_kept(&self, sandboxes: &[SandboxId]) -> SqlResult<BTreeMap<SandboxId, Kept>> {
-        let rows = self.readers.acquire().await?.rows(D::KEPT, values![json(&sandboxes)?]).await?;
+        let rows = self.warm.or(self.readers.acquire()).await?.rows(D::KEPT, values![json(&sandboxes)?]).await?;
         let mut placed =
             rows.iter().map(|row| Ok((row.number::<u64>("position")?, row))).collect::<SqlResult<Vec<_>>>()?;
         placed.sort_unstable_by_key(|(position, _)| Reverse(*position));
@@ -138,7 +138,7 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     async fn read_nodes(&self) -> SqlResult<Vec<Node>> {
-        let rows = self.readers.acquire().await?.rows("SELECT * FROM nodes", values![]).await?;
+        let rows = self.warm.or(self.readers.acquire()).await?.rows("SELECT * FROM nodes", values![]).await?;
         let node = |row: &<D::Connection as Statements>::Row| {
             Ok(Node {
                 id: row.parsed("id")?,
@@ -245,7 +245,7 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
                       ON CONFLICT (id) DO UPDATE SET url = excluded.url, seen_at = excluded.seen_at, \
                       has_stopped = excluded.has_stopped";
         let values = values![node.id.to_string(), node.url.clone(), micros(node.seen_at), node.has_stopped];
-        let noted = async { self.writer.acquire().await?.execute(upsert, values).await };
+        let noted = async { self.warm.or(self.writer.acquire()).await?.execute(upsert, values).await };
         noted.await.map(drop).map_err(failed("note a node"))
     }
 
@@ -255,7 +255,8 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
 
     async fn forget_nodes(&self, before: DateTime<Utc>) -> Result<(), StoreError> {
         let delete = "DELETE FROM nodes WHERE seen_at < $1";
-        let forgotten = async { self.writer.acquire().await?.execute(delete, values![micros(before)]).await };
+        let forgotten =
+            async { self.warm.or(self.writer.acquire()).await?.execute(delete, values![micros(before)]).await };
         forgotten.await.map(drop).map_err(failed("forget nodes"))
     }
 }

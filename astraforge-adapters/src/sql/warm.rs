@@ -58,7 +58,11 @@ impl<D: Dialect> Warm<D> {
             }
             match tokio::time::timeout(PATIENCE, kept.connection.ping()).await {
                 Ok(Ok(())) => return Ok(kept.connection),
-                _ => kept.connection.close_on_drop(),
+                // Those below it were used before, so they are gone most likely; the pool looks.
+                _ => {
+                    kept.connection.close_on_drop();
+                    self.state().kept.clear();
+                }
             }
         }
         let _waits = Waits(self);
@@ -78,6 +82,8 @@ impl<D: Dialect> Warm<D> {
     /// Keeps a connection that is in no transaction and has no answer to come.
     pub(super) fn keep(&self, connection: Taken<D>) {
         let mut state = self.state();
+        // Those at the bottom are not needed now.
+        state.kept.retain(|kept| kept.since.elapsed() < AWAY);
         // Whoever waits for the pool would not learn of one that is kept here.
         if D::KEEPS_WARM && state.n_waiting == 0 && !state.is_closed && connection.since.elapsed() < AWAY {
             state.kept.push(Kept { connection, since: Instant::now() });

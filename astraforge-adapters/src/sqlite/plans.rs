@@ -176,10 +176,9 @@ async fn use_everything(store: &SqliteStore) {
     store.accounts(&account.tenant).await.unwrap();
     store.change_account(&account).await.unwrap();
     let login = Login { hash: "x".to_owned(), user: account.user.clone(), created_at: at(1), expires_at: at(2) };
-    store.add_login(&login).await.unwrap();
+    store.add_login(&login, &account).await.unwrap();
     store.logged_in("x", at(1)).await.unwrap();
     store.remove_login("x").await.unwrap();
-    store.remove_logins(&account.user).await.unwrap();
     let node = Node { id: NodeId::random(), url: None, seen_at: at(1), has_stopped: false };
     store.note_node(&node).await.unwrap();
     store.nodes().await.unwrap();

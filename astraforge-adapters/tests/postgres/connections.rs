@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use astraforge_adapters::{postgres::PostgresStore, secret_box::SecretKey};
 use astraforge_core::{
-    ports::store::{Store as _, StoreError},
+    id::{NodeId, SandboxId, UserId},
+    node::Node,
+    ports::{
+        account_store::AccountStore as _,
+        sandbox_store::SandboxStore as _,
+        store::{Store as _, StoreError},
+    },
     testing::samples,
 };
 use futures::future::try_join_all;
@@ -94,4 +100,27 @@ fn a_store_outlives_its_runtime() {
     });
     drop(runtime);
     drop(store);
+}
+
+#[tokio::test]
+async fn one_connection_serves_people_and_nodes_after_whatever_was_done_on_it() {
+    let database = Database::new().await;
+    let config = database.config().with_max_connections(1);
+    let store = PostgresStore::open(&config, SecretKey::random().unwrap()).await.unwrap();
+    let request = samples::request();
+    store.commit(samples::submitted(&request)).await.unwrap();
+    let node = Node { id: NodeId::random(), url: None, seen_at: samples::now(), has_stopped: false };
+    // None of these waits for a connection that is kept for others.
+    for _ in 0..2 {
+        store.append(vec![samples::log(request.id, "x")]).await.unwrap();
+        store.note_node(&node).await.unwrap();
+        store.append(vec![samples::log(request.id, "x")]).await.unwrap();
+        assert_eq!(store.nodes().await.unwrap().len(), 1);
+        store.append(vec![samples::log(request.id, "x")]).await.unwrap();
+        assert_eq!(store.account(&UserId::new("nobody")).await.unwrap(), None);
+        store.append(vec![samples::log(request.id, "x")]).await.unwrap();
+        store.remove_login("none").await.unwrap();
+        store.append(vec![samples::log(request.id, "x")]).await.unwrap();
+        assert!(store.kept(&[SandboxId::random()]).await.unwrap().is_empty());
+    }
 }

@@ -23,16 +23,15 @@ pub trait AccountStore: fmt::Debug + Send + Sync + 'static {
     async fn account(&self, user: &UserId) -> Result<Option<Account>, StoreError>;
     /// Lists a tenant's accounts by name.
     async fn accounts(&self, tenant: &TenantId) -> Result<Vec<Account>, StoreError>;
-    /// Replaces what may change of an account: e-mail address, password, role, and whether it is active. Tells whether it
-    /// is there.
+    /// Replaces what may change of an account: e-mail address, password, role, and whether it is active. Its logins end
+    /// when the password changes, or it may not log in any more. Tells whether it is there.
     async fn change_account(&self, account: &Account) -> Result<bool, StoreError>;
 
-    /// Notes a login, and forgets those that expired before it began.
-    async fn add_login(&self, login: &Login) -> Result<(), StoreError>;
+    /// Notes a login of an account, and forgets those that expired before it began. Tells whether the account still has
+    /// the password that proved it, and may log in; else nothing is noted.
+    async fn add_login(&self, login: &Login, account: &Account) -> Result<bool, StoreError>;
     /// Finds who is logged in at `now` by the hash of what they have; nobody whose account is not active.
     async fn logged_in(&self, hash: &str, now: DateTime<Utc>) -> Result<Option<Account>, StoreError>;
     /// Forgets a login.
     async fn remove_login(&self, hash: &str) -> Result<(), StoreError>;
-    /// Forgets all logins of somebody.
-    async fn remove_logins(&self, user: &UserId) -> Result<(), StoreError>;
 }

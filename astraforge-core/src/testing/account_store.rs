@@ -52,15 +52,21 @@ impl AccountStore for MemoryAccountStore {
     async fn change_account(&self, account: &Account) -> Result<bool, StoreError> {
         let mut rows = self.rows();
         let Some(row) = rows.accounts.get_mut(&account.user) else { return Ok(false) };
+        let ends_logins = row.password_hash != account.password_hash || !account.is_active;
         *row = Account { tenant: row.tenant.clone(), created_at: row.created_at, ..account.clone() };
+        rows.logins.retain(|login| !ends_logins || login.user != account.user);
         Ok(true)
     }
 
-    async fn add_login(&self, login: &Login) -> Result<(), StoreError> {
+    async fn add_login(&self, login: &Login, account: &Account) -> Result<bool, StoreError> {
         let mut rows = self.rows();
         rows.logins.retain(|row| row.expires_at > login.created_at);
-        rows.logins.push(login.clone());
-        Ok(())
+        let row = rows.accounts.get(&login.user);
+        let holds = row.is_some_and(|row| row.is_active && row.password_hash == account.password_hash);
+        if holds {
+            rows.logins.push(login.clone());
+        }
+        Ok(holds)
     }
 
     async fn logged_in(&self, hash: &str, now: DateTime<Utc>) -> Result<Option<Account>, StoreError> {
@@ -72,11 +78,6 @@ impl AccountStore for MemoryAccountStore {
 
     async fn remove_login(&self, hash: &str) -> Result<(), StoreError> {
         self.rows().logins.retain(|login| login.hash != hash);
-        Ok(())
-    }
-
-    async fn remove_logins(&self, user: &UserId) -> Result<(), StoreError> {
-        self.rows().logins.retain(|login| login.user != *user);
         Ok(())
     }
 }

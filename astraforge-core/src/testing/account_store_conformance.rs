@@ -24,7 +24,8 @@ macro_rules! account_store_conformance {
             lists_are_a_tenants_own_and_by_name
             what_may_change_changes_and_nothing_else
             a_login_holds_until_it_expires_or_is_forgotten
-            somebody_who_may_not_log_in_is_not_logged_in
+            another_password_ends_logins_also_those_that_are_about_to_be
+            somebody_who_may_not_log_in_is_logged_out_for_good
         }
     };
     (@ $fresh:expr; $($rule:ident)*) => { $(
@@ -99,7 +100,7 @@ pub async fn a_login_holds_until_it_expires_or_is_forgotten(store: &impl Account
         store.add_account(&account(name)).await.unwrap();
     }
     for (hash, user) in [("one", "mira"), ("two", "mira"), ("three", "ada")] {
-        store.add_login(&login(hash, user)).await.unwrap();
+        assert!(store.add_login(&login(hash, user), &account(user)).await.unwrap());
     }
     let at = |days| samples::now() + TimeDelta::days(days);
     let who = async |hash: &str, days| {
@@ -110,18 +111,39 @@ pub async fn a_login_holds_until_it_expires_or_is_forgotten(store: &impl Account
     assert_eq!(who("four", 0).await, None);
     store.remove_login("one").await.unwrap();
     assert_eq!((who("one", 0).await, who("two", 0).await.as_deref()), (None, Some("mira")));
-    store.remove_logins(&UserId::new("mira")).await.unwrap();
-    assert_eq!((who("two", 0).await, who("three", 0).await.as_deref()), (None, Some("ada")));
     let later = Login { created_at: at(20), expires_at: at(34), ..login("five", "mira") };
-    store.add_login(&later).await.unwrap();
+    store.add_login(&later, &account("mira")).await.unwrap();
     assert_eq!(who("three", 0).await, None, "what has expired is forgotten when somebody logs in");
     assert_eq!(who("five", 33).await.as_deref(), Some("mira"));
 }
 
-pub async fn somebody_who_may_not_log_in_is_not_logged_in(store: &impl AccountStore) {
+pub async fn another_password_ends_logins_also_those_that_are_about_to_be(store: &impl AccountStore) {
+    let (mira, ada) = (account("mira"), account("ada"));
+    for it in [&mira, &ada] {
+        store.add_account(it).await.unwrap();
+        store.add_login(&login(it.user.as_str(), it.user.as_str()), it).await.unwrap();
+    }
+    let promoted = Account { role: Role::Admin, ..mira.clone() };
+    store.change_account(&promoted).await.unwrap();
+    assert!(store.logged_in("mira", samples::now()).await.unwrap().is_some_and(|it| it.role == Role::Admin));
+    let changed = Account { password_hash: "another".to_owned(), ..promoted };
+    store.change_account(&changed).await.unwrap();
+    assert_eq!(store.logged_in("mira", samples::now()).await.unwrap(), None);
+    assert!(store.logged_in("ada", samples::now()).await.unwrap().is_some());
+    // Its password was checked before, and found right.
+    assert!(!store.add_login(&login("late", "mira"), &mira).await.unwrap());
+    assert_eq!(store.logged_in("late", samples::now()).await.unwrap(), None);
+    assert!(store.add_login(&login("new", "mira"), &changed).await.unwrap());
+}
+
+pub async fn somebody_who_may_not_log_in_is_logged_out_for_good(store: &impl AccountStore) {
     let mira = account("mira");
     store.add_account(&mira).await.unwrap();
-    store.add_login(&login("one", "mira")).await.unwrap();
-    store.change_account(&Account { is_active: false, ..mira }).await.unwrap();
-    assert_eq!(store.logged_in("one", samples::now()).await.unwrap(), None);
+    store.add_login(&login("one", "mira"), &mira).await.unwrap();
+    store.change_account(&Account { is_active: false, ..mira.clone() }).await.unwrap();
+    assert!(!store.add_login(&login("two", "mira"), &mira).await.unwrap());
+    store.change_account(&mira).await.unwrap();
+    for hash in ["one", "two"] {
+        assert_eq!(store.logged_in(hash, samples::now()).await.unwrap(), None, "{hash}");
+    }
 }

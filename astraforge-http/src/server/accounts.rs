@@ -113,7 +113,13 @@ impl Accounts {
             created_at: now,
             expires_at: now + LOGGED_IN,
         };
-        self.store.add_login(&login).await?;
+        if let Some(former) = browser.login() {
+            self.store.remove_login(&hash_api_key(former)).await?;
+        }
+        // Its password may have been changed while it was checked.
+        if !self.store.add_login(&login, &account).await? {
+            return Err(ApiError::unauthorized("Invalid credentials"));
+        }
         let cookies = [browser.login_cookie(proof.reveal()), browser.token_cookie(&token)];
         let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
         Ok((cookies, Json(AccountView::from(account))).into_response())
@@ -165,7 +171,9 @@ pub(super) async fn register(
     };
     let taken = || ApiError::field("username", "Username already exists");
     let user = UserId::new(body.username);
-    if accounts.store.account(&user).await?.is_some() {
+    // What a key's user did must not be anybody's who comes.
+    let has_key = state.store().api_keys(&tenant).await?.iter().any(|key| key.user == user);
+    if has_key || accounts.store.account(&user).await?.is_some() {
         return Err(taken());
     }
     let account = Account {
@@ -204,7 +212,7 @@ pub(super) async fn log_in(
     let accounts = state.accounts()?;
     let browser = Browser::of(&uri, &headers);
     browser.check_origin(&accounts.trusted_origins)?;
-    if let Some(wait) = accounts.passwords.pause_for(&body.username) {
+    if let Err(wait) = accounts.passwords.begin_attempt(&body.username) {
         let detail = format!("Too many passwords were wrong. Try again in {} s.", wait.as_secs() + 1);
         let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail);
         return Ok(([(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))], refusal).into_response());
@@ -255,6 +263,9 @@ pub(super) async fn me(
 }
 
 fn broken(error: PasswordError) -> ApiError {
+    if matches!(error, PasswordError::Busy) {
+        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Too many people log in at this moment; try again.");
+    }
     tracing::error!(error = chain(&error), "cannot handle a password");
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Passwords cannot be checked now; try again.")
 }

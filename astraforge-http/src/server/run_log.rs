@@ -47,6 +47,9 @@ const RUN_LOG: HeaderName = HeaderName::from_static("x-run-log");
 /// How many events are read from rows at a time, which a watcher holds until its client has them.
 const BATCH: u32 = 32;
 
+/// About how many bytes of frames a watcher holds until its client has them.
+const MOST_HELD: usize = 64 * 1024;
+
 /// How the stream is to behave.
 #[derive(Debug, Deserialize)]
 pub(super) struct Options {
@@ -226,7 +229,15 @@ impl Log {
 
     async fn read(&self, last: u64) -> Result<Vec<Arc<Frame>>, StoreError> {
         let events = self.journal.logs().events(self.request, last, BATCH).await?;
-        Ok(events.into_iter().map(|event| Arc::new(Frame::of(event))).collect())
+        let mut frames: Vec<_> = events.into_iter().map(|event| Arc::new(Frame::of(event))).collect();
+        let mut size = 0;
+        let fits = |frame: &&Arc<Frame>| {
+            size += frame.size;
+            size <= MOST_HELD
+        };
+        let n_held = frames.iter().take_while(fits).count();
+        frames.truncate(n_held.max(1));
+        Ok(frames)
     }
 }
 

@@ -10,6 +10,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -26,10 +27,14 @@ pub(super) use self::long::LongAnswer;
 /// The most that is kept of what a client sends ahead, and of an answer that it does not read, in bytes.
 const MOST_BUFFERED: usize = 64 * 1024;
 
+/// How long a client may leave unread what is there for it.
+const UNREAD: Duration = Duration::from_secs(300);
+
 /// Serves a router on a listener, over HTTP/1.1 and to those who begin with it HTTP/2.
 ///
 /// It does what `axum::serve` does, in less memory for each connection that is open, and leaves no connection to a
-/// client who only holds it: one that sends no whole head in time is closed, and there are never more than so many.
+/// client who only holds it: one that sends no whole head in time is closed, so is one that reads nothing for five
+/// minutes, and there are never more than so many.
 ///
 /// ```
 /// use std::time::Duration;
@@ -168,6 +173,10 @@ impl Protocols {
     async fn serve(&self, stream: TcpStream, app: Router, mut stops: watch::Receiver<()>) {
         // What is written is wanted at once; where it can't be had, it comes a little later.
         drop(stream.set_nodelay(true));
+        // Whoever reads nothing of what is there for them holds no place for ever.
+        if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD)) {
+            debug!(%error, "the system does not close connections that nobody reads");
+        }
         let first = tokio::select! {
             first = timeout(self.head_timeout, speaks_http2(&stream)) => first,
             _ = stops.changed() => return,
@@ -216,13 +225,15 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     // All of it, because hyper waits for the rest without an end.
     const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let mut first = [0; PREFACE.len()];
+    let mut pause = Duration::from_millis(10);
     loop {
         let n = stream.peek(&mut first).await?;
         if n == PREFACE.len() || n == 0 || first[..n] != PREFACE[..n] {
             return Ok(first == PREFACE);
         }
         // Nothing tells when there is more than what was seen already.
-        sleep(Duration::from_millis(10)).await;
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 

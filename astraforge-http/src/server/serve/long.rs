@@ -5,7 +5,10 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
 };
 
@@ -51,7 +54,11 @@ impl std::error::Error for LetGo {}
 
 /// Where a long answer waits until hyper has let go of its connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Handover(Arc<Mutex<Option<Response>>>);
+pub(super) struct Handover {
+    answer: Arc<Mutex<Option<Response>>>,
+    /// Whether a call had a body. hyper may read on after such a one before its answer is written.
+    had_body: Arc<AtomicBool>,
+}
 
 impl Handover {
     /// The router as the service of one connection. The future of a call is boxed, so that a connection between two calls
@@ -68,11 +75,12 @@ impl Handover {
         let handover = self.clone();
         service_fn(move |request: Request<Incoming>| {
             let (app, handover) = (app.clone(), handover.clone());
+            let had_body = handover.had_body.fetch_or(!request.body().is_end_stream(), Ordering::Relaxed);
             let takes_chunks = request.version() == Version::HTTP_11 && request.method() == Method::GET;
             async move {
                 let Ok(answer) = app.oneshot(request.map(Body::new)).await;
-                if takes_chunks && answer.extensions().get::<LongAnswer>().is_some() {
-                    // All answers before this one are written: hyper reads no call before.
+                if takes_chunks && !had_body && answer.extensions().get::<LongAnswer>().is_some() {
+                    // All answers before this one are written: hyper reads no call before, if there was no body.
                     *handover.waiting() = Some(answer);
                     return Err(LetGo);
                 }
@@ -88,7 +96,7 @@ impl Handover {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<Response>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

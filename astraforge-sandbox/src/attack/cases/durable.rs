@@ -245,12 +245,12 @@ async fn tenant(target: &Target) -> Judged {
     }
     let taken = plane.create(other, NewSandbox { id: Some(id), ..NewSandbox::default() }).await;
     hold!(
-        matches!(taken, Err(ForgeError::NotFound { .. } | ForgeError::Conflict { .. })),
+        matches!(taken, Err(ForgeError::NoSandbox { .. } | ForgeError::Conflict { .. })),
         "another's id can be taken: {taken:?}"
     );
     let restored = NewSandbox { restore: Some(snapshot), ..NewSandbox::default() };
     let made = plane.create(other, restored).await;
-    hold!(matches!(made, Err(ForgeError::NotFound { .. })), "another's snapshot can be had: {made:?}");
+    hold!(matches!(made, Err(ForgeError::NoSnapshot { .. })), "another's snapshot can be had: {made:?}");
     let unknown = NewSandbox { restore: Some(SnapshotId::random()), ..NewSandbox::default() };
     hold!(plane.create(other, unknown).await.is_err(), "a snapshot that is not there can be had");
     hold!(plane.list(other).await?.is_empty(), "it is listed");

@@ -34,22 +34,14 @@ pub(crate) async fn users(args: &ConnectionArgs, command: &UsersCommand) -> anyh
         UsersCommand::Ls => desk.list().await,
         UsersCommand::Add(new) => desk.add(&new.name, new.role, &new.email).await,
         UsersCommand::Passwd(who) => {
-            let hash = hash_password(&password()?)?;
-            desk.change(&who.name, LogOut::Yes, |account| account.password_hash = hash).await
+            desk.change(&who.name, |it| Ok(Account { password_hash: hash_password(&password()?)?, ..it })).await
         }
-        UsersCommand::Role(change) => desk.change(&change.name, LogOut::No, |it| it.role = change.role).await,
-        UsersCommand::Disable(who) => desk.change(&who.name, LogOut::Yes, |it| it.is_active = false).await,
-        UsersCommand::Enable(who) => desk.change(&who.name, LogOut::No, |it| it.is_active = true).await,
+        UsersCommand::Role(change) => desk.change(&change.name, |it| Ok(Account { role: change.role, ..it })).await,
+        UsersCommand::Disable(who) => desk.change(&who.name, |it| Ok(Account { is_active: false, ..it })).await,
+        UsersCommand::Enable(who) => desk.change(&who.name, |it| Ok(Account { is_active: true, ..it })).await,
     };
     database.close().await;
     done
-}
-
-/// Whether a change ends somebody's logins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LogOut {
-    Yes,
-    No,
 }
 
 struct Desk<'a> {
@@ -88,14 +80,11 @@ impl Desk<'_> {
         self.show(&account)
     }
 
-    async fn change(&self, name: &str, log_out: LogOut, change: impl FnOnce(&mut Account)) -> anyhow::Result<()> {
+    async fn change(&self, name: &str, change: impl FnOnce(Account) -> anyhow::Result<Account>) -> anyhow::Result<()> {
         let found = self.store.account(&UserId::new(name)).await?.filter(|it| it.tenant.as_str() == TENANT);
-        let mut account = found.with_context(|| format!("there is no `{name}`; `astraforge users ls` lists all"))?;
-        change(&mut account);
+        let account = found.with_context(|| format!("there is no `{name}`; `astraforge users ls` lists all"))?;
+        let account = change(account)?;
         self.store.change_account(&account).await?;
-        if log_out == LogOut::Yes {
-            self.store.remove_logins(&account.user).await?;
-        }
         self.show(&account)
     }
 
