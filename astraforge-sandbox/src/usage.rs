@@ -60,14 +60,7 @@ fn count(proc: &Path, first: i32) -> Option<Count> {
     while let Some(pid) = found.get(next) {
         let process = proc.join(pid.to_string());
         next += 1;
-        match fs::read_to_string(process.join("stat")).ok().and_then(|stat| times(&stat)) {
-            Some(used) => ticks = ticks.saturating_add(used),
-            None if next == 1 => return None,
-            None => {
-                is_whole = false;
-                continue;
-            }
-        }
+        // Children first: the time of one that ends in between is told by its parent then, or it is missed below.
         for thread in fs::read_dir(process.join("task")).into_iter().flatten().flatten() {
             // Without this file the kernel was built not to tell, and nothing is known.
             let children = match fs::read_to_string(thread.path().join("children")) {
@@ -76,6 +69,11 @@ fn count(proc: &Path, first: i32) -> Option<Count> {
                 Err(_) => continue,
             };
             found.extend(children.split_whitespace().filter_map(|it| it.parse::<i32>().ok()));
+        }
+        match fs::read_to_string(process.join("stat")).ok().and_then(|stat| times(&stat)) {
+            Some(used) => ticks = ticks.saturating_add(used),
+            None if next == 1 => return None,
+            None => is_whole = false,
         }
         if found.len() > MAX_PROCESSES {
             return None;
@@ -167,6 +165,19 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(tree(Path::new("/proc"), child.id().cast_signed()), None);
+    }
+
+    #[test]
+    fn time_is_never_given_back_while_processes_end() {
+        let short = "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done";
+        let many = format!("while :; do sh -c '{short}'; done");
+        let mut parent = std::process::Command::new("sh").args(["-c", &many]).spawn().unwrap();
+        let pid = parent.id().cast_signed();
+        let counted: Vec<Duration> = (0..20_000).map(|_| tree(Path::new("/proc"), pid).unwrap().0).collect();
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        assert!(counted.is_sorted(), "{:?}", counted.windows(2).find(|pair| pair[1] < pair[0]));
+        assert!(counted.last().unwrap() > counted.first().unwrap());
     }
 
     #[test]
