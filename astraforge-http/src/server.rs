@@ -1,6 +1,6 @@
 //! The axum server: a router over the request facade.
 
-use std::{fmt, time::Duration};
+use std::{convert::Infallible, fmt, time::Duration};
 
 use astraforge_core::{
     cancel::Cancellation, control_plane::ControlPlane, forge::Forge, ports::store::Store, run_log::RunLogs,
@@ -9,8 +9,10 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
+    response::sse::{Event, KeepAlive, Sse},
     routing::get,
 };
+use futures::{Stream, StreamExt};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -88,6 +90,13 @@ struct Limits {
     keep_alive: Duration,
 }
 
+impl Limits {
+    /// Comments that keep a silent stream alive.
+    fn keep_alive(&self) -> KeepAlive {
+        KeepAlive::new().interval(self.keep_alive).text("keep-alive")
+    }
+}
+
 impl AppState {
     /// Begins to set up a server for `forge`.
     pub fn builder(forge: Forge) -> AppStateBuilder {
@@ -109,6 +118,16 @@ impl AppState {
             shutdown,
             parts: Vec::new(),
         })
+    }
+
+    /// Tells what happens as it happens, until this server is stopped.
+    fn live<S: Stream<Item = Event> + Send + 'static>(
+        &self,
+        events: S,
+    ) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<S>> {
+        let until = self.shutdown.clone();
+        let events = events.take_until(async move { until.cancelled().await }).map(Ok);
+        Sse::new(events).keep_alive(self.limits.keep_alive())
     }
 
     fn forge(&self) -> &Forge {

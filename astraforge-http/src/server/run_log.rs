@@ -19,7 +19,7 @@ use axum::{
     http::{HeaderMap, HeaderName, StatusCode, header::ACCEPT},
     response::{
         IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
+        sse::{Event, Sse},
     },
 };
 use futures::{Stream, StreamExt, TryStreamExt, future::Either};
@@ -95,7 +95,7 @@ pub(super) async fn stream(
     let after = last_event_id(&headers);
     let stays_open = query.is_ok_and(|Query(options)| options.stays_open());
     let settled = !stays_open && !log.may_grow().await?;
-    let keep_alive = KeepAlive::new().interval(state.limits.keep_alive).text("keep-alive");
+    let keep_alive = state.limits.keep_alive();
     let body = if settled {
         // A log that cannot be read is refused, and not taken for an empty one.
         let first = log.read(after).await?;

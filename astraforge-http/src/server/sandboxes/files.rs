@@ -10,10 +10,7 @@ use axum::{
     Json,
     extract::State,
     http::StatusCode,
-    response::{
-        Sse,
-        sse::{Event, KeepAlive},
-    },
+    response::{Sse, sse::Event},
 };
 use futures::{Stream, StreamExt};
 use serde::Deserialize;
@@ -311,12 +308,10 @@ pub(in crate::server) async fn watch(
     let workplace = session.ready().await?;
     let request = WatchRequest { roots: workplace.roots, path: absolute(&query.path), recursive: query.recursive };
     let events = session.while_read(workplace.machine.watch(request).await?);
-    let until = state.shutdown.clone();
-    let events = events.take_until(async move { until.cancelled().await }).filter_map(|event| async {
+    Ok(state.live(events.filter_map(|event| async {
         let event = event.inspect_err(|error| tracing::info!(error = chain(error), "a watch of files ended")).ok()?;
-        Some(Ok(changed(&event)))
-    });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(state.limits.keep_alive).text("keep-alive")))
+        Some(changed(&event))
+    })))
 }
 
 fn changed(event: &FileEvent) -> Event {

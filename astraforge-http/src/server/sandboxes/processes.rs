@@ -13,10 +13,7 @@ use axum::{
     body::Body,
     extract::{FromRequestParts, State},
     http::{HeaderMap, StatusCode, request::Parts},
-    response::{
-        Sse,
-        sse::{Event, KeepAlive},
-    },
+    response::{Sse, sse::Event},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -229,10 +226,7 @@ pub(in crate::server) async fn output(
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
     let from = seen.or(query.from).unwrap_or(0);
     let execution = one.session.ready().await?.machine.attach(one.name.clone(), from).await?;
-    let until = state.shutdown.clone();
-    let events =
-        one.session.while_read(told(execution, from)).take_until(async move { until.cancelled().await }).map(Ok);
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(state.limits.keep_alive).text("keep-alive")))
+    Ok(state.live(one.session.while_read(told(execution, from))))
 }
 
 /// What a command does, as events. An error ends them; the caller resumes where it was.
