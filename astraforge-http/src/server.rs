@@ -252,6 +252,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(layers::wrong_method)
         // `body::JsonBody` has its own limit, which answers in JSON.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), caller::identify)) // once, for all that asks who calls
         .with_state(state.clone());
     let api = ServiceBuilder::new()
         .layer(from_fn(path::canonical)) // first: what follows knows each route by one path only

@@ -1,12 +1,15 @@
-//! Who calls: found by an API key, or by a browser's login.
+//! Who calls: found once for each call, by an API key or by a browser's login.
 
 use astraforge_core::{
     access::{ApiKey, Caller},
     error::chain,
+    id::ApiKeyId,
 };
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequestParts, Request, State},
     http::{HeaderMap, header::AUTHORIZATION, request::Parts},
+    middleware::Next,
+    response::Response,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{Span, warn};
@@ -20,20 +23,68 @@ pub(super) struct Authenticated(pub(super) Caller);
 impl FromRequestParts<AppState> for Authenticated {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let missing = || ApiError::unauthorized("Authentication credentials were not provided.");
-        let Some(presented) = presented_key(&parts.headers) else {
-            let accounts = state.accounts.as_ref().ok_or_else(missing)?;
-            let account = accounts.logged_in(state, parts).await?.ok_or_else(missing)?;
-            Span::current().record("user", account.user.as_str());
-            return Ok(Self(account.caller()));
-        };
-        let key = state.store().api_key_by_hash(&hash_api_key(presented)).await?;
-        let key = key.ok_or_else(|| ApiError::unauthorized("Invalid API key"))?;
-        note_use(state, &key).await;
-        Span::current().record("user", key.user.as_str());
-        Ok(Self(Caller { tenant: key.tenant, user: key.user, role: key.role }))
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        Identity::of(parts).map(|identity| Self(identity.caller))
     }
+}
+
+/// Who calls, and what shows it.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub(super) caller: Caller,
+    pub(super) proof: Proof,
+}
+
+/// What shows who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// An API key.
+    Key(ApiKeyId),
+    /// A browser that is logged in.
+    Login,
+}
+
+/// What [`identify`] found, for all that stands further in.
+#[derive(Debug, Clone)]
+struct Identified(Result<Identity, ApiError>);
+
+impl Identity {
+    /// Who makes a call; else the refusal that tells why that is not known.
+    pub(super) fn of(parts: &Parts) -> Result<Self, ApiError> {
+        let identified = parts.extensions.get::<Identified>().cloned();
+        identified.map_or_else(|| Err(missing()), |Identified(found)| found)
+    }
+}
+
+/// Finds out who calls. Nobody is refused here: some routes are for everybody.
+pub(super) async fn identify(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let found = find(&parts, &state).await;
+    if let Ok(identity) = &found {
+        Span::current().record("user", identity.caller.user.as_str());
+        if let Proof::Key(id) = identity.proof {
+            Span::current().record("key", id.to_string());
+        }
+    }
+    parts.extensions.insert(Identified(found));
+    next.run(Request::from_parts(parts, body)).await
+}
+
+async fn find(parts: &Parts, state: &AppState) -> Result<Identity, ApiError> {
+    let Some(presented) = presented_key(&parts.headers) else {
+        let accounts = state.accounts.as_ref().ok_or_else(missing)?;
+        let account = accounts.logged_in(state, parts).await?.ok_or_else(missing)?;
+        return Ok(Identity { caller: account.caller(), proof: Proof::Login });
+    };
+    let key = state.store().api_key_by_hash(&hash_api_key(presented)).await?;
+    let key = key.ok_or_else(|| ApiError::unauthorized("Invalid API key"))?;
+    note_use(state, &key).await;
+    let proof = Proof::Key(key.id);
+    Ok(Identity { caller: Caller { tenant: key.tenant, user: key.user, role: key.role }, proof })
+}
+
+fn missing() -> ApiError {
+    ApiError::unauthorized("Authentication credentials were not provided.")
 }
 
 /// The key that a request brings. `X-Api-Key` decides alone when it is there.

@@ -18,7 +18,7 @@ use tracing::error;
 use super::path::Named as _;
 
 /// A refusal: a status and a JSON body, `{"detail": …}` or `{"field": ["…"]}`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ApiError {
     status: StatusCode,
     body: Value,

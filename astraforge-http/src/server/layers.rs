@@ -18,7 +18,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Gives each call an id and logs how it went: method, path, status, time. Never a body, a query or a header.
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let id = call_id(&request);
-    let span = info_span!("call", id = %id, method = %request.method(), path = request.uri().path(), user = Empty);
+    let span = info_span!("call", id = %id, method = %request.method(), path = request.uri().path(), user = Empty, key = Empty);
     let began = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
