@@ -15,15 +15,21 @@ use anyhow::{Context as _, bail, ensure};
 
 use clap::Args;
 
+use self::registry::Registry;
 use crate::{demo::Interruption, guest, process, tools, workspace::Workspace};
 
 pub(crate) mod image;
+pub(crate) mod registry;
 
 /// Tells tests where the engine answers.
 pub(crate) const VARIABLE: &str = "ASTRAFORGE_TEST_DOCKER";
 
 /// Tells tests that the engine can make bridges.
 pub(crate) const BRIDGES: &str = "ASTRAFORGE_TEST_DOCKER_BRIDGES";
+
+/// What an engine of our own is made of, and the packages that it comes in.
+const PROGRAMS: [(&str, &str); 3] =
+    [("dockerd", "docker.io"), ("docker", "docker.io"), (registry::PROGRAM, "docker-registry")];
 
 /// How long the engine may take to answer, and to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,13 +73,12 @@ pub(crate) fn obstacle(install: bool) -> anyhow::Result<Option<String>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Some("starting a Docker engine needs root".into()));
     }
-    let is_there =
-        || process::is_installed("dockerd") && process::is_installed("docker") && image::obstacle().is_none();
-    if !is_there() && install && process::is_installed("apt-get") {
-        tools::install_packages(&["docker.io", "busybox-static"])?;
+    let missing = || PROGRAMS.iter().find(|(program, _)| !process::is_installed(program));
+    if (missing().is_some() || image::obstacle().is_some()) && install && process::is_installed("apt-get") {
+        tools::install_packages(&["docker.io", "docker-registry", "busybox-static"])?;
     }
-    if !process::is_installed("dockerd") || !process::is_installed("docker") {
-        return Ok(Some("no Docker engine is installed: `apt-get install docker.io`".into()));
+    if let Some((program, package)) = missing() {
+        return Ok(Some(format!("there is no {program}: `apt-get install {package}`")));
     }
     Ok(image::obstacle())
 }
@@ -98,14 +103,17 @@ pub(crate) fn run(workspace: &Workspace, arguments: &EngineArguments) -> anyhow:
     let interruption = Interruption::listen()?;
     let wires = if arguments.bridges { Wires::Own } else { Wires::Machine };
     let engine = Engine::start_with_test_image(workspace, wires)?;
+    let pulled = Registry::start(&engine)?;
     let (host, socket, image) = (engine.host(), engine.socket(), image::TEST);
     println!("export DOCKER_HOST={host} {VARIABLE}={} SANDBOX_IMAGE={image}", socket.display());
     let status = interruption.run_or_wait(&arguments.command, |command| {
         command.env("DOCKER_HOST", host).env(VARIABLE, socket).env("SANDBOX_IMAGE", image).env(guest::VARIABLE, guest);
+        command.env(registry::VARIABLE, pulled.image());
         if arguments.bridges {
             command.env(BRIDGES, "yes");
         }
     })?;
+    drop(pulled);
     drop(engine);
     Ok(process::exit_code(status))
 }

@@ -3,6 +3,7 @@
 use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
 use astraforge_core::{
+    error::chain,
     id::SandboxId,
     ports::{machines::Machines, sessions::Sessions},
     session::{Command, SandboxSpec},
@@ -16,6 +17,9 @@ use bollard::query_parameters::RemoveImageOptions;
 
 use super::{Fixture, IMAGE, Tidy, config, engine, run, text};
 
+/// Names an image that a registry has.
+const PULLED: &str = "ASTRAFORGE_TEST_DOCKER_PULL";
+
 /// An image that no registry has: there is none at this address.
 const NOWHERE: &str = "127.0.0.1:1/astraforge/none:1";
 
@@ -27,6 +31,40 @@ async fn an_image_that_cannot_be_had_says_what_to_do() {
     let refused = driver.create(SandboxId::random(), &spec, &[]).await.unwrap_err();
     assert!(matches!(refused, DriverError::Unsupported { .. }), "{refused:?}");
     assert!(refused.to_string().contains("docker pull"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_a_registry_is_pulled_once_for_all_who_want_it() {
+    let (Some(config), Some(image)) = (config(), pulled_image()) else { return };
+    let engine = engine();
+    engine.inspect_image(&image).await.expect_err("the engine has it already, so nothing would be pulled");
+    let sandboxes = Sandboxes::new(Arc::new(Tidy::new(config).await));
+    let spec = SandboxSpec::default().with_image(image.parse().unwrap());
+    let ids = [SandboxId::random(), SandboxId::random()];
+    let made = ids.map(|id| sandboxes.make(id, spec.clone()));
+    for made in futures::future::join_all(made).await {
+        let machine = made.unwrap().machine;
+        assert_eq!(text(&run(&*machine, Command::shell("echo here")).await), "here");
+    }
+    for id in ids {
+        sandboxes.destroy(id).await.unwrap();
+    }
+    engine.inspect_image(&image).await.unwrap();
+
+    let other = format!("{}none", image.strip_suffix('1').unwrap());
+    let spec = SandboxSpec::default().with_image(other.parse().unwrap());
+    let refused = sandboxes.make(SandboxId::random(), spec).await.unwrap_err();
+    assert!(chain(&refused).contains("no registry that the engine asks has it"), "{}", chain(&refused));
+    engine.remove_image(&image, None::<RemoveImageOptions>, None).await.unwrap();
+}
+
+/// An image that the engine can pull from a registry, and has not.
+fn pulled_image() -> Option<String> {
+    let image = std::env::var(PULLED).ok();
+    if image.is_none() {
+        eprintln!("skipped: {PULLED} names no image that the engine can pull");
+    }
+    image
 }
 
 #[tokio::test(flavor = "multi_thread")]
