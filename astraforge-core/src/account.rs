@@ -32,7 +32,7 @@ impl Account {
     /// Whoever it is, as the sender of commands.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        Caller { tenant: self.tenant.clone(), user: self.user.clone(), role: self.role }
+        Caller::new(self.tenant.clone(), self.user.clone(), self.role)
     }
 }
 

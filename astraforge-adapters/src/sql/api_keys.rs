@@ -1,7 +1,7 @@
 //! API keys, as hashes.
 
 use astraforge_core::{
-    access::ApiKey,
+    access::{ApiKey, Scopes},
     id::{ApiKeyId, TenantId, UserId},
 };
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
@@ -12,17 +12,21 @@ use super::{
 };
 
 pub(super) async fn add(connection: &mut impl Statements, key: &ApiKey) -> SqlResult<()> {
-    let statement = r#"INSERT INTO api_keys (id, tenant, "user", name, hash, role, is_active, created_at, last_used_at)
-                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"#;
+    let statement = r#"INSERT INTO api_keys (id, tenant, "user", name, prefix, hash, role, scopes, is_active, created_at,
+                                             expires_at, last_used_at)
+                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"#;
     let values = values![
         key.id.to_string(),
         key.tenant.as_str(),
         key.user.as_str(),
         &key.name,
+        &key.prefix,
         &key.hash,
         key.role.as_str(),
+        listed(&key.scopes),
         key.is_active,
         micros(key.created_at),
+        key.expires_at.map(micros),
         key.last_used_at.map(micros),
     ];
     connection.execute(statement, values).await.map(drop)
@@ -70,10 +74,18 @@ fn from_row(row: &impl Cells) -> SqlResult<ApiKey> {
         tenant: row.wrapped("tenant", TenantId::new)?,
         user: row.wrapped("user", UserId::new)?,
         name: row.string("name")?,
+        prefix: row.string("prefix")?,
         hash: row.string("hash")?,
         role: row.parsed("role")?,
+        scopes: row.maybe_parsed("scopes")?.unwrap_or(Scopes::All),
         is_active: row.flag("is_active")?,
         created_at: row.time("created_at")?,
+        expires_at: row.maybe_time("expires_at")?,
         last_used_at: row.maybe_time("last_used_at")?,
     })
+}
+
+/// What a key is for, by name; nothing for all that its role allows.
+fn listed(scopes: &Scopes) -> Option<String> {
+    (*scopes != Scopes::All).then(|| scopes.to_string())
 }

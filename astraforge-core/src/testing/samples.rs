@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 
 use crate::{
-    access::{ApiKey, Caller, Role},
+    access::{ApiKey, Caller, Role, Scopes},
     event::{EventKind, NewEvent},
     id::{
         ApiKeyId, ApprovalId, AttachmentId, MergeRequestId, MessageId, RepositoryLinkId, RequestId, SandboxId,
@@ -209,9 +209,12 @@ pub fn api_key() -> ApiKey {
         tenant: tenant(),
         user: UserId::new("ada"),
         name: "laptop".to_owned(),
+        prefix: "afk_sample".to_owned(),
         hash: format!("{:0>64}", id.as_uuid().as_simple()),
         role: Role::Maintainer,
+        scopes: Scopes::All,
         is_active: true,
+        expires_at: None,
         created_at: at(0),
         last_used_at: None,
     }
@@ -224,7 +227,7 @@ pub fn now() -> DateTime<Utc> {
 
 /// A caller of the sample tenant.
 pub fn caller(user: &str, role: Role) -> Caller {
-    Caller { tenant: tenant(), user: UserId::new(user), role }
+    Caller::new(tenant(), UserId::new(user), role)
 }
 
 /// A snapshot of [`sandbox`].

@@ -158,6 +158,7 @@ macro_rules! store_conformance {
                 a_request_outlives_its_link;
             api_keys:
                 an_active_key_is_found_by_its_hash
+                a_key_keeps_what_it_is_for_and_when_it_ends
                 a_revoked_key_is_not_found_by_its_hash_and_still_listed
                 another_tenant_neither_lists_nor_revokes_a_key
                 keys_are_listed_the_oldest_first

@@ -1,7 +1,7 @@
 //! `/api/api-keys/`: make and revoke API keys.
 
 use astraforge_core::{
-    access::{Action, ApiKey, Role},
+    access::{Action, ApiKey, Role, Scopes},
     error::ForgeError,
     error::chain,
     id::{ApiKeyId, UserId},
@@ -11,14 +11,15 @@ use axum::{
     extract::State,
     http::{StatusCode, header::LOCATION},
 };
+use serde_json::Value;
 
 use super::{
     AppState,
-    auth::mint_api_key,
+    auth::{mint_api_key, prefix_of},
     body::JsonBody,
     caller::Authenticated,
     error::ApiError,
-    fields::{self, Fields, FromFields},
+    fields::{self, Fields, FromFields, Mistake, mistake},
     path::{Named, PathId},
     refusals::{Conflict, Invalid, Missing, Refused},
 };
@@ -51,6 +52,14 @@ pub(super) async fn make(
     JsonBody(body): JsonBody<NewApiKey>,
 ) -> Result<(StatusCode, [(axum::http::HeaderName, String); 1], Json<MintedApiKey>), ApiError> {
     caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
+    let now = state.forge().journal().clock().now();
+    if body.expires_at.is_some_and(|end| end <= now) {
+        return Err(ApiError::field("expires_at", "This is over already; choose a time to come, or leave it out."));
+    }
+    if !body.scopes.is_within(&caller.scopes) {
+        let detail = format!("Your own key is for less than that; it can make keys for: {}", caller.scopes);
+        return Err(ApiError::field("scopes", detail));
+    }
     let (key, hash) = mint_api_key().map_err(|error| {
         tracing::error!(error = chain(&error), "cannot make an API key");
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
@@ -60,10 +69,13 @@ pub(super) async fn make(
         tenant: caller.tenant,
         user: body.user.map_or(caller.user, UserId::new),
         name: body.name,
+        prefix: prefix_of(&key),
         hash,
         role: body.role,
+        scopes: body.scopes,
         is_active: true,
-        created_at: state.forge().journal().clock().now(),
+        created_at: now,
+        expires_at: body.expires_at,
         last_used_at: None,
     };
     state.store().add_api_key(row.clone()).await?;
@@ -84,7 +96,8 @@ pub(super) async fn revoke(
 ) -> Result<StatusCode, ApiError> {
     caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
     let keys = state.store().api_keys(&caller.tenant).await?;
-    let mut admins = keys.iter().filter(|key| key.is_active && key.role == Role::Admin);
+    let now = state.forge().journal().clock().now();
+    let mut admins = keys.iter().filter(|key| key.opens(Action::ManageKeys, now));
     if admins.next().is_some_and(|key| key.id == id) && admins.next().is_none() {
         return Err(ForgeError::conflict("this is the last active admin key; make another one first").into());
     }
@@ -97,6 +110,16 @@ impl FromFields for NewApiKey {
         let name = fields.required("name", fields::name(255));
         let role = fields.optional("role", fields::choice(|text| text.parse().ok())).unwrap_or(Role::Maintainer);
         let user = fields.optional("user", fields::name(150));
-        Some(Self { name: name?, role, user })
+        let scopes = fields.optional("scopes", scopes).unwrap_or_default();
+        let expires_at = fields.optional("expires_at", fields::time);
+        Some(Self { name: name?, role, user, scopes, expires_at })
     }
+}
+
+fn scopes(value: Value) -> Result<Scopes, Mistake> {
+    let actions = fields::list(|item| fields::choice(|text| text.parse::<Action>().ok())(item))(value)?;
+    if actions.is_empty() {
+        return Err(mistake("A key that is for nothing opens nothing; name something, or leave this field out."));
+    }
+    Ok(Scopes::Only(actions.into_iter().collect()))
 }

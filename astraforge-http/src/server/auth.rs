@@ -26,6 +26,19 @@ pub fn mint_api_key() -> Result<(Secret, String), MintError> {
     Ok((Secret::new(key), hash))
 }
 
+/// What a key begins with, for people to know it by. What follows is too long to be guessed.
+///
+/// ```
+/// # use astraforge_core::repository::Secret;
+/// use astraforge_http::server::auth::prefix_of;
+///
+/// assert_eq!(prefix_of(&Secret::new("afk_3xYz0Q1bKJ9")), "afk_3xYz0Q1b");
+/// ```
+#[must_use]
+pub fn prefix_of(key: &Secret) -> String {
+    key.reveal().chars().take(PREFIX.len() + 8).collect()
+}
+
 /// A text that nobody guesses: 32 random bytes.
 pub(super) fn random_text() -> Result<Secret, MintError> {
     let mut bytes = [0; 32];

@@ -78,9 +78,12 @@ async fn find(parts: &Parts, state: &AppState) -> Result<Identity, ApiError> {
     };
     let key = state.store().api_key_by_hash(&hash_api_key(presented)).await?;
     let key = key.ok_or_else(|| ApiError::unauthorized("Invalid API key"))?;
+    if let Some(end) = key.expires_at.filter(|_| key.is_expired(state.forge().journal().clock().now())) {
+        let detail = format!("This API key expired at {}; ask for another one.", end.format("%Y-%m-%d %H:%M:%S UTC"));
+        return Err(ApiError::unauthorized(&detail).with_code("key_expired"));
+    }
     note_use(state, &key).await;
-    let proof = Proof::Key(key.id);
-    Ok(Identity { caller: Caller { tenant: key.tenant, user: key.user, role: key.role }, proof })
+    Ok(Identity { caller: key.caller(), proof: Proof::Key(key.id) })
 }
 
 fn missing() -> ApiError {

@@ -192,7 +192,7 @@ mod tests {
         let text = elsewhere.to_string();
         check(elsewhere, 421, &json!({ "detail": text }));
         check(ForgeError::conflict("busy"), 409, &json!({"detail": "busy"}));
-        let forbidden = Forbidden { role: Role::Observer, action: Action::Submit };
+        let forbidden = Forbidden::Role { role: Role::Observer, action: Action::Submit };
         check(forbidden, 403, &json!({"detail": forbidden.to_string()}));
         let id = RequestId::random();
         let conflict = StoreError::Conflict { id };

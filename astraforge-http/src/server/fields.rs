@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use astraforge_core::request::Prompt;
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 /// What is said of a field that is not there.
@@ -235,6 +236,12 @@ pub(super) fn prompt(value: Value) -> Result<Prompt, Mistake> {
 /// An id.
 pub(super) fn id<T: FromStr>(value: Value) -> Result<T, Mistake> {
     value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| mistake("Must be a valid UUID."))
+}
+
+/// A point in time, as RFC 3339 has it.
+pub(super) fn time(value: Value) -> Result<DateTime<Utc>, Mistake> {
+    let time = value.as_str().and_then(|text| DateTime::parse_from_rfc3339(text.trim()).ok());
+    time.map(|time| time.to_utc()).ok_or_else(|| mistake("Enter a time with its offset, such as 2030-01-31T12:00:00Z."))
 }
 
 /// One of several names.

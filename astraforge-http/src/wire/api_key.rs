@@ -1,7 +1,7 @@
 //! API keys.
 
 use astraforge_core::{
-    access::{ApiKey, Role},
+    access::{Action, ApiKey, Role, Scopes},
     id::ApiKeyId,
     repository::Secret,
 };
@@ -24,13 +24,36 @@ pub struct NewApiKey {
     /// Whom it stands for; additive, the caller unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Which part of what the role allows it is for; additive, all of it unless set.
+    #[serde(with = "scopes", skip_serializing_if = "is_for_all")]
+    #[schema(schema_with = schema::scopes, required = false)]
+    pub scopes: Scopes,
+    /// From when on it opens nothing; additive, it does not end by itself unless set.
+    #[serde(with = "timestamp::row::optional", skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl NewApiKey {
     /// A key for the caller.
     pub fn new(name: impl Into<String>, role: Role) -> Self {
-        Self { name: name.into(), role, user: None }
+        Self { name: name.into(), role, user: None, scopes: Scopes::All, expires_at: None }
     }
+
+    /// The same key, for some actions only.
+    #[must_use]
+    pub fn with_scopes(self, actions: impl IntoIterator<Item = Action>) -> Self {
+        Self { scopes: Scopes::Only(actions.into_iter().collect()), ..self }
+    }
+
+    /// The same key, which ends by itself.
+    #[must_use]
+    pub fn with_end(self, at: DateTime<Utc>) -> Self {
+        Self { expires_at: Some(at), ..self }
+    }
+}
+
+fn is_for_all(scopes: &Scopes) -> bool {
+    *scopes == Scopes::All
 }
 
 /// An API key, without the key.
@@ -41,6 +64,10 @@ pub struct ApiKeyView {
     pub id: ApiKeyId,
     /// Its name, for people.
     pub name: String,
+    /// What the key begins with, to know it by; additive, empty for one that was made before this was kept.
+    #[serde(default)]
+    #[schema(example = "afk_3xYz0Q1b")]
+    pub prefix: String,
     /// When it was made.
     #[serde(with = "timestamp::row")]
     pub created_at: DateTime<Utc>,
@@ -55,6 +82,13 @@ pub struct ApiKeyView {
     #[serde(with = "text")]
     #[schema(schema_with = schema::role)]
     pub role: Role,
+    /// Which part of that it is for; additive, `null` for all of it.
+    #[serde(with = "scopes", default)]
+    #[schema(schema_with = schema::maybe_scopes)]
+    pub scopes: Scopes,
+    /// From when on it opens nothing; additive, `null` if it does not end by itself.
+    #[serde(with = "timestamp::row::optional", default)]
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl From<ApiKey> for ApiKeyView {
@@ -62,11 +96,14 @@ impl From<ApiKey> for ApiKeyView {
         Self {
             id: key.id,
             name: key.name,
+            prefix: key.prefix,
             created_at: key.created_at,
             last_used_at: key.last_used_at,
             is_active: key.is_active,
             user: key.user.to_string(),
             role: key.role,
+            scopes: key.scopes,
+            expires_at: key.expires_at,
         }
     }
 }
@@ -89,4 +126,24 @@ pub(super) fn reveal<S: Serializer>(secret: &Secret, serializer: S) -> Result<S:
 
 fn conceal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
     String::deserialize(deserializer).map(Secret::new)
+}
+
+/// Scopes as a list of names, and all of them as nothing.
+mod scopes {
+    use astraforge_core::access::{Action, ParseActionError, Scopes};
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(scopes: &Scopes, serializer: S) -> Result<S::Ok, S::Error> {
+        let names = match scopes {
+            Scopes::All => None,
+            Scopes::Only(actions) => Some(actions.iter().map(|action| action.as_str()).collect::<Vec<_>>()),
+        };
+        names.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Scopes, D::Error> {
+        let Some(names) = Option::<Vec<String>>::deserialize(deserializer)? else { return Ok(Scopes::All) };
+        let actions: Result<_, ParseActionError> = names.iter().map(|name| name.parse::<Action>()).collect();
+        actions.map(Scopes::Only).map_err(D::Error::custom)
+    }
 }

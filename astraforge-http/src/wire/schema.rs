@@ -1,9 +1,14 @@
 //! Schemas of domain values that are plain texts on the wire, for the OpenAPI document.
 
-use astraforge_core::{access::Role, request::RequestState, run::RunStatus, sandbox::SandboxStatus};
+use astraforge_core::{
+    access::{Action, Role},
+    request::RequestState,
+    run::RunStatus,
+    sandbox::SandboxStatus,
+};
 use utoipa::{
     ToSchema,
-    openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
+    openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type},
 };
 
 pub(crate) fn request_state() -> Object {
@@ -24,6 +29,19 @@ pub(crate) fn entry_kind() -> Object {
 
 pub(crate) fn role() -> Object {
     choice("What the key lets its bearer do, the least first.", Role::ALL.map(Role::as_str))
+}
+
+pub(crate) fn scopes() -> Array {
+    list_of_scopes(SchemaType::new(Type::Array))
+}
+
+pub(crate) fn maybe_scopes() -> Array {
+    list_of_scopes(SchemaType::from_iter([Type::Array, Type::Null]))
+}
+
+fn list_of_scopes(schema_type: SchemaType) -> Array {
+    let scope = choice("Something that the key is for.", Action::ALL.map(Action::as_str));
+    ArrayBuilder::new().schema_type(schema_type).items(scope).min_items(Some(1)).build()
 }
 
 pub(crate) fn message_role() -> Object {

@@ -8,13 +8,13 @@ use std::{
 use astraforge_core::{
     access::Role,
     id::{RequestId, RunId},
-    ports::store::Store,
+    ports::{clock::Clock, store::Store},
     testing::samples,
 };
 use axum::{body::Body, http::Request};
 use serde_json::json;
 
-use crate::house::{House, Who};
+use crate::house::{Answer, House, Who};
 
 #[tokio::test]
 async fn nobody_comes_in_without_a_key() {
@@ -270,12 +270,85 @@ async fn keys_are_made_shown_once_and_revoked() {
     house.post(Who::Admin, "/api/api-keys/", root).await.is(400, not_a_role);
 }
 
+/// Makes a key as the admin does, and returns it.
+async fn made(house: &House, extra: serde_json::Value) -> (String, serde_json::Value) {
+    let mut body = json!({"name": "ci", "role": "maintainer"});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    let made = house.post(Who::Admin, "/api/api-keys/", body).await;
+    made.has_status(201);
+    (made.body["key"].as_str().unwrap().to_owned(), made.body)
+}
+
+/// Calls with a key, and with a body if it is a POST.
+async fn with_key(house: &House, key: &str, method: &str, path: &str, body: serde_json::Value) -> Answer {
+    let request = Request::builder().method(method).uri(path).header("x-api-key", key);
+    let request = request.header("content-type", "application/json");
+    house.send(request.body(Body::from(body.to_string())).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_key_may_be_for_a_part_of_what_its_role_allows() {
+    let house = House::new().await;
+    let (key, shown) = made(&house, json!({"scopes": ["read", "cancel"]})).await;
+    assert_eq!(shown["scopes"], json!(["read", "cancel"]));
+    assert!(shown["prefix"].as_str().is_some_and(|prefix| prefix.len() == 12 && key.starts_with(prefix)));
+    with_key(&house, &key, "GET", "/api/requests/", json!({})).await.has_status(200);
+    let refused = with_key(&house, &key, "POST", "/api/requests/", json!({"prompt": "x"})).await;
+    refused.is(403, json!({"detail": "your key is not for this; it needs the scope `submit`"}));
+
+    let (_, shown) = made(&house, json!({})).await;
+    assert_eq!((&shown["scopes"], &shown["expires_at"]), (&json!(null), &json!(null)));
+    for (scopes, mistake) in [
+        (json!([]), json!(["A key that is for nothing opens nothing; name something, or leave this field out."])),
+        (json!(["read", "root"]), json!({"1": ["\"root\" is not a valid choice."]})),
+        (json!("read"), json!(["Expected a list of items but got type \"str\"."])),
+    ] {
+        let refused = house.post(Who::Admin, "/api/api-keys/", json!({"name": "x", "scopes": scopes})).await;
+        refused.is(400, json!({ "scopes": mistake }));
+    }
+}
+
+#[tokio::test]
+async fn a_key_for_keys_makes_none_that_is_for_more() {
+    let house = House::new().await;
+    let (key, _) = made(&house, json!({"role": "admin", "scopes": ["manage-keys", "read"]})).await;
+    let mistake = json!({"scopes": ["Your own key is for less than that; it can make keys for: read manage-keys"]});
+    for scopes in [json!({}), json!({"scopes": ["read", "submit"]})] {
+        let mut body = json!({"name": "x", "role": "admin"});
+        body.as_object_mut().unwrap().extend(scopes.as_object().unwrap().clone());
+        with_key(&house, &key, "POST", "/api/api-keys/", body).await.is(400, mistake.clone());
+    }
+    let body = json!({"name": "x", "scopes": ["read"]});
+    with_key(&house, &key, "POST", "/api/api-keys/", body).await.has_status(201);
+}
+
+#[tokio::test]
+async fn a_key_ends_when_its_time_has_come() {
+    let house = House::new().await;
+    let end = house.spine.clock.now() + chrono::TimeDelta::minutes(10);
+    let (key, _) = made(&house, json!({"expires_at": end.to_rfc3339()})).await;
+    house.spine.clock.advance(Duration::from_secs(599));
+    with_key(&house, &key, "GET", "/api/requests/", json!({})).await.has_status(200);
+    house.spine.clock.advance(Duration::from_secs(1));
+    let over = with_key(&house, &key, "GET", "/api/requests/", json!({})).await;
+    assert_eq!(over.has_status(401)["code"], "key_expired");
+    assert!(over.headers.contains_key("www-authenticate"));
+
+    let past = house.post(Who::Admin, "/api/api-keys/", json!({"name": "x", "expires_at": end.to_rfc3339()})).await;
+    assert!(past.has_status(400)["expires_at"][0].as_str().unwrap().contains("is over already"));
+    let odd = house.post(Who::Admin, "/api/api-keys/", json!({"name": "x", "expires_at": "tomorrow"})).await;
+    assert!(odd.has_status(400)["expires_at"][0].as_str().unwrap().contains("2030-01-31T12:00:00Z"));
+}
+
 #[tokio::test]
 async fn the_last_admin_key_cannot_be_revoked() {
     let house = House::new().await;
     let keys = house.get(Who::Admin, "/api/api-keys/").await.body;
     let admin = keys.as_array().unwrap().iter().find(|key| key["role"] == "admin").unwrap();
     let path = format!("/api/api-keys/{}/", admin["id"].as_str().unwrap());
+    house.call(Who::Admin, "DELETE", &path, None).await.has_status(409);
+    // One that is for something else, or ends soon, does not stand in for it.
+    made(&house, json!({"role": "admin", "scopes": ["read"]})).await;
     house.call(Who::Admin, "DELETE", &path, None).await.has_status(409);
     house.post(Who::Admin, "/api/api-keys/", json!({"name": "second", "role": "admin"})).await.has_status(201);
     house.call(Who::Admin, "DELETE", &path, None).await.has_status(204);

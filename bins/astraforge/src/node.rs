@@ -11,7 +11,7 @@ use astraforge_adapters::{
     rego::RegoPolicy,
 };
 use astraforge_core::{
-    access::{ApiKey, Role},
+    access::{ApiKey, Role, Scopes},
     cancel::{Cancellation, Canceller},
     control_plane::ControlPlane,
     forge::{Forge, Ports, Settings},
@@ -32,7 +32,7 @@ use astraforge_core::{
 };
 use astraforge_http::{
     AppState, mint_api_key, router,
-    server::{AppStateBuilder, Need, Server, health_router},
+    server::{AppStateBuilder, Need, Server, auth::prefix_of, health_router},
 };
 use astraforge_sandbox::sandboxes::Sandboxes;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -377,9 +377,12 @@ async fn owner_key(forge: &Forge, folder: &DataFolder) -> anyhow::Result<(Secret
             tenant: TenantId::new(TENANT),
             user: UserId::new("owner"),
             name: "owner of the data folder".to_owned(),
+            prefix: prefix_of(&key),
             hash,
             role: Role::Admin,
+            scopes: Scopes::All,
             is_active: true,
+            expires_at: None,
             created_at: forge.journal().clock().now(),
             last_used_at: None,
         })

@@ -40,5 +40,5 @@ pub(crate) async fn build(
 
 /// Whoever owns the data folder.
 pub(crate) fn owner() -> Caller {
-    Caller { tenant: TenantId::new(TENANT), user: UserId::new("owner"), role: Role::Admin }
+    Caller::new(TenantId::new(TENANT), UserId::new("owner"), Role::Admin)
 }

@@ -77,7 +77,7 @@ pub async fn serve_and_ask(app: Router) -> Result<(), Box<dyn Error>> {
 /// Takes one request from prompt to merge request, through the facade.
 pub async fn one_request(data: &Path, forge: &Forge, worker: &Worker) -> Result<(), Box<dyn Error>> {
     make_repository(data)?;
-    let caller = Caller { tenant: TenantId::new("us"), user: UserId::new("ada"), role: Role::Maintainer };
+    let caller = Caller::new(TenantId::new("us"), UserId::new("ada"), Role::Maintainer);
     let link = link(&caller);
     forge.store().add_link(link.clone()).await?;
     let submission = SubmitRequest {

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 
 use super::assert_taken;
 use crate::{
-    access::ApiKey,
+    access::{Action, ApiKey, Scopes},
     id::{ApiKeyId, TenantId},
     ports::store::Store,
     testing::samples::{self, at},
@@ -15,6 +15,14 @@ pub async fn an_active_key_is_found_by_its_hash(store: &impl Store) {
     add(store, samples::api_key()).await;
     assert_eq!(store.api_key_by_hash(&key.hash).await.unwrap(), Some(key.clone()));
     assert_eq!(store.api_key_by_hash(&key.hash.to_uppercase().replace('0', "F")).await.unwrap(), None);
+}
+
+pub async fn a_key_keeps_what_it_is_for_and_when_it_ends(store: &impl Store) {
+    let scopes = Scopes::Only([Action::Read, Action::UseSandboxes].into());
+    let key = ApiKey { scopes, expires_at: Some(at(100)), prefix: "afk_3xYz0Q1b".to_owned(), ..samples::api_key() };
+    let key = add(store, key).await;
+    assert_eq!(store.api_key_by_hash(&key.hash).await.unwrap(), Some(key.clone()));
+    assert_eq!(store.api_keys(&key.tenant).await.unwrap(), [key]);
 }
 
 pub async fn a_revoked_key_is_not_found_by_its_hash_and_still_listed(store: &impl Store) {

@@ -89,7 +89,7 @@ impl Plane {
 }
 
 fn caller(tenant: &str) -> Caller {
-    Caller { tenant: TenantId::new(tenant), user: UserId::new("attack"), role: Role::Admin }
+    Caller::new(TenantId::new(tenant), UserId::new("attack"), Role::Admin)
 }
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,5 @@
+-- API keys that end by themselves, that are for a part of what their role allows, and that people know by how they begin.
+ALTER TABLE api_keys
+    ADD COLUMN prefix TEXT NOT NULL DEFAULT '',
+    ADD COLUMN scopes TEXT,
+    ADD COLUMN expires_at BIGINT;
