@@ -1,6 +1,7 @@
 //! People who log in.
 
 use astraforge_core::{
+    access::Role,
     account::{Account, Login},
     id::{TenantId, UserId},
     identity::Subject,
@@ -69,6 +70,12 @@ impl<D: Dialect> AccountStore for SqlStore<D> {
         let values = vec![subject.issuer.as_str().into(), subject.id.as_str().into()];
         let found = self.account_rows(query, values).await;
         found.map(|found| found.into_iter().next()).map_err(failed("read the account of an identity provider's"))
+    }
+
+    async fn refresh_account(&self, user: &UserId, email: &str, role: Role) -> Result<(), StoreError> {
+        let update = r#"UPDATE accounts SET email = $1, role = $2 WHERE "user" = $3"#;
+        let values = values![email, role.as_str(), user.as_str()];
+        self.account_write(update, values.into()).await.map(drop).map_err(failed("refresh an account"))
     }
 
     async fn add_login(&self, login: &Login, account: &Account) -> Result<bool, StoreError> {

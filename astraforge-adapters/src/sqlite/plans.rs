@@ -176,6 +176,7 @@ async fn use_everything(store: &SqliteStore) {
     store.account(&account.user).await.unwrap();
     let subject = Subject { issuer: "https://provider.example".to_owned(), id: "1".to_owned() };
     store.account_of(&subject).await.unwrap();
+    store.refresh_account(&account.user, "", Role::Admin).await.unwrap();
     store.add_account_of(&subject, &Account { user: UserId::new("ada"), ..account.clone() }).await.unwrap();
     store.add_account_of(&subject, &Account { user: UserId::new("zoe"), ..account.clone() }).await.unwrap();
     store.accounts(&account.tenant).await.unwrap();

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::{
+    access::Role,
     account::{Account, Login},
     id::{TenantId, UserId},
     identity::Subject,
@@ -73,6 +74,13 @@ impl AccountStore for MemoryAccountStore {
     async fn account_of(&self, subject: &Subject) -> Result<Option<Account>, StoreError> {
         let rows = self.rows();
         Ok(rows.subjects.get(subject).and_then(|user| rows.accounts.get(user)).cloned())
+    }
+
+    async fn refresh_account(&self, user: &UserId, email: &str, role: Role) -> Result<(), StoreError> {
+        if let Some(row) = self.rows().accounts.get_mut(user) {
+            (row.email, row.role) = (email.to_owned(), role);
+        }
+        Ok(())
     }
 
     async fn add_login(&self, login: &Login, account: &Account) -> Result<bool, StoreError> {

@@ -26,6 +26,7 @@ macro_rules! account_store_conformance {
             what_may_change_changes_and_nothing_else
             somebody_at_a_provider_has_one_account_for_ever
             many_first_logins_of_one_make_one_account
+            what_a_provider_tells_changes_and_nothing_else
             a_login_holds_until_it_expires_or_is_forgotten
             another_password_ends_logins_also_those_that_are_about_to_be
             somebody_who_may_not_log_in_is_logged_out_for_good
@@ -127,6 +128,17 @@ pub async fn many_first_logins_of_one_make_one_account(store: &impl AccountStore
     let added = join_all(accounts.iter().map(|account| store.add_account_of(&subject, account))).await;
     assert_eq!(added.into_iter().filter(|it| *it.as_ref().unwrap()).count(), 1);
     assert_eq!(store.accounts(&samples::tenant()).await.unwrap().len(), 1);
+}
+
+pub async fn what_a_provider_tells_changes_and_nothing_else(store: &impl AccountStore) {
+    let mira = Account { is_active: false, ..account("mira") };
+    for it in [&mira, &account("ada")] {
+        store.add_account(it).await.unwrap();
+    }
+    store.refresh_account(&mira.user, "m@example.org", Role::Admin).await.unwrap();
+    let told = Account { email: "m@example.org".to_owned(), role: Role::Admin, ..mira };
+    assert_eq!(store.account(&told.user).await.unwrap(), Some(told), "nobody is let in by that");
+    assert_eq!(store.account(&UserId::new("ada")).await.unwrap(), Some(account("ada")));
 }
 
 pub async fn a_login_holds_until_it_expires_or_is_forgotten(store: &impl AccountStore) {
