@@ -30,12 +30,15 @@ pub(super) fn holds(claims: &Claims, audience: &str, now: DateTime<Utc>) -> Resu
 /// Refuses what is signed by the provider, for us, and still no plain access token: one that shows who logged in or out,
 /// one that is there to get others, and one that only its owner may use.
 pub(super) fn is_access_token(claims: &Claims) -> Result<(), TokenFault> {
-    let is_other = |claim: &str, known: &[&str]| {
+    let is = |claim: &str, known: &[&str]| {
         let kind = claims.get(claim).map(|kind| kind.as_str().unwrap_or_default());
-        kind.is_some_and(|kind| !known.iter().any(|known| known.eq_ignore_ascii_case(kind)))
+        kind.map(|kind| known.iter().any(|known| known.eq_ignore_ascii_case(kind)))
     };
-    let is_other = is_other("typ", &["bearer", "jwt", "at+jwt"]) || is_other("token_use", &["access"]);
-    if is_other || ["nonce", "at_hash", "c_hash", "events"].iter().any(|claim| claims.contains_key(*claim)) {
+    let told = [is("typ", &["bearer", "jwt", "at+jwt"]), is("token_use", &["access"])];
+    // Keycloak used to put the nonce of a login into the access token too, which says by itself that it is one.
+    let is_of_login = claims.contains_key("nonce") && is("typ", &["bearer"]) != Some(true);
+    let is_other = ["at_hash", "c_hash", "events"].iter().any(|claim| claims.contains_key(*claim));
+    if told.contains(&Some(false)) || is_of_login || is_other {
         return Err(TokenFault::Kind);
     }
     if claims.contains_key("cnf") { Err(TokenFault::Bound) } else { Ok(()) }
@@ -123,6 +126,7 @@ mod tests {
     fn only_plain_access_tokens_are_bearers() {
         let check = |with: Value| is_access_token(&claims(with));
         assert_eq!(check(json!({"typ": "Bearer"})), Ok(()), "as Keycloak makes them");
+        assert_eq!(check(json!({"typ": "Bearer", "nonce": "n"})), Ok(()), "as it made them before");
         assert_eq!(check(json!({"token_use": "access"})), Ok(()), "as Cognito does");
         for kind in [json!("ID"), json!("Refresh"), json!("Offline"), json!("Logout"), json!(1)] {
             assert_eq!(check(json!({ "typ": kind })), Err(TokenFault::Kind));

@@ -40,7 +40,7 @@ impl Signer {
 
     pub(crate) fn rsa(id: &str) -> Self {
         let text: String = include_str!("rsa-key-for-tests-only.base64").split_whitespace().collect();
-        let key = RsaKeyPair::from_pkcs8(&BASE64_STANDARD.decode(text).unwrap()).unwrap();
+        let key = RsaKeyPair::from_der(&BASE64_STANDARD.decode(text).unwrap()).unwrap();
         Self { id: id.to_owned(), key: Key::Rsa(Box::new(key)) }
     }
 
