@@ -6,6 +6,7 @@
 //! | `GitBroker`, `VcsProvider` | [`git`], [`local`] |
 //! | `ModelUpstream`, `Reviewer` | [`models`] |
 //! | `PolicyEngine` | [`rego`] |
+//! | `IdentityProvider` | `oidc` |
 //! | `Wakeups` | [`wakeup`], `postgres` or `redis` |
 //! | `ArtifactStore`, `Clock` | [`artifacts`] or `s3`, [`clock`] |
 //!
@@ -30,6 +31,8 @@ pub mod git;
 pub mod local;
 #[cfg(feature = "models")]
 pub mod models;
+#[cfg(feature = "oidc")]
+pub mod oidc;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
@@ -38,7 +41,7 @@ pub mod redis;
 pub mod rego;
 #[cfg(feature = "s3")]
 pub mod s3;
-#[cfg(feature = "sql")]
+#[cfg(any(feature = "oidc", feature = "sql"))]
 pub mod secret_box;
 #[cfg(feature = "sql")]
 pub mod sql;

@@ -7,6 +7,7 @@ pub mod egress_audit;
 pub mod executor;
 pub mod git;
 pub mod guest_service;
+pub mod identity_provider;
 pub mod machines;
 pub mod model;
 pub mod policy;

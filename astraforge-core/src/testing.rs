@@ -8,6 +8,7 @@ pub mod artifacts;
 pub mod artifacts_conformance;
 pub mod clock;
 pub mod fuzz;
+pub mod identity_provider;
 pub mod machines;
 pub mod machines_conformance;
 pub mod ports;
@@ -20,6 +21,7 @@ pub mod wakeups;
 pub mod wakeups_conformance;
 
 pub use self::{
-    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, clock::TestClock, machines::PlayedMachines,
-    ports::Spine, sandbox_store::MemorySandboxStore, store::MemoryStore, wakeups::MemoryWakeups,
+    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, clock::TestClock,
+    identity_provider::PlayedIdentities, machines::PlayedMachines, ports::Spine, sandbox_store::MemorySandboxStore,
+    store::MemoryStore, wakeups::MemoryWakeups,
 };

@@ -6,6 +6,7 @@ pub mod account;
 pub mod api_key;
 pub mod change_set;
 pub mod chat;
+pub mod login_methods;
 pub mod merge_request;
 pub mod outcome;
 pub mod plan;

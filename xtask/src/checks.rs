@@ -6,6 +6,7 @@ mod embed;
 mod engine;
 mod features;
 mod kubernetes;
+mod oidc;
 mod package;
 mod report;
 mod rootless;

@@ -1,8 +1,10 @@
 //! People who log in.
 
 use astraforge_core::{
+    access::Role,
     account::{Account, Login},
     id::{TenantId, UserId},
+    identity::Subject,
     ports::{account_store::AccountStore, store::StoreError},
 };
 use async_trait::async_trait;
@@ -30,18 +32,7 @@ impl<D: Dialect> SqlStore<D> {
 #[async_trait]
 impl<D: Dialect> AccountStore for SqlStore<D> {
     async fn add_account(&self, account: &Account) -> Result<bool, StoreError> {
-        let insert = r#"INSERT INTO accounts ("user", tenant, email, password_hash, role, is_active, created_at)
-                        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT ("user") DO NOTHING"#;
-        let values = values![
-            account.user.as_str(),
-            account.tenant.as_str(),
-            &account.email,
-            &account.password_hash,
-            account.role.as_str(),
-            account.is_active,
-            micros(account.created_at),
-        ];
-        self.account_write(insert, values.into()).await.map_err(failed("add an account"))
+        self.account_write(ADD, as_values(account).into()).await.map_err(failed("add an account"))
     }
 
     async fn account(&self, user: &UserId) -> Result<Option<Account>, StoreError> {
@@ -62,6 +53,29 @@ impl<D: Dialect> AccountStore for SqlStore<D> {
             changed.map_err(failed(OPERATION))
         })
         .await
+    }
+
+    async fn add_account_of(&self, subject: &Subject, account: &Account) -> Result<bool, StoreError> {
+        const OPERATION: &str = "add an account of an identity provider";
+        in_transaction::<D, _>(&self.warm, &self.writer, OPERATION, async |connection| {
+            let added = add_of::<D>(connection, subject, account).await;
+            added.map_err(failed(OPERATION))
+        })
+        .await
+    }
+
+    async fn account_of(&self, subject: &Subject) -> Result<Option<Account>, StoreError> {
+        let query = r#"SELECT accounts.* FROM identities JOIN accounts ON accounts."user" = identities."user"
+                       WHERE issuer = $1 AND subject = $2"#;
+        let values = vec![subject.issuer.as_str().into(), subject.id.as_str().into()];
+        let found = self.account_rows(query, values).await;
+        found.map(|found| found.into_iter().next()).map_err(failed("read the account of an identity provider's"))
+    }
+
+    async fn refresh_account(&self, user: &UserId, email: &str, role: Role) -> Result<(), StoreError> {
+        let update = r#"UPDATE accounts SET email = $1, role = $2 WHERE "user" = $3"#;
+        let values = values![email, role.as_str(), user.as_str()];
+        self.account_write(update, values.into()).await.map(drop).map_err(failed("refresh an account"))
     }
 
     async fn add_login(&self, login: &Login, account: &Account) -> Result<bool, StoreError> {
@@ -88,6 +102,38 @@ impl<D: Dialect> AccountStore for SqlStore<D> {
         let delete = "DELETE FROM logins WHERE hash = $1";
         self.account_write(delete, vec![hash.into()]).await.map(drop).map_err(failed("forget a login"))
     }
+}
+
+const ADD: &str = r#"INSERT INTO accounts ("user", tenant, email, password_hash, role, is_active, created_at)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT ("user") DO NOTHING"#;
+
+/// What [`ADD`] adds.
+fn as_values(account: &Account) -> [Value; 7] {
+    values![
+        account.user.as_str(),
+        account.tenant.as_str(),
+        &account.email,
+        &account.password_hash,
+        account.role.as_str(),
+        account.is_active,
+        micros(account.created_at),
+    ]
+}
+
+/// Adds an account and whose it is, or neither.
+async fn add_of<D: Dialect>(connection: &mut D::Connection, subject: &Subject, account: &Account) -> SqlResult<bool> {
+    if connection.execute(ADD, as_values(account)).await? == 0 {
+        return Ok(false);
+    }
+    let identity = r#"INSERT INTO identities (issuer, subject, "user") VALUES ($1, $2, $3)
+                      ON CONFLICT (issuer, subject) DO NOTHING"#;
+    let values = values![&subject.issuer, &subject.id, account.user.as_str()];
+    let was_free = connection.execute(identity, values).await? > 0;
+    if !was_free {
+        // They have one by another name, perhaps since a moment ago.
+        connection.execute(r#"DELETE FROM accounts WHERE "user" = $1"#, values![account.user.as_str()]).await?;
+    }
+    Ok(was_free)
 }
 
 /// Changes an account, and ends its logins where they were proved by another password, or it may not log in any more.

@@ -34,6 +34,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0008_nodes.sql"),
     include_str!("../../migrations/sqlite/0009_accounts.sql"),
     include_str!("../../migrations/sqlite/0010_api_keys.sql"),
+    include_str!("../../migrations/sqlite/0011_identities.sql"),
 ];
 
 /// Marks a file as ours, as SQLite's `application_id`: "AsFo".

@@ -9,6 +9,7 @@ use astraforge_core::{
         ApiKeyId, ArtifactId, JobId, MergeRequestId, NodeId, RepositoryLinkId, RequestId, RunId, SandboxId, SnapshotId,
         UserId,
     },
+    identity::Subject,
     job::{JobState, Limits},
     node::Node,
     ports::{
@@ -173,6 +174,11 @@ async fn use_everything(store: &SqliteStore) {
     };
     store.add_account(&account).await.unwrap();
     store.account(&account.user).await.unwrap();
+    let subject = Subject { issuer: "https://provider.example".to_owned(), id: "1".to_owned() };
+    store.account_of(&subject).await.unwrap();
+    store.refresh_account(&account.user, "", Role::Admin).await.unwrap();
+    store.add_account_of(&subject, &Account { user: UserId::new("ada"), ..account.clone() }).await.unwrap();
+    store.add_account_of(&subject, &Account { user: UserId::new("zoe"), ..account.clone() }).await.unwrap();
     store.accounts(&account.tenant).await.unwrap();
     store.change_account(&account).await.unwrap();
     let login = Login { hash: "x".to_owned(), user: account.user.clone(), created_at: at(1), expires_at: at(2) };

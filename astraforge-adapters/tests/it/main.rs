@@ -28,6 +28,8 @@ mod models_review;
 mod models_scripted;
 #[cfg(feature = "models")]
 mod models_server;
+#[cfg(all(feature = "oidc", feature = "models"))]
+mod oidc;
 #[cfg(feature = "rego")]
 mod rego;
 #[cfg(feature = "s3")]

@@ -6,8 +6,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::{
+    access::Role,
     account::{Account, Login},
     id::{TenantId, UserId},
+    identity::Subject,
     ports::store::StoreError,
 };
 
@@ -26,6 +28,14 @@ pub trait AccountStore: fmt::Debug + Send + Sync + 'static {
     /// Replaces what may change of an account: e-mail address, password, role, and whether it is active. Its logins end
     /// when the password changes, or it may not log in any more. Tells whether it is there.
     async fn change_account(&self, account: &Account) -> Result<bool, StoreError>;
+
+    /// Adds the account of somebody whom an identity provider knows; tells whether the name was free, and they had none.
+    async fn add_account_of(&self, subject: &Subject, account: &Account) -> Result<bool, StoreError>;
+    /// Finds the account of somebody whom an identity provider knows, whatever its tenant.
+    async fn account_of(&self, subject: &Subject) -> Result<Option<Account>, StoreError>;
+
+    /// Replaces what an identity provider tells of an account: e-mail address and role. Whether it is active is ours to say.
+    async fn refresh_account(&self, user: &UserId, email: &str, role: Role) -> Result<(), StoreError>;
 
     /// Notes a login of an account, and forgets those that expired before it began. Tells whether the account still has
     /// the password that proved it, and may log in; else nothing is noted.

@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::{
+    access::Role,
     account::{Account, Login},
     id::{TenantId, UserId},
+    identity::Subject,
     ports::{account_store::AccountStore, store::StoreError},
 };
 
@@ -23,6 +25,7 @@ pub struct MemoryAccountStore {
 #[derive(Debug, Default)]
 struct Rows {
     accounts: BTreeMap<UserId, Account>,
+    subjects: BTreeMap<Subject, UserId>,
     logins: Vec<Login>,
 }
 
@@ -56,6 +59,28 @@ impl AccountStore for MemoryAccountStore {
         *row = Account { tenant: row.tenant.clone(), created_at: row.created_at, ..account.clone() };
         rows.logins.retain(|login| !ends_logins || login.user != account.user);
         Ok(true)
+    }
+
+    async fn add_account_of(&self, subject: &Subject, account: &Account) -> Result<bool, StoreError> {
+        let mut rows = self.rows();
+        let free = !rows.accounts.contains_key(&account.user) && !rows.subjects.contains_key(subject);
+        if free {
+            rows.accounts.insert(account.user.clone(), account.clone());
+            rows.subjects.insert(subject.clone(), account.user.clone());
+        }
+        Ok(free)
+    }
+
+    async fn account_of(&self, subject: &Subject) -> Result<Option<Account>, StoreError> {
+        let rows = self.rows();
+        Ok(rows.subjects.get(subject).and_then(|user| rows.accounts.get(user)).cloned())
+    }
+
+    async fn refresh_account(&self, user: &UserId, email: &str, role: Role) -> Result<(), StoreError> {
+        if let Some(row) = self.rows().accounts.get_mut(user) {
+            (row.email, row.role) = (email.to_owned(), role);
+        }
+        Ok(())
     }
 
     async fn add_login(&self, login: &Login, account: &Account) -> Result<bool, StoreError> {

@@ -10,6 +10,7 @@ use crate::{
     access::Role,
     account::{Account, Login},
     id::{TenantId, UserId},
+    identity::Subject,
     ports::account_store::AccountStore,
 };
 
@@ -23,6 +24,9 @@ macro_rules! account_store_conformance {
             a_name_is_taken_once_whoever_asks
             lists_are_a_tenants_own_and_by_name
             what_may_change_changes_and_nothing_else
+            somebody_at_a_provider_has_one_account_for_ever
+            many_first_logins_of_one_make_one_account
+            what_a_provider_tells_changes_and_nothing_else
             a_login_holds_until_it_expires_or_is_forgotten
             another_password_ends_logins_also_those_that_are_about_to_be
             somebody_who_may_not_log_in_is_logged_out_for_good
@@ -93,6 +97,48 @@ pub async fn what_may_change_changes_and_nothing_else(store: &impl AccountStore)
     let expected = Account { tenant: kept.tenant, created_at: kept.created_at, ..changed };
     assert_eq!(store.account(&expected.user).await.unwrap(), Some(expected));
     assert!(!store.change_account(&account("nobody")).await.unwrap());
+}
+
+fn subject(id: &str) -> Subject {
+    Subject { issuer: "https://provider.example".to_owned(), id: id.to_owned() }
+}
+
+pub async fn somebody_at_a_provider_has_one_account_for_ever(store: &impl AccountStore) {
+    let (mira, ada) = (Account { password_hash: String::new(), ..account("mira") }, account("ada"));
+    store.add_account(&ada).await.unwrap();
+    assert_eq!(store.account_of(&subject("1")).await.unwrap(), None);
+    assert!(store.add_account_of(&subject("1"), &mira).await.unwrap());
+    assert_eq!(store.account_of(&subject("1")).await.unwrap(), Some(mira.clone()));
+    assert_eq!(store.account(&mira.user).await.unwrap(), Some(mira.clone()));
+    let elsewhere = Subject { issuer: "https://other.example".to_owned(), ..subject("1") };
+    assert_eq!(store.account_of(&elsewhere).await.unwrap(), None, "another provider's 1 is somebody else");
+    for (subject, taken) in [(elsewhere, &mira), (subject("2"), &ada), (subject("1"), &account("zoe"))] {
+        assert!(!store.add_account_of(&subject, taken).await.unwrap(), "{subject:?} {taken:?}");
+    }
+    assert_eq!(store.account_of(&subject("2")).await.unwrap(), None);
+    assert_eq!(store.account(&UserId::new("zoe")).await.unwrap(), None, "all of it is added, or nothing");
+    let promoted = Account { role: Role::Admin, ..mira };
+    store.change_account(&promoted).await.unwrap();
+    assert_eq!(store.account_of(&subject("1")).await.unwrap(), Some(promoted));
+}
+
+pub async fn many_first_logins_of_one_make_one_account(store: &impl AccountStore) {
+    let names = ["mira", "mira", "mira m", "mira", "m"];
+    let (subject, accounts) = (subject("1"), names.map(account));
+    let added = join_all(accounts.iter().map(|account| store.add_account_of(&subject, account))).await;
+    assert_eq!(added.into_iter().filter(|it| *it.as_ref().unwrap()).count(), 1);
+    assert_eq!(store.accounts(&samples::tenant()).await.unwrap().len(), 1);
+}
+
+pub async fn what_a_provider_tells_changes_and_nothing_else(store: &impl AccountStore) {
+    let mira = Account { is_active: false, ..account("mira") };
+    for it in [&mira, &account("ada")] {
+        store.add_account(it).await.unwrap();
+    }
+    store.refresh_account(&mira.user, "m@example.org", Role::Admin).await.unwrap();
+    let told = Account { email: "m@example.org".to_owned(), role: Role::Admin, ..mira };
+    assert_eq!(store.account(&told.user).await.unwrap(), Some(told), "nobody is let in by that");
+    assert_eq!(store.account(&UserId::new("ada")).await.unwrap(), Some(account("ada")));
 }
 
 pub async fn a_login_holds_until_it_expires_or_is_forgotten(store: &impl AccountStore) {

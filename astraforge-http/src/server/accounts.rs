@@ -1,4 +1,4 @@
-//! `/api/auth/`: people log in with a name and a password, and their browsers stay logged in.
+//! `/api/auth/`: people log in with a name and a password, and their browsers stay logged in, whichever way they came.
 
 use std::{fmt, sync::Arc};
 
@@ -7,7 +7,7 @@ use astraforge_core::{
     account::{Account, Login},
     error::chain,
     id::{TenantId, UserId},
-    ports::account_store::AccountStore,
+    ports::{account_store::AccountStore, identity_provider::IdentityProvider},
     repository::Secret,
 };
 use axum::{
@@ -21,6 +21,7 @@ use serde_json::Value;
 use self::{
     browser::{Browser, LOGGED_IN},
     passwords::Passwords,
+    single_sign_on::SingleSignOn,
 };
 use super::{
     AppState,
@@ -37,7 +38,9 @@ use crate::wire::{
 };
 
 mod browser;
+mod next;
 mod passwords;
+pub(super) mod single_sign_on;
 
 pub use self::passwords::{PasswordError, hash_password};
 
@@ -64,12 +67,19 @@ pub struct Accounts {
     passwords: Passwords,
     registration: Option<(TenantId, Role)>,
     trusted_origins: Vec<String>,
+    single_sign_on: Option<SingleSignOn>,
 }
 
 impl Accounts {
     /// Accounts of a store, to which nobody can add themselves.
     pub fn new(store: Arc<dyn AccountStore>) -> Self {
-        Self { store, passwords: Passwords::default(), registration: None, trusted_origins: Vec::new() }
+        Self {
+            store,
+            passwords: Passwords::default(),
+            registration: None,
+            trusted_origins: Vec::new(),
+            single_sign_on: None,
+        }
     }
 
     /// Lets whoever comes have an account of that tenant with that role.
@@ -83,6 +93,19 @@ impl Accounts {
     #[must_use]
     pub fn with_trusted_origin(mut self, origin: impl Into<String>) -> Self {
         self.trusted_origins.push(origin.into());
+        self
+    }
+
+    /// Lets people log in at an identity provider, which is called `name` for them, and programs come with its tokens.
+    /// Browsers are sent back to `address`, such as `https://forge.example.org`, or to where they say that they came from.
+    #[must_use]
+    pub fn with_provider(
+        mut self,
+        provider: Arc<dyn IdentityProvider>,
+        name: impl Into<String>,
+        address: Option<String>,
+    ) -> Self {
+        self.single_sign_on = Some(SingleSignOn { provider, name: name.into(), address });
         self
     }
 
@@ -105,6 +128,18 @@ impl Accounts {
 
     /// Logs somebody in, and tells their browser.
     async fn log_in(&self, state: &AppState, browser: &Browser<'_>, account: Account) -> Result<Response, ApiError> {
+        let cookies = self.note_login(state, browser, &account).await?;
+        let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
+        Ok((cookies, Json(AccountView::from(account))).into_response())
+    }
+
+    /// Notes that somebody is logged in from now on, and returns the cookies that show it.
+    async fn note_login(
+        &self,
+        state: &AppState,
+        browser: &Browser<'_>,
+        account: &Account,
+    ) -> Result<[HeaderValue; 2], ApiError> {
         let (proof, token) = (random_text().map_err(no_random)?, browser::new_token().map_err(no_random)?);
         let now = state.forge().journal().clock().now();
         let login = Login {
@@ -117,12 +152,10 @@ impl Accounts {
             self.store.remove_login(&hash_api_key(former)).await?;
         }
         // Its password may have been changed while it was checked.
-        if !self.store.add_login(&login, &account).await? {
+        if !self.store.add_login(&login, account).await? {
             return Err(ApiError::unauthorized("Invalid credentials"));
         }
-        let cookies = [browser.login_cookie(proof.reveal()), browser.token_cookie(&token)];
-        let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
-        Ok((cookies, Json(AccountView::from(account))).into_response())
+        Ok([browser.login_cookie(proof.reveal()), browser.token_cookie(&token)])
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who calls: found once for each call, by an API key or by a browser's login.
+//! Who calls: found once for each call, by an API key, by a browser's login or by an identity provider's token.
 
 use astraforge_core::{
     access::{ApiKey, Caller},
@@ -42,6 +42,8 @@ pub(super) enum Proof {
     Key(ApiKeyId),
     /// A browser that is logged in.
     Login,
+    /// A token of an identity provider.
+    Token,
 }
 
 /// What [`identify`] found, for all that stands further in.
@@ -71,11 +73,17 @@ pub(super) async fn identify(State(state): State<AppState>, request: Request, ne
 }
 
 async fn find(parts: &Parts, state: &AppState) -> Result<Identity, ApiError> {
-    let Some(presented) = presented_key(&parts.headers) else {
+    let Some(presented) = presented(&parts.headers) else {
         let accounts = state.accounts.as_ref().ok_or_else(missing)?;
         let account = accounts.logged_in(state, parts).await?.ok_or_else(missing)?;
         return Ok(Identity { caller: account.caller(), proof: Proof::Login });
     };
+    if let (Presented::Token(token), Some(accounts)) = (presented, &state.accounts)
+        && let Some(caller) = accounts.bearer(state, token).await?
+    {
+        return Ok(Identity { caller, proof: Proof::Token });
+    }
+    let (Presented::Key(presented) | Presented::Token(presented)) = presented;
     let key = state.store().api_key_by_hash(&hash_api_key(presented)).await?;
     let key = key.ok_or_else(|| ApiError::unauthorized("Invalid API key"))?;
     if let Some(end) = key.expires_at.filter(|_| key.is_expired(state.forge().journal().clock().now())) {
@@ -90,14 +98,28 @@ fn missing() -> ApiError {
     ApiError::unauthorized("Authentication credentials were not provided.")
 }
 
-/// The key that a request brings. `X-Api-Key` decides alone when it is there.
-fn presented_key(headers: &HeaderMap) -> Option<&str> {
+/// What a request brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presented<'a> {
+    /// An API key.
+    Key(&'a str),
+    /// What has the form of a token; no key has.
+    Token(&'a str),
+}
+
+/// What a request brings. `X-Api-Key` decides alone when it is there.
+fn presented(headers: &HeaderMap) -> Option<Presented<'_>> {
     if let Some(key) = headers.get("x-api-key") {
         // A key that is not ASCII is no key; the empty text is unknown like any other wrong one.
-        return Some(key.to_str().unwrap_or_default());
+        return Some(Presented::Key(key.to_str().unwrap_or_default()));
     }
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    let (scheme, bearer) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let bearer = bearer.trim();
+    let is_token = bearer.bytes().filter(|c| *c == b'.').count() == 2;
+    Some(if is_token { Presented::Token(bearer) } else { Presented::Key(bearer) })
 }
 
 /// Notes that a key was used. Not being able to is no reason to turn its bearer away.
@@ -121,20 +143,24 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(headers: &[(&'static str, &'static str)], key: Option<&str>) {
+    fn check(headers: &[(&'static str, &'static str)], expected: Option<Presented<'_>>) {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        assert_eq!(presented_key(&headers), key);
+        assert_eq!(presented(&headers), expected);
     }
 
     #[test]
-    fn a_key_comes_in_either_of_two_headers() {
+    fn a_key_comes_in_either_of_two_headers_and_a_token_in_one() {
+        use Presented::{Key, Token};
         check(&[], None);
-        check(&[("x-api-key", "k")], Some("k"));
-        check(&[("authorization", "Bearer k")], Some("k"));
-        check(&[("authorization", "bearer  k")], Some("k"));
+        check(&[("x-api-key", "k")], Some(Key("k")));
+        check(&[("authorization", "Bearer k")], Some(Key("k")));
+        check(&[("authorization", "bearer  k")], Some(Key("k")));
         check(&[("authorization", "Basic k")], None);
-        check(&[("authorization", "Bearer b"), ("x-api-key", "k")], Some("k"));
-        check(&[("authorization", "Bearer b"), ("x-api-key", "")], Some(""));
+        check(&[("authorization", "Bearer a.b.c")], Some(Token("a.b.c")));
+        check(&[("authorization", "Bearer a.b.c.d.e")], Some(Key("a.b.c.d.e")));
+        check(&[("x-api-key", "a.b.c")], Some(Key("a.b.c")));
+        check(&[("authorization", "Bearer b"), ("x-api-key", "k")], Some(Key("k")));
+        check(&[("authorization", "Bearer b"), ("x-api-key", "")], Some(Key("")));
     }
 
     #[test]

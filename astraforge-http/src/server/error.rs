@@ -4,7 +4,7 @@ use astraforge_core::{
     error::{ForgeError, chain},
     files::FileErrorKind,
     id::{SandboxId, SnapshotId},
-    ports::{git::GitError, sessions::SessionError, store::StoreError},
+    ports::{git::GitError, identity_provider::TokenFault, sessions::SessionError, store::StoreError},
     registry::RegistryError,
 };
 use axum::{
@@ -22,12 +22,14 @@ use super::path::Named as _;
 pub(super) struct ApiError {
     status: StatusCode,
     body: Value,
+    /// What is wrong with the caller's token, where that is why.
+    token_fault: Option<TokenFault>,
 }
 
 impl ApiError {
     /// A refusal in a sentence.
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, body: json!({ "detail": detail.into() }) }
+        Self { status, body: json!({ "detail": detail.into() }), token_fault: None }
     }
 
     /// There is no such thing.
@@ -52,14 +54,19 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, detail)
     }
 
+    /// The caller's token proves nothing.
+    pub(super) fn invalid_token(fault: TokenFault) -> Self {
+        Self { token_fault: Some(fault), ..Self::new(StatusCode::UNAUTHORIZED, format!("The token {fault}.")) }
+    }
+
     /// Fields that cannot be taken, each with what is wrong with it.
     pub(super) fn fields(errors: Map<String, Value>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, body: Value::Object(errors) }
+        Self { status: StatusCode::BAD_REQUEST, body: Value::Object(errors), token_fault: None }
     }
 
     /// One field that cannot be taken.
     pub(super) fn field(name: &str, message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, body: json!({ name: [message.into()] }) }
+        Self { status: StatusCode::BAD_REQUEST, body: json!({ name: [message.into()] }), token_fault: None }
     }
 }
 
@@ -67,11 +74,18 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            let scheme = HeaderValue::from_static("Bearer realm=\"astraforge\"");
-            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge(self.token_fault));
         }
         response
     }
+}
+
+/// How callers show who they are, and what is wrong with how they did (RFC 6750).
+fn challenge(fault: Option<TokenFault>) -> HeaderValue {
+    const SCHEME: &str = "Bearer realm=\"astraforge\"";
+    let told = fault.map(|fault| format!("{SCHEME}, error=\"invalid_token\", error_description=\"the token {fault}\""));
+    let told = told.and_then(|told| HeaderValue::try_from(told).ok());
+    told.unwrap_or_else(|| HeaderValue::from_static(SCHEME))
 }
 
 impl From<ForgeError> for ApiError {

@@ -15,8 +15,9 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    AppState, accounts, api_keys, chat, deepagent, docs, health, merge_requests, plans, repository_links, requests,
-    root, run_log, runs,
+    AppState,
+    accounts::{self, single_sign_on},
+    api_keys, chat, deepagent, docs, health, merge_requests, plans, repository_links, requests, root, run_log, runs,
     sandboxes::{self, artifacts, exec, files, metrics, processes, screen, snapshots, transfer},
 };
 use crate::wire::outcome::Problem;
@@ -29,7 +30,7 @@ use crate::wire::outcome::Problem;
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     servers((url = "/", description = "This server.")),
-    security(("api_key" = []), ("bearer" = []), ("login" = [])),
+    security(("api_key" = []), ("bearer" = []), ("token" = []), ("login" = [])),
     components(schemas(Problem)),
     tags(
         (name = "requests", description = "What people ask for, and what came of it."),
@@ -37,7 +38,7 @@ use crate::wire::outcome::Problem;
         (name = "runs", description = "Times that an agent worked on a request, and their logs."),
         (name = "merge-requests", description = "Approved changes on their way into a repository."),
         (name = "repository-links", description = "Repositories that requests may work on."),
-        (name = "accounts", description = "People who log in with a name and a password."),
+        (name = "accounts", description = "People who log in, with a name and a password or at an identity provider."),
         (name = "api-keys", description = "Who may call, and what they may do."),
         (name = "sandboxes", description = "Machines of one's own: commands and files in them, and what is kept of them."),
         (name = "processes", description = "Commands that go on in a sandbox when nobody watches."),
@@ -59,6 +60,9 @@ impl Modify for Security {
         let bearer =
             HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The same key as a bearer token."));
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+        let token = "An access token of the OpenID provider that the server is configured for, made for its audience.";
+        let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(token));
+        components.add_security_scheme("token", SecurityScheme::Http(token.build()));
         let cookie = "The cookie of `/api/auth/login/`. Calls that change something bring `X-CSRFToken` too.";
         let cookie = ApiKeyValue::with_description("sessionid", cookie);
         components.add_security_scheme("login", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
@@ -73,6 +77,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(accounts::log_in))
         .routes(routes!(accounts::log_out))
         .routes(routes!(accounts::me))
+        .routes(routes!(single_sign_on::methods))
+        .routes(routes!(single_sign_on::begin))
+        .routes(routes!(single_sign_on::end))
         .routes(routes!(requests::list, requests::submit))
         .routes(routes!(plans::plan))
         .routes(routes!(plans::execute))

@@ -11,10 +11,12 @@ use astraforge_core::{
     testing::{account_store::MemoryAccountStore, samples},
 };
 use astraforge_http::server::{Accounts, hash_password};
-use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
-use crate::house::{Answer, House, Who};
+use crate::{
+    browser::Browser,
+    house::{House, Who},
+};
 
 const PASSWORD: &str = " correct horse ";
 
@@ -25,48 +27,6 @@ async fn open_house() -> (House, Arc<MemoryAccountStore>) {
         .with_registration(TenantId::new("acme"), Role::Maintainer)
         .with_trusted_origin("https://trusted.example");
     (House::with(|state| state.with_accounts(accounts)).await, store)
-}
-
-/// A browser: it keeps cookies and sends what it is told to.
-#[derive(Default)]
-struct Browser {
-    cookies: Vec<(String, String)>,
-    headers: Vec<(&'static str, String)>,
-}
-
-impl Browser {
-    async fn call(&mut self, house: &House, method: &str, path: &str, body: Option<Value>) -> Answer {
-        let mut request = Request::builder().method(method).uri(path).header("host", "forge.test");
-        if !self.cookies.is_empty() {
-            let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            request = request.header("cookie", cookies.join("; "));
-        }
-        for (name, value) in &self.headers {
-            request = request.header(*name, value);
-        }
-        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let answer = house.send(request.header("content-type", "application/json").body(body).unwrap()).await;
-        for cookie in answer.headers.get_all("set-cookie") {
-            let cookie = cookie.to_str().unwrap();
-            let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
-            self.cookies.retain(|(kept, _)| kept != name);
-            if !cookie.contains("Max-Age=0") {
-                self.cookies.push((name.to_owned(), value.to_owned()));
-            }
-        }
-        answer
-    }
-
-    fn cookie(&self, name: &str) -> Option<&str> {
-        self.cookies.iter().find(|(kept, _)| kept == name).map(|(_, value)| value.as_str())
-    }
-
-    /// Does as a page of the server does.
-    fn brings_its_token(&mut self) {
-        let token = self.cookie("csrftoken").unwrap().to_owned();
-        self.headers.retain(|(name, _)| *name != "x-csrftoken");
-        self.headers.push(("x-csrftoken", token));
-    }
 }
 
 fn credentials(name: &str, password: &str) -> Option<Value> {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failing test is what this code is for")]
 
 mod accounts;
+mod browser;
 mod client;
 mod doors;
 mod house;
@@ -13,3 +14,4 @@ mod requests;
 mod run_logs;
 mod sandboxes;
 mod serving;
+mod single_sign_on;

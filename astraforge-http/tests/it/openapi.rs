@@ -24,6 +24,7 @@ fn the_document_is_openapi_3_1_and_complete() {
     let schemes = &document["components"]["securitySchemes"];
     assert_eq!(schemes["api_key"]["name"], "X-Api-Key");
     assert_eq!(schemes["bearer"]["scheme"], "bearer");
+    assert_eq!(schemes["token"]["bearerFormat"], "JWT");
     let mut ids = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
@@ -38,7 +39,7 @@ fn the_document_is_openapi_3_1_and_complete() {
             }
         }
     }
-    assert_eq!(ids.len(), 81, "{ids:?}");
+    assert_eq!(ids.len(), 84, "{ids:?}");
     let n = ids.len();
     ids.sort();
     ids.dedup();

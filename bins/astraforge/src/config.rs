@@ -21,6 +21,7 @@ use crate::{
     keys::KeyArgs,
     model::ModelArgs,
     native_args::NativeArgs,
+    oidc_args::OidcArgs,
     retention_args::RetentionArgs,
 };
 
@@ -83,6 +84,8 @@ pub(crate) struct ServerArgs {
     pub(crate) files: FilesArgs,
     #[command(flatten)]
     pub(crate) accounts: AccountArgs,
+    #[command(flatten)]
+    pub(crate) oidc: OidcArgs,
     /// Address at which the other servers of an installation reach this one, for calls about its sandboxes [default: where
     /// it listens]
     #[arg(long, global = true, env = "ASTRAFORGE_NODE_URL", value_name = "URL")]
@@ -177,6 +180,7 @@ impl ServerArgs {
             self.files.check().err(),
             self.node_address(SocketAddr::from(([127, 0, 0, 1], 1))).err(),
             self.retention.check(&self.database, &self.files).err(),
+            self.oidc.check().err(),
         ];
         let mut told: Vec<_> = checks.into_iter().flatten().map(|error| format!("{error:#}")).collect();
         // What is wrong with the database is wrong with the bus on it.
@@ -250,10 +254,16 @@ mod tests {
     #[test]
     fn contradictions_are_told_all_at_once_and_by_name() {
         assert_eq!(read(&[]).unwrap().contradictions(), Vec::<String>::new());
-        let words =
-            ["--event-bus=redis", "--llm-proxy-url=http://p", "--secret-key=short", "--s3-bucket=b", "--s3-use-ssl=no"];
+        let words = [
+            "--event-bus=redis",
+            "--llm-proxy-url=http://p",
+            "--secret-key=short",
+            "--s3-bucket=b",
+            "--s3-use-ssl=no",
+            "--oidc-client-id=x",
+        ];
         let told = read(&words).unwrap().contradictions();
-        let names = ["ASTRAFORGE_SECRET_KEY", "REDIS_URL", "LLM_PROXY_TOKEN", "SANDBOX_S3_USE_SSL"];
+        let names = ["ASTRAFORGE_SECRET_KEY", "REDIS_URL", "LLM_PROXY_TOKEN", "SANDBOX_S3_USE_SSL", "OIDC_ISSUER"];
         assert_eq!(told.len(), names.len(), "{told:?}");
         assert!(told.iter().zip(names).all(|(told, name)| told.contains(name)), "{told:?}");
         let told = read(&["--database-url=mysql://h/x"]).unwrap().contradictions();

@@ -101,7 +101,7 @@ pub(crate) const READ_BESIDE: &[(&str, &str)] = &[
 /// What a variable that is ours begins with: one that nobody reads is an error.
 const OURS: &str = "ASTRAFORGE_";
 /// What variables begin with that hardly anybody else has: one that nobody reads is told.
-const SHARED: [&str; 3] = ["SANDBOX_", "RUN_LOG_", "LLM_PROXY_"];
+const SHARED: [&str; 4] = ["SANDBOX_", "RUN_LOG_", "LLM_PROXY_", "OIDC_"];
 /// Ours too, but of tests, tools and sandboxes; those that end in a line are beginnings.
 const OF_OTHERS: [&str; 7] = [
     "ASTRAFORGE_TEST_",

@@ -30,6 +30,7 @@ mod keys;
 mod model;
 mod native_args;
 mod node;
+mod oidc_args;
 mod programs;
 mod render;
 mod retention_args;

@@ -109,7 +109,8 @@ impl Node {
         let own_address = if listening.ip().is_unspecified() { "" } else { url.as_str() };
         let state = parts.state(&stopped, Need::Helps).with_link_base(args.files.link_base().unwrap_or(own_address));
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
-        let state = state.with_accounts(args.accounts.open(parts.database.accounts()));
+        let accounts = args.accounts.open(parts.database.accounts());
+        let state = state.with_accounts(args.oidc.attach(accounts, args.keys.secrets(parts.folder.root())?)?);
         let state = if parts.database.is_shared() { state.with_peers(peers_client()?) } else { state };
         match plane {
             Ok(plane) => parts.look_after(plane, args, listening, &mut running).await?,

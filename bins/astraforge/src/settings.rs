@@ -184,6 +184,7 @@ mod tests {
             (["--database-url", "postgres://a:hunter2@h/x"], "DATABASE_URL"),
             (["--redis-url", "redis://:hunter2@h"], "REDIS_URL"),
             (["--secret-key", "hunter2"], "ASTRAFORGE_SECRET_KEY"),
+            (["--oidc-client-secret", "hunter2"], "OIDC_CLIENT_SECRET"),
             (["--llm-proxy-token", "hunter2"], "LLM_PROXY_TOKEN"),
             (["--api-key", "hunter2"], "ASTRAFORGE_API_KEY"),
             (["--llm-proxy-url", "http://a:hunter2@h"], "LLM_PROXY_URL"),

@@ -3,7 +3,9 @@
 use std::process::Command;
 
 use super::tally::Tally;
-use super::{Context, Verdict, attack, contract, embed, engine, features, kubernetes, package, rootless, services};
+use super::{
+    Context, Verdict, attack, contract, embed, engine, features, kubernetes, oidc, package, rootless, services,
+};
 use crate::workspace::Workspace;
 use crate::{chaos, codex, fuzz, guest, process, tidy, tools};
 
@@ -44,6 +46,7 @@ pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
         }),
         stage("attack", "no attack on native sandboxes succeeds", &["guest"], attack::native),
         stage("contract", "the published wheel works against our server", &["tests"], contract::check),
+        stage("oidc", "a real OpenID provider lets people and programs in", &["tests"], oidc::check),
         stage("package", "what a crate reads at build time travels inside it", &[], package::check),
     ];
     if embed::is_there(workspace) {

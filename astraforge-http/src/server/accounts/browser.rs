@@ -16,8 +16,12 @@ const TOKEN_SECONDS: u32 = 31_449_600;
 /// How long a token is, in characters.
 const TOKEN_LENGTH: usize = 32;
 
+/// How long a login at an identity provider may take, in seconds.
+const PROVIDER_SECONDS: u32 = 600;
+
 const LOGIN: &str = "sessionid";
 const TOKEN: &str = "csrftoken";
+const PROVIDER: &str = "oidclogin";
 
 /// A fresh token.
 pub(super) fn new_token() -> Result<String, MintError> {
@@ -48,6 +52,16 @@ impl<'a> Browser<'a> {
     pub(super) fn token(&self) -> Option<&'a str> {
         let is_ours = |token: &&str| token.len() == TOKEN_LENGTH && token.bytes().all(|c| c.is_ascii_alphanumeric());
         self.cookie(TOKEN).filter(is_ours)
+    }
+
+    /// The login at an identity provider that it has begun, sealed.
+    pub(super) fn provider_login(&self) -> Option<&'a str> {
+        self.cookie(PROVIDER)
+    }
+
+    /// Scheme and host that it used; empty when it names none.
+    pub(super) fn own_origin(&self) -> &str {
+        &self.own_origin
     }
 
     fn cookie(&self, name: &str) -> Option<&'a str> {
@@ -89,6 +103,15 @@ impl<'a> Browser<'a> {
 
     pub(super) fn token_cookie(&self, token: &str) -> HeaderValue {
         self.cookie_to_keep(&format!("{TOKEN}={token}; Max-Age={TOKEN_SECONDS}"))
+    }
+
+    /// The provider sends the browser back from another site: that is still taken for the browser's own doing (`Lax`).
+    pub(super) fn provider_cookie(&self, sealed: &str) -> HeaderValue {
+        self.cookie_to_keep(&format!("{PROVIDER}={sealed}; HttpOnly; Max-Age={PROVIDER_SECONDS}"))
+    }
+
+    pub(super) fn no_provider_cookie(&self) -> HeaderValue {
+        self.cookie_to_keep(&format!("{PROVIDER}=; HttpOnly; Max-Age=0"))
     }
 
     fn cookie_to_keep(&self, cookie: &str) -> HeaderValue {

@@ -10,6 +10,7 @@ mod hostile;
 mod installation;
 mod jobs;
 mod models;
+mod oidc;
 mod real_key;
 mod repositories;
 mod restarts;
