@@ -36,7 +36,7 @@ pub enum Role {
     Reviewer,
     /// Also submits, runs and cancels, and links repositories.
     Maintainer,
-    /// Also manages API keys.
+    /// Also manages API keys, and reads the audit.
     Admin,
 }
 
@@ -61,6 +61,8 @@ pub enum Action {
     LinkRepositories,
     /// Make and revoke API keys.
     ManageKeys,
+    /// Read the audit.
+    ReadAudit,
 }
 
 impl Role {
@@ -78,7 +80,7 @@ impl Role {
             | Action::Cancel
             | Action::UseSandboxes
             | Action::LinkRepositories => Self::Maintainer,
-            Action::ManageKeys => Self::Admin,
+            Action::ManageKeys | Action::ReadAudit => Self::Admin,
         };
         self >= least
     }
@@ -160,7 +162,7 @@ mod tests {
     #[track_caller]
     fn check(role: Role, allowed: &[Action]) {
         use Action::*;
-        for action in [Read, Chat, Approve, ApproveSensitive, Submit, Cancel, LinkRepositories, ManageKeys] {
+        for action in [Read, Chat, Approve, ApproveSensitive, Submit, Cancel, LinkRepositories, ManageKeys, ReadAudit] {
             assert_eq!(role.may(action), allowed.contains(&action), "{role} {action:?}");
         }
     }
@@ -171,7 +173,8 @@ mod tests {
         check(Role::Observer, &[Read]);
         check(Role::Reviewer, &[Read, Chat, Approve]);
         check(Role::Maintainer, &[Read, Chat, Approve, ApproveSensitive, Submit, Cancel, LinkRepositories]);
-        check(Role::Admin, &[Read, Chat, Approve, ApproveSensitive, Submit, Cancel, LinkRepositories, ManageKeys]);
+        let all = [Read, Chat, Approve, ApproveSensitive, Submit, Cancel, LinkRepositories, ManageKeys, ReadAudit];
+        check(Role::Admin, &all);
     }
 
     #[test]
