@@ -14,7 +14,7 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{Span, warn};
 
-use super::{AppState, auth::hash_api_key, error::ApiError};
+use super::{AppState, audit::doors, auth::hash_api_key, error::ApiError};
 
 /// A caller who is known. The first argument of every handler that needs one, so that nothing is told to others.
 #[derive(Debug, Clone)]
@@ -77,8 +77,11 @@ async fn find(parts: &Parts, state: &AppState) -> Result<Identity, ApiError> {
         return Ok(Identity { caller: account.caller(), proof: Proof::Login });
     };
     let key = state.store().api_key_by_hash(&hash_api_key(presented)).await?;
-    let key = key.ok_or_else(|| ApiError::unauthorized("Invalid API key"))?;
-    note_use(state, &key).await;
+    let Some(key) = key else {
+        doors::key_was_refused(state, parts).await;
+        return Err(ApiError::unauthorized("Invalid API key"));
+    };
+    note_use(state, &key, parts).await;
     let proof = Proof::Key(key.id);
     Ok(Identity { caller: Caller { tenant: key.tenant, user: key.user, role: key.role }, proof })
 }
@@ -98,13 +101,15 @@ fn presented_key(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Notes that a key was used. Not being able to is no reason to turn its bearer away.
-async fn note_use(state: &AppState, key: &ApiKey) {
+async fn note_use(state: &AppState, key: &ApiKey, parts: &Parts) {
     let now = state.forge().journal().clock().now();
     if !is_due(key.last_used_at, now) {
         return;
     }
-    if let Err(error) = state.store().touch_api_key(key.id, now).await {
-        warn!(key.id = %key.id, error = chain(&error), "cannot note that an API key was used");
+    match state.store().touch_api_key(key.id, now).await {
+        Ok(true) => doors::key_was_used(state, key, parts).await,
+        Ok(false) => {}
+        Err(error) => warn!(key.id = %key.id, error = chain(&error), "cannot note that an API key was used"),
     }
 }
 
