@@ -2,7 +2,7 @@
 //!
 //! | port of the core | here |
 //! |---|---|
-//! | `Store`, `SandboxStore` | [`sqlite`] or `postgres`, over [`sql`] |
+//! | `Store`, `SandboxStore`, `AuditLog` | [`sqlite`] or `postgres`, over [`sql`] |
 //! | `GitBroker`, `VcsProvider` | [`git`], [`local`] |
 //! | `ModelUpstream`, `Reviewer` | [`models`] |
 //! | `PolicyEngine` | [`rego`] |

@@ -33,6 +33,7 @@ use crate::secret_box::SecretKey;
 mod accounts;
 mod api_keys;
 mod archives;
+mod audit;
 mod changes;
 mod commit;
 pub(crate) mod error;
@@ -398,11 +399,11 @@ impl<D: Dialect> Store for SqlStore<D> {
         api_keys::revoke(&mut *connection, tenant, id).await.map_err(failed("revoke an API key"))
     }
 
-    async fn touch_api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Result<(), StoreError> {
+    async fn touch_api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Result<bool, StoreError> {
         const OPERATION: &str = "note the use of an API key";
         let mut reader = self.reader(OPERATION).await?;
         let Some(minute) = api_keys::new_minute(&mut *reader, id, now).await.map_err(failed(OPERATION))? else {
-            return Ok(());
+            return Ok(false);
         };
         drop(reader);
         let mut writer = self.writer(OPERATION).await?;

@@ -83,7 +83,7 @@ pub enum Role {
     Reviewer,
     /// Also submits, runs and cancels, and links repositories.
     Maintainer,
-    /// Also manages API keys.
+    /// Also manages API keys, and reads the audit.
     Admin,
 }
 
@@ -132,11 +132,13 @@ pub enum Action {
     LinkRepositories,
     /// Make and revoke API keys.
     ManageKeys,
+    /// Read the audit.
+    ReadAudit,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Read,
         Self::Chat,
         Self::Approve,
@@ -146,6 +148,7 @@ impl Action {
         Self::UseSandboxes,
         Self::LinkRepositories,
         Self::ManageKeys,
+        Self::ReadAudit,
     ];
 
     /// The name on the wire.
@@ -161,6 +164,7 @@ impl Action {
             Self::UseSandboxes => "use-sandboxes",
             Self::LinkRepositories => "link-repositories",
             Self::ManageKeys => "manage-keys",
+            Self::ReadAudit => "read-audit",
         }
     }
 }
@@ -204,7 +208,7 @@ impl Role {
             | Action::Cancel
             | Action::UseSandboxes
             | Action::LinkRepositories => Self::Maintainer,
-            Action::ManageKeys => Self::Admin,
+            Action::ManageKeys | Action::ReadAudit => Self::Admin,
         };
         self >= least
     }

@@ -8,6 +8,7 @@ use futures::{
 };
 
 use crate::{
+    audit::{Audit, NewEntry},
     event::{EventKind, NewEvent, RunEvent},
     id::{RequestId, RunId},
     job::Claim,
@@ -28,6 +29,7 @@ pub struct Journal {
     clock: Arc<dyn Clock>,
     redactor: Redactor,
     claim: Option<Claim>,
+    audit: Option<Audit>,
 }
 
 impl Journal {
@@ -39,7 +41,14 @@ impl Journal {
 
     /// A journal over a store, or over run logs of which some are in archives.
     pub fn new(logs: impl Into<RunLogs>, wakeups: Arc<dyn Wakeups>, clock: Arc<dyn Clock>, redactor: Redactor) -> Self {
-        Self { logs: logs.into(), wakeups, clock, redactor, claim: None }
+        Self { logs: logs.into(), wakeups, clock, redactor, claim: None, audit: None }
+    }
+
+    /// The same, with an audit that is told of approvals and verdicts.
+    #[must_use]
+    pub fn with_audit(mut self, audit: Audit) -> Self {
+        self.audit = Some(audit);
+        self
     }
 
     /// A journal for whoever holds a job: once the claim is lost, it writes nothing more.
@@ -70,6 +79,19 @@ impl Journal {
     #[must_use]
     pub fn redactor(&self) -> &Redactor {
         &self.redactor
+    }
+
+    /// The audit, if there is one.
+    #[must_use]
+    pub fn audit(&self) -> Option<&Audit> {
+        self.audit.as_ref()
+    }
+
+    /// Writes an entry of the audit, if there is one.
+    pub async fn note(&self, entry: NewEntry) {
+        if let Some(audit) = &self.audit {
+            audit.note(entry).await;
+        }
     }
 
     /// Writes changes in one transaction.

@@ -49,6 +49,7 @@
 pub mod access;
 pub mod account;
 pub mod archive;
+pub mod audit;
 pub mod cancel;
 pub mod command;
 pub mod control_plane;

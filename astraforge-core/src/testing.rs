@@ -6,6 +6,8 @@ pub mod account_store;
 pub mod account_store_conformance;
 pub mod artifacts;
 pub mod artifacts_conformance;
+pub mod audit_log;
+pub mod audit_log_conformance;
 pub mod clock;
 pub mod fuzz;
 pub mod identity_provider;
@@ -21,7 +23,7 @@ pub mod wakeups;
 pub mod wakeups_conformance;
 
 pub use self::{
-    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, clock::TestClock,
+    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, audit_log::MemoryAuditLog, clock::TestClock,
     identity_provider::PlayedIdentities, machines::PlayedMachines, ports::Spine, sandbox_store::MemorySandboxStore,
     store::MemoryStore, wakeups::MemoryWakeups,
 };

@@ -3,12 +3,14 @@
 use futures::future::BoxFuture;
 
 use crate::{
+    audit::{Actor, NewEntry},
     error::ForgeError,
     event::EventKind,
     id::{RequestId, TenantId},
     job::{Claim, Job, JobKind},
+    policy::Decision,
     ports::store::{Changes, Expected, RequestChange, StoreError},
-    request::Request,
+    request::{Request, change_set::ChangeSet},
     run::Run,
     wiring::Ports,
 };
@@ -70,4 +72,22 @@ pub(crate) fn queue_run(ports: &Ports, request: &Request, prompt: String, change
 pub(crate) fn check_executable(request: &Request) -> Result<(), ForgeError> {
     request.clone().become_state(crate::request::RequestState::Executing, request.updated_at)?;
     Ok(())
+}
+
+/// What the audit is told of a verdict: on exactly which change, by which policy.
+pub(crate) fn verdict_on(change_set: &ChangeSet, request: &Request, actor: Actor) -> NewEntry {
+    let outcome = match change_set.verdict.decision {
+        Decision::Allow => "allow",
+        Decision::NeedsMaintainer => "needs_maintainer",
+        Decision::Deny => "deny",
+    };
+    let mut rules: Vec<_> = change_set.verdict.reasons.iter().map(|reason| reason.rule.as_str()).collect();
+    rules.dedup();
+    rules.truncate(20);
+    NewEntry::new(request.tenant.clone(), actor, "policy.decided", request.id.to_string(), outcome)
+        .with("policy_version", change_set.verdict.policy_version.as_str())
+        .with("digest", change_set.digest.as_str())
+        .with("base_commit", change_set.change.base_commit.as_str())
+        .with("head_commit", change_set.change.head_commit.as_str())
+        .with("rules", rules)
 }

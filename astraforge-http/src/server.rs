@@ -18,6 +18,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 mod accounts;
 mod api_keys;
+mod audit;
 pub mod auth;
 mod body;
 mod caller;
@@ -252,6 +253,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(layers::wrong_method)
         // `body::JsonBody` has its own limit, which answers in JSON.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), audit::calls::record)) // sees every answer of a known caller
         .layer(from_fn_with_state(state.clone(), caller::identify)) // once, for all that asks who calls
         .with_state(state.clone());
     let api = ServiceBuilder::new()
@@ -261,5 +263,6 @@ pub fn router(state: AppState) -> Router {
         .layer(CatchPanicLayer::custom(layers::panicked)) // inside the observer, so that a panic is logged with its path
         .service(routes);
     let metrics = Router::new().route("/metrics", get(sandboxes::metrics::metrics));
+    let metrics = metrics.layer(from_fn_with_state(state.clone(), caller::identify));
     health::routes().merge(metrics).with_state(state).nest_service("/api", api)
 }

@@ -4,6 +4,7 @@
 
 pub mod account;
 pub mod api_key;
+pub mod audit;
 pub mod change_set;
 pub mod chat;
 pub mod login_methods;

@@ -32,6 +32,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0009_accounts.sql"),
     include_str!("../../migrations/postgres/0010_api_keys.sql"),
     include_str!("../../migrations/postgres/0011_identities.sql"),
+    include_str!("../../migrations/postgres/0012_audit.sql"),
 ];
 
 /// Held by whoever changes the schema: "AsFo".

@@ -63,9 +63,10 @@ pub(super) async fn new_minute(
     Ok(noted.filter(|noted| *noted != Some(minute)).map(|_| minute))
 }
 
-pub(super) async fn touch(connection: &mut impl Statements, id: ApiKeyId, minute: DateTime<Utc>) -> SqlResult<()> {
-    let statement = "UPDATE api_keys SET last_used_at = $1 WHERE id = $2";
-    connection.execute(statement, values![micros(minute), id.to_string()]).await.map(drop)
+pub(super) async fn touch(connection: &mut impl Statements, id: ApiKeyId, minute: DateTime<Utc>) -> SqlResult<bool> {
+    let statement = "UPDATE api_keys SET last_used_at = $1 \
+                     WHERE id = $2 AND (last_used_at IS NULL OR last_used_at <> $1)";
+    Ok(connection.execute(statement, values![micros(minute), id.to_string()]).await? > 0)
 }
 
 fn from_row(row: &impl Cells) -> SqlResult<ApiKey> {

@@ -35,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0009_accounts.sql"),
     include_str!("../../migrations/sqlite/0010_api_keys.sql"),
     include_str!("../../migrations/sqlite/0011_identities.sql"),
+    include_str!("../../migrations/sqlite/0012_audit.sql"),
 ];
 
 /// Marks a file as ours, as SQLite's `application_id`: "AsFo".

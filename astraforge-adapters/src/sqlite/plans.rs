@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, num::NonZeroU32, time::Instant};
 use astraforge_core::{
     access::Role,
     account::{Account, Login},
+    audit::chain::AuditKey,
     id::{
         ApiKeyId, ArtifactId, JobId, MergeRequestId, NodeId, RepositoryLinkId, RequestId, RunId, SandboxId, SnapshotId,
         UserId,
@@ -14,12 +15,16 @@ use astraforge_core::{
     node::Node,
     ports::{
         account_store::AccountStore as _,
+        audit_log::AuditLog as _,
         sandbox_store::SandboxStore as _,
         store::{Changes, EndedJob, FailedJob, Store as _},
     },
     request::{Request, RequestState},
     run::{Run, RunStatus, Usage},
-    testing::samples::{self, at},
+    testing::{
+        audit_log_conformance,
+        samples::{self, at},
+    },
 };
 use sqlx::Row as _;
 
@@ -54,6 +59,11 @@ const ALLOWED: &[(&str, &str)] = &[
     ("AS recent ORDER BY", "SCAN recent"),
     ("AS recent ORDER BY", "SCAN jobs USING COVERING INDEX jobs_running"),
     ("AS recent ORDER BY", "USE TEMP B-TREE FOR ORDER BY"),
+    // One row a tenant.
+    ("WITH RECURSIVE audited", "SCAN audited"),
+    ("WITH RECURSIVE audited", "SCAN audit_heads"),
+    ("WITH RECURSIVE audited", "SCAN CONSTANT ROW"),
+    ("WITH RECURSIVE audited", "TEMP B-TREE"),
     // In the order of the index, up to the limit.
     ("ORDER BY created_at, position LIMIT $1", "SCAN jobs USING INDEX jobs_"),
 ];
@@ -188,6 +198,12 @@ async fn use_everything(store: &SqliteStore) {
     let node = Node { id: NodeId::random(), url: None, seen_at: at(1), has_stopped: false };
     store.note_node(&node).await.unwrap();
     store.nodes().await.unwrap();
+    let key = AuditKey::new([7; 32]);
+    store.add_entry(&key, &audit_log_conformance::entry("x"), at(1)).await.unwrap();
+    store.entries_after(&tenant, 0, 10).await.unwrap();
+    store.entries_before(&tenant, 9, 10).await.unwrap();
+    store.audit_head(&tenant).await.unwrap();
+    store.audited_tenants().await.unwrap();
     store.forget_nodes(at(1)).await.unwrap();
 }
 

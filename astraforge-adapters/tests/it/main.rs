@@ -2,6 +2,8 @@
 
 #[cfg(feature = "sqlite")]
 mod archiving;
+#[cfg(feature = "sqlite")]
+mod audit_story;
 #[cfg(feature = "git")]
 mod git_change;
 #[cfg(feature = "git")]

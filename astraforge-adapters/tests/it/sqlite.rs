@@ -16,6 +16,10 @@ mod sandboxes {
 mod accounts {
     astraforge_core::account_store_conformance!(crate::sqlite::fresh());
 }
+mod audit_log {
+    astraforge_core::audit_log_conformance!(crate::sqlite::fresh());
+}
+mod audit;
 mod durability;
 mod opening;
 mod secrecy;

@@ -6,6 +6,9 @@
 
 #[path = "../it/archiving.rs"]
 mod archiving;
+mod audit;
+#[path = "../it/audit_story.rs"]
+mod audit_story;
 mod connections;
 mod opening;
 mod plans;
@@ -36,6 +39,9 @@ mod sandboxes {
 }
 mod accounts {
     astraforge_core::account_store_conformance!(crate::fresh());
+}
+mod audit_log {
+    astraforge_core::audit_log_conformance!(crate::fresh());
 }
 
 /// A store in a database of its own.

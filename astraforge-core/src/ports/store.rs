@@ -164,8 +164,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn count_api_keys(&self) -> Result<u64, StoreError>;
     /// Revokes an API key; tells whether there was one.
     async fn revoke_api_key(&self, tenant: &TenantId, id: ApiKeyId) -> Result<bool, StoreError>;
-    /// Notes that a key was used.
-    async fn touch_api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Result<(), StoreError>;
+    /// Notes that a key was used, to the minute; tells whether that minute was not noted yet.
+    async fn touch_api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Result<bool, StoreError>;
 }
 
 /// What one commit changes.

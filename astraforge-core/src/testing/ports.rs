@@ -11,9 +11,10 @@ use std::{
 use async_trait::async_trait;
 use futures::future::{BoxFuture, FutureExt};
 
-use super::{MemoryArtifacts, MemoryStore, MemoryWakeups, TestClock, samples};
+use super::{MemoryArtifacts, MemoryAuditLog, MemoryStore, MemoryWakeups, TestClock, samples};
 use crate::{
     access::{Caller, Role},
+    audit::{Audit, chain::AuditKey},
     cancel::Cancellation,
     forge::{Ports, Settings},
     id::RequestId,
@@ -42,6 +43,8 @@ use crate::{
 pub struct Spine {
     /// The rows.
     pub store: Arc<MemoryStore>,
+    /// What was done, and by whom.
+    pub audit: Arc<MemoryAuditLog>,
     /// The large objects.
     pub artifacts: Arc<MemoryArtifacts>,
     /// The time.
@@ -70,6 +73,7 @@ impl Spine {
         store.add_link(link.clone()).await.unwrap();
         Self {
             store,
+            audit: Arc::default(),
             artifacts: Arc::default(),
             clock: TestClock::new(),
             redactor: Redactor::default(),
@@ -91,6 +95,9 @@ impl Spine {
             Arc::new(self.clock.clone()),
             self.redactor.clone(),
         );
+        let clock = Arc::new(self.clock.clone());
+        let audit = Audit::new(self.audit.clone(), AuditKey::new([7; 32]), clock, samples::tenant());
+        let journal = journal.with_audit(audit);
         let mut providers: Registry<dyn VcsProvider> = Registry::new("VCS provider");
         let host = self.host.clone();
         providers.register("local", move || Ok(host.clone())).unwrap();

@@ -398,11 +398,11 @@ impl Store for MemoryStore {
         Ok(found.map(|key| key.is_active = false).is_some())
     }
 
-    async fn touch_api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Result<(), StoreError> {
-        if let Some(key) = self.tables().api_keys.iter_mut().find(|k| k.id == id) {
-            key.last_used_at = Some(now.duration_trunc(TimeDelta::minutes(1)).unwrap_or(now));
-        }
-        Ok(())
+    async fn touch_api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let minute = Some(now.duration_trunc(TimeDelta::minutes(1)).unwrap_or(now));
+        let mut tables = self.tables();
+        let key = tables.api_keys.iter_mut().find(|k| k.id == id && k.last_used_at != minute);
+        Ok(key.map(|key| key.last_used_at = minute).is_some())
     }
 }
 

@@ -4,6 +4,7 @@ use futures::FutureExt;
 
 use crate::{
     access::Action,
+    audit::{Actor, NewEntry},
     command::ApproveChange,
     error::ForgeError,
     event::EventKind,
@@ -17,7 +18,7 @@ use crate::{
         change_set::ChangeSet,
     },
     run::RunStatus,
-    usecases::decide,
+    usecases::{decide, verdict_on},
     wiring::Ports,
 };
 
@@ -35,12 +36,26 @@ pub(crate) async fn approve_change(ports: &Ports, command: ApproveChange) -> Res
     let outcome =
         decide(ports, &tenant, id, |ports, request| approve_in(ports, request, command.clone()).boxed()).await?;
     match outcome {
-        Outcome::Approved(approval) => Ok(approval),
+        Outcome::Approved(approval) => {
+            ports.journal.note(approved(&command, &approval)).await;
+            Ok(approval)
+        }
         Outcome::Drifted(now) => Err(ForgeError::conflict(format!(
             "the policy has changed since this change was judged; look at it again and approve digest {}",
             now.digest
         ))),
     }
+}
+
+/// What the audit is told of an approval. One that was given before is told again: somebody asked for it.
+fn approved(command: &ApproveChange, approval: &Approval) -> NewEntry {
+    let (tenant, actor) = (command.caller.tenant.clone(), Actor::of(&command.caller));
+    let binding = if command.digest.is_some() { "explicit" } else { "implicit" };
+    NewEntry::new(tenant, actor, "change.approved", approval.request.to_string(), "approved")
+        .with("digest", approval.digest.as_str())
+        .with("change_set", approval.change_set.to_string())
+        .with("approver", approval.approver.as_str())
+        .with("binding", binding)
 }
 
 async fn approve_in(
@@ -50,7 +65,10 @@ async fn approve_in(
 ) -> Result<(Option<Request>, Changes, Outcome), ForgeError> {
     let change_set = current_change(ports, &request).await?;
     check_digest(&change_set, &command)?;
-    if let Some(judged_anew) = judge_anew(ports, &change_set).await? {
+    let judged_anew = judge_anew(ports, &change_set).await?;
+    let judged = judged_anew.as_ref().unwrap_or(&change_set);
+    ports.journal.note(verdict_on(judged, &request, Actor::of(&command.caller))).await;
+    if let Some(judged_anew) = judged_anew {
         let changes = Changes { change_set: Some(judged_anew.clone()), ..Changes::default() };
         return Ok((Some(request), changes, Outcome::Drifted(judged_anew)));
     }

@@ -8,6 +8,7 @@ use futures::{FutureExt, StreamExt, future::Either};
 
 use super::either;
 use crate::{
+    audit::Actor,
     cancel::Cancellation,
     error::{ForgeError, chain},
     event::EventKind,
@@ -25,7 +26,7 @@ use crate::{
         change_set::{Change, ChangeSet},
     },
     run::{Attempt, FailureCause, Run, RunFailure, RunStatus},
-    usecases::{cancel, decide},
+    usecases::{cancel, decide, verdict_on},
     wiring::Ports,
 };
 
@@ -275,6 +276,7 @@ async fn change_of(
     ports.broker.keep(request.id, &change).await.map_err(git_failure)?;
     let verdict = ports.policy.evaluate(&change).await.map_err(|error| failure_of(error.into()))?;
     let found = ChangeSet::new(request.id, run.id, change, verdict, ports.journal.clock().now());
+    ports.journal.note(verdict_on(&found, request, Actor::server()).with("run", run.id.to_string())).await;
     // The same change again is the one that may be approved already.
     let latest = ports.journal.store().latest_change_set(request.id).await.map_err(store_failure)?;
     Ok(Some(latest.filter(|latest| latest.digest == found.digest).unwrap_or(found)))

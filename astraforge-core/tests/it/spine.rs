@@ -499,6 +499,38 @@ async fn the_policy_decides_who_may_approve() {
 }
 
 #[tokio::test]
+async fn verdicts_and_approvals_are_in_the_audit_also_those_that_forbid() {
+    let fixture = Fixture::new().await;
+    let reason = |path: &str| Reason { rule: "ci".into(), path: Some(path.into()), message: "kept back".into() };
+    let decide = |decision, version: &str| {
+        let reasons = vec![reason("a.yml"), reason("b.yml")];
+        fixture.spine.policy.decides(Verdict { policy_version: version.into(), decision, reasons });
+    };
+    let told = || {
+        let entries = fixture.spine.audit.entries(&samples::tenant()).into_iter();
+        entries.map(|entry| format!("{} {} {}", entry.user, entry.action, entry.outcome)).collect::<Vec<_>>()
+    };
+    decide(Decision::Deny, "one");
+    let request = fixture.patch_ready().await.id;
+    fixture.approve(request, None).await.unwrap_err();
+    assert_eq!(told(), [" policy.decided deny", "grace policy.decided deny"]);
+    decide(Decision::Allow, "two");
+    fixture.approve(request, None).await.unwrap_err();
+    fixture.approve(request, None).await.unwrap();
+    let then = ["grace policy.decided allow", "grace policy.decided allow", "grace change.approved approved"];
+    assert_eq!(told()[2..], then);
+
+    let entries = fixture.spine.audit.entries(&samples::tenant());
+    assert!(entries.iter().all(|entry| entry.subject == request.to_string()));
+    let approved: serde_json::Value = serde_json::from_str(&entries[4].details).unwrap();
+    let change = fixture.forge.store().latest_change_set(request).await.unwrap().unwrap();
+    assert_eq!((&approved["digest"], &approved["binding"]), (&change.digest.as_str().into(), &"implicit".into()));
+    let judged: serde_json::Value = serde_json::from_str(&entries[3].details).unwrap();
+    assert_eq!((&judged["digest"], &judged["policy_version"]), (&approved["digest"], &"two".into()));
+    assert_eq!(judged["rules"], serde_json::json!(["ci"]), "each rule once");
+}
+
+#[tokio::test]
 async fn the_requester_may_be_kept_from_approving() {
     let fixture = Fixture::with(Settings { approver_must_differ: true, ..Settings::default() }).await;
     let request = fixture.patch_ready().await.id;

@@ -25,11 +25,13 @@ use self::{
 };
 use super::{
     AppState,
+    audit::doors,
     auth::{MintError, hash_api_key, random_text},
     body::JsonBody,
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields, Mistake, mistake},
+    layers::CallId,
     refusals::{Invalid, Refused},
 };
 use crate::wire::{
@@ -191,6 +193,7 @@ pub(super) async fn csrf(uri: Uri, headers: HeaderMap) -> Result<Response, ApiEr
 )]
 pub(super) async fn register(
     State(state): State<AppState>,
+    call: CallId,
     uri: Uri,
     headers: HeaderMap,
     JsonBody(body): JsonBody<RegisterBody>,
@@ -221,6 +224,7 @@ pub(super) async fn register(
     if !accounts.store.add_account(&account).await? {
         return Err(taken());
     }
+    doors::came_in(&state, &account, true, call).await;
     let mut response = accounts.log_in(&state, &browser, account).await?;
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
@@ -238,6 +242,7 @@ pub(super) async fn register(
 )]
 pub(super) async fn log_in(
     State(state): State<AppState>,
+    call: CallId,
     uri: Uri,
     headers: HeaderMap,
     JsonBody(body): JsonBody<LoginBody>,
@@ -246,6 +251,8 @@ pub(super) async fn log_in(
     let browser = Browser::of(&uri, &headers);
     browser.check_origin(&accounts.trusted_origins)?;
     if let Err(wait) = accounts.passwords.begin_attempt(&body.username) {
+        let account = accounts.store.account(&UserId::new(&body.username)).await?;
+        doors::stayed_out(&state, account.as_ref(), doors::Refused::TooMany, call).await;
         let detail = format!("Too many passwords were wrong. Try again in {} s.", wait.as_secs() + 1);
         let refusal = ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail);
         return Ok(([(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))], refusal).into_response());
@@ -253,9 +260,17 @@ pub(super) async fn log_in(
     let account = accounts.store.account(&UserId::new(&body.username)).await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
     let is_right = accounts.passwords.check(&body.username, body.password, hash).await.map_err(broken)?;
-    match account.filter(|account| is_right && account.is_active) {
-        Some(account) => accounts.log_in(&state, &browser, account).await,
-        None => Err(ApiError::unauthorized("Invalid credentials")),
+    let why = if is_right { doors::Refused::Disabled } else { doors::Refused::Wrong };
+    match account {
+        Some(account) if is_right && account.is_active => {
+            let answer = accounts.log_in(&state, &browser, account.clone()).await?;
+            doors::came_in(&state, &account, false, call).await;
+            Ok(answer)
+        }
+        account => {
+            doors::stayed_out(&state, account.as_ref(), why, call).await;
+            Err(ApiError::unauthorized("Invalid credentials"))
+        }
     }
 }
 

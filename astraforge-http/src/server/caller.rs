@@ -14,7 +14,7 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{Span, warn};
 
-use super::{AppState, auth::hash_api_key, error::ApiError};
+use super::{AppState, audit::doors, auth::hash_api_key, error::ApiError};
 
 /// A caller who is known. The first argument of every handler that needs one, so that nothing is told to others.
 #[derive(Debug, Clone)]
@@ -78,19 +78,29 @@ async fn find(parts: &Parts, state: &AppState) -> Result<Identity, ApiError> {
         let account = accounts.logged_in(state, parts).await?.ok_or_else(missing)?;
         return Ok(Identity { caller: account.caller(), proof: Proof::Login });
     };
-    if let (Presented::Token(token), Some(accounts)) = (presented, &state.accounts)
-        && let Some(caller) = accounts.bearer(state, token).await?
-    {
-        return Ok(Identity { caller, proof: Proof::Token });
+    if let (Presented::Token(token), Some(accounts)) = (presented, &state.accounts) {
+        match accounts.bearer(state, token).await {
+            Ok(Some(caller)) => return Ok(Identity { caller, proof: Proof::Token }),
+            // Such tokens are not taken here, so that it may be whatever else.
+            Ok(None) => {}
+            Err(refusal) => {
+                doors::token_was_refused(state, parts).await;
+                return Err(refusal);
+            }
+        }
     }
     let (Presented::Key(presented) | Presented::Token(presented)) = presented;
     let key = state.store().api_key_by_hash(&hash_api_key(presented)).await?;
-    let key = key.ok_or_else(|| ApiError::unauthorized("Invalid API key"))?;
+    let Some(key) = key else {
+        doors::key_was_refused(state, parts).await;
+        return Err(ApiError::unauthorized("Invalid API key"));
+    };
     if let Some(end) = key.expires_at.filter(|_| key.is_expired(state.forge().journal().clock().now())) {
+        doors::key_was_refused(state, parts).await;
         let detail = format!("This API key expired at {}; ask for another one.", end.format("%Y-%m-%d %H:%M:%S UTC"));
         return Err(ApiError::unauthorized(&detail).with_code("key_expired"));
     }
-    note_use(state, &key).await;
+    note_use(state, &key, parts).await;
     Ok(Identity { caller: key.caller(), proof: Proof::Key(key.id) })
 }
 
@@ -123,13 +133,15 @@ fn presented(headers: &HeaderMap) -> Option<Presented<'_>> {
 }
 
 /// Notes that a key was used. Not being able to is no reason to turn its bearer away.
-async fn note_use(state: &AppState, key: &ApiKey) {
+async fn note_use(state: &AppState, key: &ApiKey, parts: &Parts) {
     let now = state.forge().journal().clock().now();
     if !is_due(key.last_used_at, now) {
         return;
     }
-    if let Err(error) = state.store().touch_api_key(key.id, now).await {
-        warn!(key.id = %key.id, error = chain(&error), "cannot note that an API key was used");
+    match state.store().touch_api_key(key.id, now).await {
+        Ok(true) => doors::key_was_used(state, key, parts).await,
+        Ok(false) => {}
+        Err(error) => warn!(key.id = %key.id, error = chain(&error), "cannot note that an API key was used"),
     }
 }
 

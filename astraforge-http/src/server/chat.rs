@@ -5,6 +5,7 @@ use axum::{Json, extract::State, http::StatusCode};
 
 use super::{
     AppState,
+    audit::About,
     body::JsonBody,
     caller::Authenticated,
     error::ApiError,
@@ -29,10 +30,11 @@ pub(super) async fn say(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     JsonBody(body): JsonBody<ChatBody>,
-) -> Result<(StatusCode, Json<Queued>), ApiError> {
+) -> Result<(StatusCode, About, Json<Queued>), ApiError> {
+    let about = About::new(body.request_id);
     let command = ChatReview { caller, request: body.request_id, message: body.message };
     let run = state.forge().chat(command).await?;
-    Ok((StatusCode::ACCEPTED, Json(Queued { status: "received".to_owned(), run_id: run.id })))
+    Ok((StatusCode::ACCEPTED, about, Json(Queued { status: "received".to_owned(), run_id: run.id })))
 }
 
 /// Approve the change of a request, at the contract's address.

@@ -1,11 +1,11 @@
 //! What stands around all handlers: request ids and logs, headers, panics, deadlines, and unknown paths.
 
-use std::{any::Any, time::Instant};
+use std::{any::Any, convert::Infallible, time::Instant};
 
 use astraforge_core::id::RequestId;
 use axum::{
-    extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -15,9 +15,22 @@ use super::{AppState, error::ApiError};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The id of a call; empty outside of [`observe`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct CallId(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for CallId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
 /// Gives each call an id and logs how it went: method, path, status, time. Never a body, a query or a header.
-pub(super) async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let id = call_id(&request);
+    request.extensions_mut().insert(CallId(id.clone()));
     let span = info_span!("call", id = %id, method = %request.method(), path = request.uri().path(), user = Empty, key = Empty);
     let began = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;

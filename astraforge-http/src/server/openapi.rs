@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     AppState,
     accounts::{self, single_sign_on},
-    api_keys, chat, deepagent, docs, health, merge_requests, plans, repository_links, requests, root, run_log, runs,
+    api_keys, audit, chat, deepagent, docs, health, merge_requests, plans, repository_links, requests, root, run_log, runs,
     sandboxes::{self, artifacts, exec, files, metrics, processes, screen, snapshots, transfer},
 };
 use crate::wire::outcome::Problem;
@@ -40,6 +40,7 @@ use crate::wire::outcome::Problem;
         (name = "repository-links", description = "Repositories that requests may work on."),
         (name = "accounts", description = "People who log in, with a name and a password or at an identity provider."),
         (name = "api-keys", description = "Who may call, and what they may do."),
+        (name = "audit", description = "What was done, by whom and with which outcome."),
         (name = "sandboxes", description = "Machines of one's own: commands and files in them, and what is kept of them."),
         (name = "processes", description = "Commands that go on in a sandbox when nobody watches."),
         (name = "deepagent", description = "Conversations with an agent in a sandbox; not served yet."),
@@ -100,6 +101,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(repository_links::show, repository_links::change, repository_links::unlink))
         .routes(routes!(api_keys::list, api_keys::make))
         .routes(routes!(api_keys::revoke))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
+        .routes(routes!(audit::verify))
         .routes(routes!(deepagent::converse))
         .routes(routes!(deepagent::say))
         .routes(routes!(root::resources))

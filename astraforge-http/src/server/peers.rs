@@ -41,6 +41,10 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::HOST,
 ];
 
+/// Marks an answer that another server gave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnsweredElsewhere;
+
 /// What is known of the other servers. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Peers {
@@ -204,7 +208,9 @@ impl Peers {
         let call = if is_empty { call } else { call.body(reqwest::Body::wrap_stream(body.into_data_stream())) };
         let answer = call.send().await?;
         let (status, headers) = (answer.status(), between_ends(answer.headers()));
-        Ok((status, headers, Body::from_stream(answer.bytes_stream())).into_response())
+        let mut answer = (status, headers, Body::from_stream(answer.bytes_stream())).into_response();
+        answer.extensions_mut().insert(AnsweredElsewhere);
+        Ok(answer)
     }
 }
 

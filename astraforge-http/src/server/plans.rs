@@ -5,6 +5,7 @@ use axum::{Json, extract::State, http::StatusCode};
 
 use super::{
     AppState,
+    audit::About,
     body::JsonBody,
     caller::Authenticated,
     error::ApiError,
@@ -30,9 +31,10 @@ pub(super) async fn plan(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     JsonBody(body): JsonBody<PlanBody>,
-) -> Result<Json<PlanView>, ApiError> {
+) -> Result<(About, Json<PlanView>), ApiError> {
+    let about = About::new(body.request_id);
     let plan = state.forge().plan(GeneratePlan { caller, request: body.request_id }).await?;
-    Ok(Json(plan.into()))
+    Ok((about, Json(plan.into())))
 }
 
 /// Execute the plan of a request.
@@ -44,9 +46,10 @@ pub(super) async fn execute(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     JsonBody(body): JsonBody<PlanBody>,
-) -> Result<(StatusCode, Json<Queued>), ApiError> {
+) -> Result<(StatusCode, About, Json<Queued>), ApiError> {
+    let about = About::new(body.request_id);
     let run = state.forge().execute_plan(ExecutePlan { caller, request: body.request_id }).await?;
-    Ok((StatusCode::ACCEPTED, Json(Queued { status: "queued".to_owned(), run_id: run.id })))
+    Ok((StatusCode::ACCEPTED, about, Json(Queued { status: "queued".to_owned(), run_id: run.id })))
 }
 
 impl FromFields for PlanBody {

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::{
     AppState,
+    audit::About,
     body::{JsonBody, LaterBody},
     caller::Authenticated,
     error::ApiError,
@@ -55,7 +56,7 @@ pub(super) async fn link(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     body: LaterBody,
-) -> Result<(StatusCode, Json<RepositoryLinkView>), ApiError> {
+) -> Result<(StatusCode, About, Json<RepositoryLinkView>), ApiError> {
     caller.may(Action::LinkRepositories).map_err(ForgeError::from)?;
     check_provider(&state, body.text("provider").unwrap_or_default())?;
     let body: NewRepositoryLink = body.judge()?;
@@ -75,7 +76,7 @@ pub(super) async fn link(
     };
     check_usable(&state, &link).await?;
     match state.store().add_link(link.clone()).await {
-        Ok(()) => Ok((StatusCode::CREATED, Json(link.into()))),
+        Ok(()) => Ok((StatusCode::CREATED, About::new(link.id), Json(link.into()))),
         Err(StoreError::AlreadyExists { .. }) => {
             let message = format!("{} repository \"{}\" is linked already.", link.provider, link.repository);
             Err(ApiError::field("repository", message))

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::{
     AT_A_TIME, AppState,
+    audit::About,
     body::{JsonBody, LaterBody},
     caller::Authenticated,
     error::ApiError,
@@ -79,14 +80,15 @@ pub(super) async fn submit(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     body: LaterBody,
-) -> Result<(StatusCode, Json<RequestView>), ApiError> {
+) -> Result<(StatusCode, About, Json<RequestView>), ApiError> {
     caller.may(Action::Submit).map_err(ForgeError::from)?;
     if state.store().links(&caller.tenant).await?.is_empty() {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "Link a project before submitting requests."));
     }
     let body: NewRequest = body.judge()?;
     let request = state.forge().submit(command(caller.clone(), body)?).await?;
-    Ok((StatusCode::CREATED, Json(detail_of(state.logs(), &caller, request).await?)))
+    let about = About::new(request.id);
+    Ok((StatusCode::CREATED, about, Json(detail_of(state.logs(), &caller, request).await?)))
 }
 
 fn command(caller: Caller, body: NewRequest) -> Result<SubmitRequest, ApiError> {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failing test is what this code is for")]
 
 mod accounts;
+mod audit;
 mod browser;
 mod client;
 mod doors;

@@ -6,7 +6,7 @@ use astraforge_core::{
     control_plane::{ControlPlane, ControlSettings},
     id::NodeId,
     ports::machines::Machines,
-    testing::{MemoryArtifacts, MemorySandboxStore, PlayedMachines, TestClock},
+    testing::{MemoryArtifacts, MemorySandboxStore, PlayedMachines, TestClock, samples},
 };
 use axum::{body::Body, http::Request};
 use serde_json::json;
@@ -112,6 +112,24 @@ async fn a_call_goes_to_the_server_that_has_the_machine() {
     assert!(street.other.machines.live().is_empty(), "it was not made here");
     street.other.house.call(Who::Maintainer, "DELETE", &path, None).await.has_status(204);
     assert!(street.one.machines.live().is_empty());
+}
+
+#[tokio::test]
+async fn a_call_that_was_passed_on_has_one_entry_in_the_audit_where_it_was_answered() {
+    let street = Street::new().await;
+    street.stay(10, &[&street.one, &street.other]).await;
+    let id = street.one.make().await;
+    let calls = |server: &Server| {
+        let entries = server.house.spine.audit.entries(&samples::tenant()).into_iter();
+        let calls = entries.filter(|entry| entry.action.starts_with("api.") && entry.subject == id);
+        calls.map(|entry| entry.action).collect::<Vec<_>>()
+    };
+    let path = format!("{PATH}{id}/");
+    street.other.house.post(Who::Maintainer, &format!("{path}snapshots/"), json!({})).await.has_status(201);
+    street.stay(60, &[&street.other]).await;
+    street.other.house.post(Who::Maintainer, &format!("{path}heartbeat/"), json!({})).await.has_status(503);
+    assert_eq!(calls(&street.one), ["api.create_sandbox", "api.take_snapshot"]);
+    assert_eq!(calls(&street.other), ["api.note_heartbeat"], "nobody else answered that one");
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ use crate::{
     config::{Executor, Provisioner, ServerArgs},
     data_folder::DataFolder,
     drivers::{self, Purpose},
+    egress_refusals::EgressRefusals,
 };
 
 /// The agent of a node.
@@ -46,8 +47,9 @@ impl Agent {
         folder: &DataFolder,
         model: Arc<dyn ModelUpstream>,
         store: Arc<dyn Store>,
+        refusals: &EgressRefusals,
     ) -> Self {
-        let sandboxes = match drivers::default(args, folder.root(), Purpose::Runs).await {
+        let sandboxes = match drivers::default(args, folder.root(), Purpose::Runs, refusals).await {
             Ok(sandboxes) => Arc::new(sandboxes),
             Err(error) => return Self::unavailable(None, &error, FailureCause::Sandbox),
         };

@@ -6,11 +6,12 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{config::ServerArgs, programs::ListenArgs};
 
+mod audit;
 mod jobs;
 mod sandbox;
 mod users;
 
-pub(crate) use self::{jobs::*, sandbox::*, users::*};
+pub(crate) use self::{audit::*, jobs::*, sandbox::*, users::*};
 
 /// From a plain-language request to a reviewed merge request, by a coding agent in a sandbox.
 #[derive(Debug, Parser)]
@@ -72,6 +73,11 @@ pub(crate) enum Command {
     /// Works on the database itself, whether or not the server runs.
     #[command(subcommand)]
     Users(UsersCommand),
+    /// Read what was done, by whom and with which outcome, and tell whether that was changed
+    ///
+    /// Works on the database itself, whether or not the server runs.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Bring the database to the version of this program; a server does so too when it starts
     Migrate,
     /// Say what is set, to what and by whom; secrets are blanked

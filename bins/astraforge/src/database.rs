@@ -9,7 +9,9 @@ use astraforge_adapters::{
     sql::Migration,
     sqlite::SqliteStore,
 };
-use astraforge_core::ports::{account_store::AccountStore, sandbox_store::SandboxStore, store::Store};
+use astraforge_core::ports::{
+    account_store::AccountStore, audit_log::AuditLog, sandbox_store::SandboxStore, store::Store,
+};
 use clap::Args;
 
 use crate::config::given;
@@ -100,6 +102,14 @@ impl Database {
 
     /// People who log in.
     pub(crate) fn accounts(&self) -> Arc<dyn AccountStore> {
+        match self {
+            Self::Sqlite(store) => store.clone(),
+            Self::Postgres(store) => store.clone(),
+        }
+    }
+
+    /// The audit.
+    pub(crate) fn audit(&self) -> Arc<dyn AuditLog> {
         match self {
             Self::Sqlite(store) => store.clone(),
             Self::Postgres(store) => store.clone(),

@@ -25,6 +25,7 @@ use astraforge_sandbox::{
 use crate::{
     config::{Provisioner, ServerArgs},
     egress_log::EgressLog,
+    egress_refusals::EgressRefusals,
 };
 
 pub(crate) mod docker;
@@ -59,17 +60,27 @@ impl Purpose {
 }
 
 /// The sandboxes of the default driver, for the node whose data folder is `root`.
-pub(crate) async fn default(args: &ServerArgs, root: &Path, purpose: Purpose) -> anyhow::Result<Sandboxes> {
-    open(args, root, purpose, args.provisioner, args.native.pool).await
+pub(crate) async fn default(
+    args: &ServerArgs,
+    root: &Path,
+    purpose: Purpose,
+    refusals: &EgressRefusals,
+) -> anyhow::Result<Sandboxes> {
+    open(args, root, purpose, args.provisioner, args.native.pool, refusals).await
 }
 
 /// The machines of every configured driver for durable sandboxes, the default one first; `n_ready` native ones are kept
 /// ready.
-pub(crate) async fn machines(args: &ServerArgs, root: &Path, n_ready: u16) -> anyhow::Result<Vec<Arc<dyn Machines>>> {
+pub(crate) async fn machines(
+    args: &ServerArgs,
+    root: &Path,
+    n_ready: u16,
+    refusals: &EgressRefusals,
+) -> anyhow::Result<Vec<Arc<dyn Machines>>> {
     let others = args.drivers.iter().filter(|driver| **driver != args.provisioner);
     let mut machines: Vec<Arc<dyn Machines>> = Vec::new();
     for &driver in [&args.provisioner].into_iter().chain(others) {
-        machines.push(Arc::new(open(args, root, Purpose::Sessions, driver, n_ready).await?));
+        machines.push(Arc::new(open(args, root, Purpose::Sessions, driver, n_ready, refusals).await?));
     }
     Ok(machines)
 }
@@ -80,12 +91,16 @@ async fn open(
     purpose: Purpose,
     driver: Provisioner,
     n_ready: u16,
+    refusals: &EgressRefusals,
 ) -> anyhow::Result<Sandboxes> {
     let driver = self::driver(args, root, purpose, driver, n_ready).await?;
-    let audit: Option<Arc<dyn EgressAudit>> = match purpose {
-        // What a run was refused is in the output of its commands.
-        Purpose::Runs => None,
-        Purpose::Sessions => Some(Arc::new(EgressLog::open(root).context("cannot keep a log of egress")?)),
+    let audit: Arc<dyn EgressAudit> = match purpose {
+        // What a run reached is in the output of its commands.
+        Purpose::Runs => Arc::new(refusals.clone()),
+        Purpose::Sessions => {
+            let log = EgressLog::open(root).context("cannot keep a log of egress")?;
+            Arc::new(refusals.clone().beside(Arc::new(log)))
+        }
     };
     Ok(Sandboxes::new(driver).with_egress(args.egress.settings(audit)))
 }

@@ -19,13 +19,10 @@ pub(crate) struct EgressArgs {
 
 impl EgressArgs {
     /// The settings, with `audit` told of every connection.
-    pub(crate) fn settings(&self, audit: Option<Arc<dyn EgressAudit>>) -> EgressSettings {
-        let settings = EgressSettings::default()
+    pub(crate) fn settings(&self, audit: Arc<dyn EgressAudit>) -> EgressSettings {
+        EgressSettings::default()
             .with_open_networks(self.egress_open.iter().copied())
-            .with_closed_networks(self.egress_closed.iter().copied());
-        match audit {
-            Some(audit) => settings.with_audit(audit),
-            None => settings,
-        }
+            .with_closed_networks(self.egress_closed.iter().copied())
+            .with_audit(audit)
     }
 }

@@ -1,10 +1,10 @@
-//! The keys of a node: what seals secrets in its database, and what signs links to files.
+//! The keys of a node: what seals secrets in its database, what binds entries of the audit, what signs links to files.
 
 use std::path::Path;
 
 use anyhow::Context;
 use astraforge_adapters::secret_box::{SecretKey, key_bytes, parse_key};
-use astraforge_core::download_link::LinkKey;
+use astraforge_core::{audit::chain::AuditKey, download_link::LinkKey};
 use clap::Args;
 
 use crate::config::given;
@@ -25,6 +25,15 @@ impl KeyArgs {
             Some(bytes) => SecretKey::new(&bytes),
             None => SecretKey::load_or_create(root.join("secret.key"))?,
         })
+    }
+
+    /// What binds entries of the audit to each other; it goes with the key that seals secrets.
+    pub(crate) fn audit(&self, root: &Path) -> anyhow::Result<AuditKey> {
+        let secret = match self.given()? {
+            Some(bytes) => bytes,
+            None => key_bytes(root.join("secret.key"))?,
+        };
+        Ok(AuditKey::derived_from(&secret))
     }
 
     /// What signs links to files. Nodes that share a key take each other's links.

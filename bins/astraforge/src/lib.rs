@@ -13,6 +13,7 @@
 
 mod account_args;
 mod agent;
+mod audit;
 mod cli;
 mod commands;
 mod config;
@@ -22,6 +23,7 @@ mod database;
 mod drivers;
 mod egress_args;
 mod egress_log;
+mod egress_refusals;
 mod environment;
 mod event_bus;
 mod files;

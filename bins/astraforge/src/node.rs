@@ -12,6 +12,7 @@ use astraforge_adapters::{
 };
 use astraforge_core::{
     access::{ApiKey, Role, Scopes},
+    audit::{Actor, NewEntry},
     cancel::{Cancellation, Canceller},
     control_plane::ControlPlane,
     forge::{Forge, Ports, Settings},
@@ -39,10 +40,12 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     agent::Agent,
+    audit,
     config::{Executor, ServerArgs, TENANT},
     data_folder::{DataFolder, ServerFile},
     database::Database,
     drivers,
+    egress_refusals::EgressRefusals,
     event_bus::EventBus,
     files::{self, Files},
     model::ModelConfig,
@@ -102,7 +105,8 @@ impl Node {
         let url = format!("http://{}", listener.local_addr()?);
         let (owner_key, is_first_start) = owner_key(&parts.forge, &parts.folder).await?;
         let listening = listener.local_addr()?;
-        let plane = sandbox_plane::build(args, parts.folder.root(), parts.database.sandboxes(), args.native.pool).await;
+        let (root, pool) = (parts.folder.root(), args.native.pool);
+        let plane = sandbox_plane::build(args, root, parts.database.sandboxes(), pool, &parts.refusals).await;
         let mut running = parts.start(if queue == Queue::Work { args.workers } else { 0 }, args.lease).await?;
         let stopped = running.stopped.clone();
         // Whoever gets a link may have come by another address than one that stands for all.
@@ -170,6 +174,7 @@ struct Parts {
     bus: EventBus,
     database: Database,
     quarantine: Quarantine,
+    refusals: EgressRefusals,
     retention: Retention,
     /// Where a killed process may have left a file half written.
     file_folders: files::Folders,
@@ -189,8 +194,10 @@ impl Parts {
         let artifacts = Arc::new(Files::for_requests(&args.files, folder.root()).await?);
         let logs = RunLogs::from(database.requests()).with_archives(artifacts.clone());
         let bus = args.event_bus.open(&args.database, logs.clone())?;
-        let journal = Journal::new(logs, bus.wakeups(), clock.clone(), redactor);
-        let agent = Agent::new(args, &folder, model.clone(), database.requests()).await;
+        let audit = audit::open(args, folder.root(), &database, redactor.clone())?;
+        let refusals = EgressRefusals::told_to(audit.clone(), database.sandboxes());
+        let journal = Journal::new(logs, bus.wakeups(), clock.clone(), redactor).with_audit(audit);
+        let agent = Agent::new(args, &folder, model.clone(), database.requests(), &refusals).await;
         let notes = agent.trouble.clone().into_iter().chain(notes(args)?).chain(bus.trouble_at_start().await).collect();
         let retention = Retention::new(database.requests(), artifacts.clone(), clock, args.retention.kept());
         let quarantine = Quarantine::new(QuarantineConfig::new(folder.path("quarantine"), artifacts.clone()));
@@ -205,7 +212,7 @@ impl Parts {
         // The quarantines are this process's alone, so nothing of them is in use.
         quarantine.sweep_older_than(Duration::ZERO).await?;
         let can_run = agent.trouble.is_none();
-        Ok(Self { forge, folder, bus, database, quarantine, retention, file_folders, notes, can_run, known })
+        Ok(Self { forge, folder, bus, database, quarantine, refusals, retention, file_folders, notes, can_run, known })
     }
 
     /// Settles what an earlier process left, and begins to work.
@@ -371,10 +378,11 @@ async fn owner_key(forge: &Forge, folder: &DataFolder) -> anyhow::Result<(Secret
     }
     let is_first_start = forge.store().count_api_keys().await? == 0;
     let (key, hash) = mint_api_key()?;
+    let id = ApiKeyId::random();
     forge
         .store()
         .add_api_key(ApiKey {
-            id: ApiKeyId::random(),
+            id,
             tenant: TenantId::new(TENANT),
             user: UserId::new("owner"),
             name: "owner of the data folder".to_owned(),
@@ -388,6 +396,8 @@ async fn owner_key(forge: &Forge, folder: &DataFolder) -> anyhow::Result<(Secret
             last_used_at: None,
         })
         .await?;
+    let made = NewEntry::new(TenantId::new(TENANT), Actor::server(), "key.made", id.to_string(), "done");
+    forge.journal().note(made.with("user", "owner").with("role", "admin")).await;
     folder.keep_owner_key(&key)?;
     Ok((key, is_first_start))
 }

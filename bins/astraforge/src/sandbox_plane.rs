@@ -8,17 +8,23 @@ use astraforge_core::{
     control_plane::{ControlPlane, ControlSettings},
     id::{TenantId, UserId},
     ports::sandbox_store::SandboxStore,
+    redact::Redactor,
 };
 
 use crate::{
+    audit,
     config::{ServerArgs, TENANT},
     drivers,
+    egress_refusals::EgressRefusals,
     files::Files,
 };
 
 /// Opens the control plane of the data folder at `root`. Several processes may do so at once.
 pub(crate) async fn open(args: &ServerArgs, root: &Path) -> anyhow::Result<ControlPlane> {
-    build(args, root, args.open_database(root).await?.sandboxes(), 0).await
+    let database = args.open_database(root).await?;
+    let audit = audit::open(args, root, &database, Redactor::default())?;
+    let refusals = EgressRefusals::told_to(audit, database.sandboxes());
+    build(args, root, database.sandboxes(), 0, &refusals).await
 }
 
 /// Puts the control plane together over a store that is open; `n_ready` native sandboxes are kept ready.
@@ -27,9 +33,10 @@ pub(crate) async fn build(
     root: &Path,
     store: Arc<dyn SandboxStore>,
     n_ready: u16,
+    refusals: &EgressRefusals,
 ) -> anyhow::Result<ControlPlane> {
     let files = Files::for_sandboxes(&args.files, root).await?;
-    let machines = drivers::machines(args, root, n_ready).await?;
+    let machines = drivers::machines(args, root, n_ready, refusals).await?;
     let settings = ControlSettings::default()
         .with_kept_automatic(usize::from(args.files.kept_snapshots))
         .with_node(drivers::node(root)?)

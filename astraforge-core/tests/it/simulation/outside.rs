@@ -186,7 +186,7 @@ store! {
     fn api_keys(tenant: &TenantId) -> Vec<ApiKey>;
     fn count_api_keys() -> u64;
     fn revoke_api_key(tenant: &TenantId, id: ApiKeyId) -> bool;
-    fn touch_api_key(id: ApiKeyId, now: DateTime<Utc>) -> ();
+    fn touch_api_key(id: ApiKeyId, now: DateTime<Utc>) -> bool;
 }
 
 #[async_trait]

@@ -20,7 +20,7 @@ use tracing::{error, info};
 use utoipa::IntoParams;
 
 use super::{
-    super::{AppState, error::ApiError, query::QueryOf},
+    super::{AppState, audit::doors, error::ApiError, layers::CallId, query::QueryOf},
     Accounts,
     browser::Browser,
     next::Next,
@@ -123,17 +123,27 @@ pub(in super::super) async fn begin(
 )]
 pub(in super::super) async fn end(
     State(state): State<AppState>,
+    call: CallId,
     uri: Uri,
     headers: HeaderMap,
     QueryOf(query): QueryOf<CallbackQuery>,
 ) -> Response {
     let browser = Browser::of(&uri, &headers);
-    let came = come_in(&state, &browser, query).await.unwrap_or_else(IntoResponse::into_response);
+    let came = match come_in(&state, &browser, query).await {
+        Ok((account, response)) => {
+            doors::came_in(&state, &account, false, call).await;
+            response
+        }
+        Err(refusal) => {
+            doors::stayed_out(&state, None, doors::Refused::AtProvider, call).await;
+            refusal.into_response()
+        }
+    };
     // However it went, it is over.
     (AppendHeaders([(SET_COOKIE, browser.no_provider_cookie())]), came).into_response()
 }
 
-async fn come_in(state: &AppState, browser: &Browser<'_>, query: CallbackQuery) -> Result<Response, ApiError> {
+async fn come_in(state: &AppState, browser: &Browser<'_>, query: CallbackQuery) -> Result<(Account, Response), ApiError> {
     let accounts = state.accounts()?;
     let sign_on = accounts.single_sign_on()?;
     let no_such = || refusal(IdentityError::NoSuchLogin);
@@ -152,7 +162,7 @@ async fn come_in(state: &AppState, browser: &Browser<'_>, query: CallbackQuery) 
     accounts.store.refresh_account(&account.user, &account.email, account.role).await?;
     let cookies = accounts.note_login(state, browser, &account).await?;
     let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
-    Ok((StatusCode::SEE_OTHER, [(LOCATION, String::from(next))], cookies).into_response())
+    Ok((account, (StatusCode::SEE_OTHER, [(LOCATION, String::from(next))], cookies).into_response()))
 }
 
 impl Accounts {

@@ -20,7 +20,11 @@ pub(in crate::server) async fn metrics(
     Authenticated(caller): Authenticated,
 ) -> Result<impl IntoResponse, ApiError> {
     let samples = state.sandboxes.as_ref().map(|sandboxes| sandboxes.usage_samples(&caller)).transpose()?;
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], render(&samples.unwrap_or_default())))
+    let mut text = render(&samples.unwrap_or_default());
+    if let Some(audit) = state.forge().journal().audit() {
+        text.push_str(&render_lost(audit.n_lost()));
+    }
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }
 
 /// A metric: its name, its kind, what it says, and its value where it is known.
@@ -55,6 +59,14 @@ fn render(samples: &[UsageSample]) -> String {
         }
     }
     text
+}
+
+/// How many entries are missing in the audit: any at all is for somebody to look at.
+fn render_lost(n_lost: u64) -> String {
+    format!(
+        "# HELP astraforge_audit_lost_total Entries of the audit that could not be written.\n\
+         # TYPE astraforge_audit_lost_total counter\nastraforge_audit_lost_total {n_lost}\n"
+    )
 }
 
 #[cfg(test)]

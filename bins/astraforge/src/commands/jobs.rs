@@ -4,6 +4,8 @@ use std::{process::ExitCode, sync::Arc};
 
 use astraforge_adapters::{clock::SystemClock, wakeup::InProcessWakeups};
 use astraforge_core::{
+    audit::NewEntry,
+    error::ForgeError,
     id::JobId,
     job::{JobKind, JobState, QueuedJob, desk},
     journal::Journal,
@@ -12,6 +14,7 @@ use astraforge_core::{
 use serde_json::{Value, json};
 
 use crate::{
+    audit,
     cli::{ConnectionArgs, JobsArgs, JobsCommand, ListJobsArgs},
     commands::print,
     connection::{open_database, parse_id},
@@ -22,20 +25,17 @@ use crate::{
 pub(crate) async fn jobs(args: &ConnectionArgs, command: &JobsCommand) -> anyhow::Result<ExitCode> {
     let database = open_database(args).await?;
     // A server that runs looks for work every second, so nobody has to be woken.
-    let journal = Journal::new(
-        database.requests(),
-        Arc::new(InProcessWakeups::default()),
-        Arc::new(SystemClock),
-        Redactor::default(),
-    );
+    let wakeups = Arc::new(InProcessWakeups::default());
+    let journal = Journal::new(database.requests(), wakeups, Arc::new(SystemClock), Redactor::default())
+        .with_audit(audit::of_command_line(args, &database)?);
     let done = match command {
         JobsCommand::Ls(which) => list(args, &journal, which).await,
         JobsCommand::Retry(which) => {
-            let retry = async |id| desk::retry(&journal, id).await;
+            let retry = async |id| noted(&journal, "job.retry", desk::retry(&journal, id).await?).await;
             each(args, which, "tried again", retry).await
         }
         JobsCommand::Drop(which) => {
-            let drop = async |id| desk::drop(&journal, id).await;
+            let drop = async |id| noted(&journal, "job.drop", desk::drop(&journal, id).await?).await;
             each(args, which, "dropped", drop).await
         }
     };
@@ -64,7 +64,7 @@ async fn each(
     args: &ConnectionArgs,
     which: &JobsArgs,
     done: &str,
-    act: impl AsyncFn(JobId) -> Result<QueuedJob, astraforge_core::error::ForgeError>,
+    act: impl AsyncFn(JobId) -> Result<QueuedJob, ForgeError>,
 ) -> anyhow::Result<ExitCode> {
     let ids: Vec<JobId> =
         which.ids.iter().map(|id| parse_id(id, "astraforge jobs ls")).collect::<anyhow::Result<_>>()?;
@@ -86,6 +86,14 @@ async fn each(
         }
     })?;
     Ok(code)
+}
+
+/// Has the audit say what was done with a job.
+async fn noted(journal: &Journal, action: &str, queued: QueuedJob) -> Result<QueuedJob, ForgeError> {
+    let (tenant, id) = (queued.job.tenant.clone(), queued.job.id.to_string());
+    let entry = NewEntry::new(tenant, audit::whoever_types(), action, id, "done");
+    journal.note(entry.with("request", queued.job.request.to_string()).with("kind", name(queued.job.kind))).await;
+    Ok(queued)
 }
 
 /// A job as JSON.

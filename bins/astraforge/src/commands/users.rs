@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use astraforge_adapters::clock::SystemClock;
 use astraforge_core::{
     account::Account,
+    audit::{Audit, NewEntry},
     id::{TenantId, UserId},
     ports::{account_store::AccountStore, clock::Clock},
     repository::Secret,
@@ -15,6 +16,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use serde_json::{Value, json};
 
 use crate::{
+    audit,
     cli::{ConnectionArgs, UsersCommand},
     commands::print,
     config::TENANT,
@@ -29,16 +31,26 @@ const SHORTEST: usize = 8;
 pub(crate) async fn users(args: &ConnectionArgs, command: &UsersCommand) -> anyhow::Result<()> {
     let database = open_database(args).await?;
     let store = database.accounts();
-    let desk = Desk { args, store: store.as_ref() };
+    let audit = audit::of_command_line(args, &database)?;
+    let desk = Desk { args, store: store.as_ref(), audit };
     let done = match command {
         UsersCommand::Ls => desk.list().await,
         UsersCommand::Add(new) => desk.add(&new.name, new.role, &new.email).await,
         UsersCommand::Passwd(who) => {
-            desk.change(&who.name, |it| Ok(Account { password_hash: hash_password(&password()?)?, ..it })).await
+            desk.change("user.passwd", &who.name, |it| {
+                Ok(Account { password_hash: hash_password(&password()?)?, ..it })
+            })
+            .await
         }
-        UsersCommand::Role(change) => desk.change(&change.name, |it| Ok(Account { role: change.role, ..it })).await,
-        UsersCommand::Disable(who) => desk.change(&who.name, |it| Ok(Account { is_active: false, ..it })).await,
-        UsersCommand::Enable(who) => desk.change(&who.name, |it| Ok(Account { is_active: true, ..it })).await,
+        UsersCommand::Role(change) => {
+            desk.change("user.role", &change.name, |it| Ok(Account { role: change.role, ..it })).await
+        }
+        UsersCommand::Disable(who) => {
+            desk.change("user.disable", &who.name, |it| Ok(Account { is_active: false, ..it })).await
+        }
+        UsersCommand::Enable(who) => {
+            desk.change("user.enable", &who.name, |it| Ok(Account { is_active: true, ..it })).await
+        }
     };
     database.close().await;
     done
@@ -47,6 +59,7 @@ pub(crate) async fn users(args: &ConnectionArgs, command: &UsersCommand) -> anyh
 struct Desk<'a> {
     args: &'a ConnectionArgs,
     store: &'a dyn AccountStore,
+    audit: Audit,
 }
 
 impl Desk<'_> {
@@ -77,15 +90,29 @@ impl Desk<'_> {
         if !self.store.add_account(&account).await? {
             bail!("there is a `{name}` already; change the password with: astraforge users passwd {name}");
         }
+        self.note("user.add", &account).await;
         self.show(&account)
     }
 
-    async fn change(&self, name: &str, change: impl FnOnce(Account) -> anyhow::Result<Account>) -> anyhow::Result<()> {
+    async fn change(
+        &self,
+        action: &str,
+        name: &str,
+        change: impl FnOnce(Account) -> anyhow::Result<Account>,
+    ) -> anyhow::Result<()> {
         let found = self.store.account(&UserId::new(name)).await?.filter(|it| it.tenant.as_str() == TENANT);
         let account = found.with_context(|| format!("there is no `{name}`; `astraforge users ls` lists all"))?;
         let account = change(account)?;
         self.store.change_account(&account).await?;
+        self.note(action, &account).await;
         self.show(&account)
+    }
+
+    /// Has the audit say what was done to whom.
+    async fn note(&self, action: &str, account: &Account) {
+        let (tenant, name) = (account.tenant.clone(), account.user.as_str());
+        let entry = NewEntry::new(tenant, audit::whoever_types(), action, name, "done");
+        self.audit.note(entry.with("role", account.role.as_str())).await;
     }
 
     fn show(&self, account: &Account) -> anyhow::Result<()> {

@@ -46,6 +46,7 @@ async fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Command::Sandbox(sandbox) => return commands::sandbox::sandbox(args, sandbox).await,
         Command::Jobs(jobs) => return commands::jobs::jobs(args, jobs).await,
         Command::Users(users) => commands::users::users(args, users).await?,
+        Command::Audit(audit) => return commands::audit::audit(args, audit).await,
         Command::Migrate => commands::migrate::migrate(args).await?,
         Command::Config => return Ok(commands::config::config(args, matches)),
         Command::Doctor => return commands::doctor::doctor(args).await,

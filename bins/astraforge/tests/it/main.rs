@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod agents;
+mod audit;
 mod command_line;
 mod event_bus;
 mod follow_ups;
