@@ -33,6 +33,7 @@ use crate::secret_box::SecretKey;
 mod accounts;
 mod api_keys;
 mod archives;
+mod calls;
 mod changes;
 mod commit;
 pub(crate) mod error;

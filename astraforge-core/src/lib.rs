@@ -62,6 +62,7 @@ pub mod files;
 pub mod forge;
 pub mod git;
 pub mod id;
+pub mod idempotency;
 pub mod image;
 pub mod job;
 pub mod journal;

@@ -2,6 +2,7 @@
 
 pub mod account_store;
 pub mod artifacts;
+pub mod call_store;
 pub mod clock;
 pub mod egress_audit;
 pub mod executor;

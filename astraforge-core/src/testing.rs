@@ -6,6 +6,8 @@ pub mod account_store;
 pub mod account_store_conformance;
 pub mod artifacts;
 pub mod artifacts_conformance;
+pub mod call_store;
+pub mod call_store_conformance;
 pub mod clock;
 pub mod fuzz;
 pub mod machines;
@@ -20,6 +22,7 @@ pub mod wakeups;
 pub mod wakeups_conformance;
 
 pub use self::{
-    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, clock::TestClock, machines::PlayedMachines,
-    ports::Spine, sandbox_store::MemorySandboxStore, store::MemoryStore, wakeups::MemoryWakeups,
+    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, call_store::MemoryCallStore, clock::TestClock,
+    machines::PlayedMachines, ports::Spine, sandbox_store::MemorySandboxStore, store::MemoryStore,
+    wakeups::MemoryWakeups,
 };

@@ -16,6 +16,9 @@ mod sandboxes {
 mod accounts {
     astraforge_core::account_store_conformance!(crate::sqlite::fresh());
 }
+mod calls {
+    astraforge_core::call_store_conformance!(crate::sqlite::fresh());
+}
 mod durability;
 mod opening;
 mod secrecy;

@@ -37,6 +37,9 @@ mod sandboxes {
 mod accounts {
     astraforge_core::account_store_conformance!(crate::fresh());
 }
+mod calls {
+    astraforge_core::call_store_conformance!(crate::fresh());
+}
 
 /// A store in a database of its own.
 async fn fresh() -> ((), PostgresStore) {
