@@ -24,6 +24,7 @@ use super::{
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields, Mistake, mistake},
+    idempotency::Makes,
     path::{Named, PathId},
     refusals::{Conflict, Invalid, Missing, Refused},
     runs::change_of,
@@ -78,13 +79,15 @@ pub(super) async fn list(
 pub(super) async fn submit(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
+    Makes(made): Makes,
     body: LaterBody,
 ) -> Result<(StatusCode, Json<RequestView>), ApiError> {
     caller.may(Action::Submit).map_err(ForgeError::from)?;
     if state.store().links(&caller.tenant).await?.is_empty() {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "Link a project before submitting requests."));
     }
-    let body: NewRequest = body.judge()?;
+    let mut body: NewRequest = body.judge()?;
+    body.id = body.id.or(made.map(RequestId::from));
     let request = state.forge().submit(command(caller.clone(), body)?).await?;
     Ok((StatusCode::CREATED, Json(detail_of(state.logs(), &caller, request).await?)))
 }
