@@ -34,6 +34,7 @@ mod accounts;
 mod api_keys;
 mod archives;
 mod audit;
+mod calls;
 mod changes;
 mod commit;
 pub(crate) mod error;

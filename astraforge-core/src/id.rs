@@ -104,6 +104,8 @@ uuid_id! {
     NodeId "node";
     /// Names one file that was taken out of a sandbox.
     ArtifactId "artifact";
+    /// Names one attempt to carry out a call.
+    AttemptId "attempt";
     /// Names one archive of a part of a run log.
     LogArchiveId "log archive";
 }

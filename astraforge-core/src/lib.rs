@@ -63,6 +63,7 @@ pub mod files;
 pub mod forge;
 pub mod git;
 pub mod id;
+pub mod idempotency;
 pub mod identity;
 pub mod image;
 pub mod job;

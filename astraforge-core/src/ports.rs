@@ -3,6 +3,7 @@
 pub mod account_store;
 pub mod artifacts;
 pub mod audit_log;
+pub mod call_store;
 pub mod clock;
 pub mod egress_audit;
 pub mod executor;

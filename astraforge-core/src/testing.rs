@@ -8,6 +8,8 @@ pub mod artifacts;
 pub mod artifacts_conformance;
 pub mod audit_log;
 pub mod audit_log_conformance;
+pub mod call_store;
+pub mod call_store_conformance;
 pub mod clock;
 pub mod fuzz;
 pub mod identity_provider;
@@ -23,7 +25,7 @@ pub mod wakeups;
 pub mod wakeups_conformance;
 
 pub use self::{
-    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, audit_log::MemoryAuditLog, clock::TestClock,
+    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, audit_log::MemoryAuditLog, call_store::MemoryCallStore, clock::TestClock,
     identity_provider::PlayedIdentities, machines::PlayedMachines, ports::Spine, sandbox_store::MemorySandboxStore,
     store::MemoryStore, wakeups::MemoryWakeups,
 };

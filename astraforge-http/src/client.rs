@@ -13,6 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 mod error;
 mod logs;
+mod retry;
 mod sandboxes;
 
 pub use self::{error::ClientError, logs::LogOf, sandboxes::GrepQuery};
@@ -31,8 +32,10 @@ use crate::wire::{
 
 /// Talks to an AstraForge server. Clones share connections.
 ///
-/// Calls that only read are tried up to three times when the server can't be reached or is overloaded; calls that
-/// change something are sent once. Redirects are not followed, so that the key goes nowhere else.
+/// Calls are tried up to three times when the server can't be reached, or answers 502, 503 or 504. Those that change
+/// something have a key of their own then (`Idempotency-Key`), by which the server carries them out once; commands that are
+/// waited for, and files that come as a stream, are sent once. Redirects are not followed, so that the API key goes nowhere
+/// else.
 ///
 /// A program that makes one must have installed a `rustls` crypto provider, even for a server without TLS:
 ///
@@ -86,7 +89,7 @@ pub struct Client {
 /// How long a call that is no stream may take: longer than the server's own limit, so that the server's answer is seen.
 const TIMEOUT: Duration = Duration::from_secs(150);
 
-/// How often a call that only reads is tried.
+/// How often a call is tried.
 const TRIES: u32 = 3;
 
 impl Client {
@@ -304,12 +307,11 @@ impl Client {
             null if null == b"null" => call,
             bytes => call.header(http::header::CONTENT_TYPE, "application/json").body(bytes),
         };
-        read(call.send().await.map_err(ClientError::transport("reach"))?).await
+        decode(&retry::once(call, TIMEOUT).await?)
     }
 
     async fn delete(&self, path: &str) -> Result<(), ClientError> {
-        let response = self.call(Method::DELETE, path).send().await.map_err(ClientError::transport("reach"))?;
-        if response.status().is_success() { Ok(()) } else { Err(ClientError::refused(response).await) }
+        retry::once(self.call(Method::DELETE, path), TIMEOUT).await.map(drop)
     }
 
     fn call(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -355,7 +357,11 @@ async fn read<T: DeserializeOwned>(response: reqwest::Response) -> Result<T, Cli
 
 async fn read_json<T: DeserializeOwned>(response: reqwest::Response) -> Result<T, ClientError> {
     let bytes = response.bytes().await.map_err(ClientError::transport("read the answer of"))?;
-    serde_json::from_slice(&bytes).map_err(ClientError::decode)
+    decode(&bytes)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(bytes).map_err(ClientError::decode)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod docs;
 mod error;
 mod fields;
 mod health;
+mod idempotency;
 mod layers;
 mod merge_requests;
 mod openapi;
@@ -36,6 +37,7 @@ mod path;
 mod peers;
 mod plans;
 mod query;
+mod rate_limits;
 mod refusals;
 mod repository_links;
 mod requests;
@@ -49,6 +51,7 @@ pub use self::{
     accounts::{Accounts, PasswordError, hash_password},
     health::Need,
     openapi::openapi,
+    rate_limits::{NotANetwork, Rate, RateLimits, TrustedProxies},
     serve::Server,
 };
 
@@ -78,6 +81,8 @@ pub struct AppState {
     link_base: String,
     peers: Option<peers::Peers>,
     accounts: Option<Accounts>,
+    rates: rate_limits::Limiters,
+    keyed_calls: idempotency::Places,
     limits: Limits,
     shutdown: Cancellation,
     parts: Vec<health::Part>,
@@ -115,6 +120,8 @@ impl AppState {
             link_base: String::new(),
             peers: None,
             accounts: None,
+            rates: rate_limits::Limiters::default(),
+            keyed_calls: idempotency::Places::default(),
             limits,
             shutdown,
             parts: Vec::new(),
@@ -186,6 +193,12 @@ impl AppStateBuilder {
         self
     }
 
+    /// Takes only so many calls from each; unless set, all are taken.
+    pub fn with_rate_limits(mut self, limits: RateLimits) -> Self {
+        self.0.rates = limits.into();
+        self
+    }
+
     /// Has `/readyz` tell of a part of the server: `probe` says at once, from what is known already, what is wrong with
     /// it. Without one that is [`Need::Needed`] the server is not ready; any other is only told.
     pub fn with_part(
@@ -244,9 +257,13 @@ pub fn router(state: AppState) -> Router {
     let (long, _document) = openapi::long_sandbox_routes().split_for_parts();
     let (links, _document) = openapi::link_routes().split_for_parts();
     let deadline = from_fn_with_state(state.clone(), layers::deadline);
-    let sandboxes = quick.layer(deadline.clone()).merge(long).layer(from_fn_with_state(state.clone(), peers::pass_on));
+    let once = from_fn_with_state(state.clone(), idempotency::once);
+    // A call is remembered where it is carried out, so after it was passed on.
+    let sandboxes = quick.layer(deadline.clone()).merge(long).layer(once.clone());
+    let sandboxes = sandboxes.layer(from_fn_with_state(state.clone(), peers::pass_on));
     let routes = routes
         .layer(deadline) // bounds the handlers
+        .layer(once)
         .merge(sandboxes)
         .merge(links)
         .fallback(layers::unknown_path)
@@ -254,7 +271,7 @@ pub fn router(state: AppState) -> Router {
         // `body::JsonBody` has its own limit, which answers in JSON.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(state.clone(), audit::calls::record)) // sees every answer of a known caller
-        .layer(from_fn_with_state(state.clone(), caller::identify)) // once, for all that asks who calls
+        .layer(from_fn_with_state(state.clone(), caller::identify)) // for all that asks who calls; counts calls
         .with_state(state.clone());
     let api = ServiceBuilder::new()
         .layer(from_fn(path::canonical)) // first: what follows knows each route by one path only

@@ -33,6 +33,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0010_api_keys.sql"),
     include_str!("../../migrations/postgres/0011_identities.sql"),
     include_str!("../../migrations/postgres/0012_audit.sql"),
+    include_str!("../../migrations/postgres/0013_calls.sql"),
 ];
 
 /// Held by whoever changes the schema: "AsFo".

@@ -7,15 +7,17 @@ use astraforge_core::{
     account::{Account, Login},
     audit::chain::AuditKey,
     id::{
-        ApiKeyId, ArtifactId, JobId, MergeRequestId, NodeId, RepositoryLinkId, RequestId, RunId, SandboxId, SnapshotId,
-        UserId,
+        ApiKeyId, ArtifactId, AttemptId, JobId, MergeRequestId, NodeId, RepositoryLinkId, RequestId, RunId, SandboxId,
+        SnapshotId, UserId,
     },
     identity::Subject,
+    idempotency::{Attempt, Begun, CallName, Fingerprint, Outcome},
     job::{JobState, Limits},
     node::Node,
     ports::{
         account_store::AccountStore as _,
         audit_log::AuditLog as _,
+        call_store::CallStore as _,
         sandbox_store::SandboxStore as _,
         store::{Changes, EndedJob, FailedJob, Store as _},
     },
@@ -195,6 +197,7 @@ async fn use_everything(store: &SqliteStore) {
     store.add_login(&login, &account).await.unwrap();
     store.logged_in("x", at(1)).await.unwrap();
     store.remove_login("x").await.unwrap();
+    use_calls(store).await;
     let node = Node { id: NodeId::random(), url: None, seen_at: at(1), has_stopped: false };
     store.note_node(&node).await.unwrap();
     store.nodes().await.unwrap();
@@ -205,6 +208,21 @@ async fn use_everything(store: &SqliteStore) {
     store.audit_head(&tenant).await.unwrap();
     store.audited_tenants().await.unwrap();
     store.forget_nodes(at(1)).await.unwrap();
+}
+
+async fn use_calls(store: &SqliteStore) {
+    let call = CallName { caller: samples::caller("ada", Role::Admin), key: "k".parse().unwrap() };
+    let print = Fingerprint::of("POST", "/", b"");
+    for seconds in [1, 50] {
+        let begun = store.begin_call(&call, print, at(seconds), at(seconds + 9)).await.unwrap();
+        let Begun::Attempt(attempt) = begun else { panic!("{begun:?}") };
+        store.renew_attempt(&attempt, at(seconds + 20)).await.unwrap();
+        store.end_call(&Attempt { id: AttemptId::random(), ..attempt }, &Outcome::TooLong, at(9)).await.unwrap();
+    }
+    let begun = store.begin_call(&call, print, at(90), at(99)).await.unwrap();
+    let Begun::Attempt(attempt) = begun else { panic!("{begun:?}") };
+    store.give_up_attempt(&attempt).await.unwrap();
+    store.forget_calls(at(99), 10).await.unwrap();
 }
 
 async fn fresh() -> (tempfile::TempDir, SqliteStore) {

@@ -20,6 +20,9 @@ mod audit_log {
     astraforge_core::audit_log_conformance!(crate::sqlite::fresh());
 }
 mod audit;
+mod calls {
+    astraforge_core::call_store_conformance!(crate::sqlite::fresh());
+}
 mod durability;
 mod opening;
 mod secrecy;

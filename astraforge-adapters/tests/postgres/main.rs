@@ -43,6 +43,9 @@ mod accounts {
 mod audit_log {
     astraforge_core::audit_log_conformance!(crate::fresh());
 }
+mod calls {
+    astraforge_core::call_store_conformance!(crate::fresh());
+}
 
 /// A store in a database of its own.
 async fn fresh() -> ((), PostgresStore) {

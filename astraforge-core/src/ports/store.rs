@@ -12,6 +12,7 @@ use crate::{
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
     job::{Claim, Job, JobState, Limits, QueuedJob},
     merge_request::MergeRequest,
+    ports::call_store::CallStore,
     repository::RepositoryLink,
     request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
@@ -26,8 +27,9 @@ use crate::{
 /// - Reads that take a tenant answer `None` (or nothing) for another tenant's rows, as if they did not exist.
 /// - What a commit wrote, the next read sees.
 /// - Each store passes the `store_conformance!` suite of `testing`.
+/// - It is a [`CallStore`] too, so that what a call made and how it was answered are kept in one place.
 #[async_trait]
-pub trait Store: fmt::Debug + Send + Sync + 'static {
+pub trait Store: CallStore + fmt::Debug + Send + Sync + 'static {
     /// Applies changes in one transaction and returns the last sequence number of the request's log.
     ///
     /// What belongs to a request that is not there is refused. Ending a job that is over, or unknown, changes nothing.

@@ -24,8 +24,10 @@ use crate::{
     run::{Run, Usage},
     run_log::LogArchive,
     schedule::Turn,
+    testing::call_store::MemoryCallStore,
 };
 
+mod calls;
 mod tables;
 
 /// Keeps everything in memory, under the same rules as a store that lasts.
@@ -48,6 +50,7 @@ mod tables;
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     tables: Mutex<Tables>,
+    calls: MemoryCallStore,
     refusal: Mutex<Option<Refusal>>,
     is_silent: AtomicBool,
     /// The sequence number of events that cannot be read; 0 when all can.

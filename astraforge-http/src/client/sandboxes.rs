@@ -1,5 +1,7 @@
 //! Sandboxes: made, used and ended through a server.
 
+use std::time::Duration;
+
 use astraforge_core::{
     archive::Comparison,
     id::{SandboxId, SnapshotId},
@@ -10,7 +12,7 @@ use http::{Method, header::CONTENT_TYPE};
 use reqwest::{RequestBuilder, Response};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Client, ClientError, read};
+use super::{Client, ClientError, decode, read, retry};
 use crate::wire::sandbox::{
     ArtifactList, ArtifactView, ExportBody, HeartbeatView, NewSession, NewSnapshotBody, RestoreBody, SessionPatch,
     SessionView, SnapshotList, SnapshotView, UsageView,
@@ -42,8 +44,8 @@ pub struct GrepQuery {
     pub limit: Option<u32>,
 }
 
-/// Calls about sandboxes. What makes, wakes or uses one takes as long as that takes, without a limit of the client's own;
-/// dropping the future of a call gives it up, and ends a command that was waited for.
+/// Calls about sandboxes. What makes, wakes or uses one takes as long as that takes, without a limit of the client's own.
+/// Dropping the future of a call ends a command that was waited for; other calls that have begun are seen through.
 impl Client {
     /// Lists sandboxes, the newest first.
     ///
@@ -98,7 +100,7 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future ends the command, with all it started.
     pub async fn exec(&self, id: SandboxId, command: &ExecBody) -> Result<ExecView, ClientError> {
-        self.patiently(Method::POST, &path(id, "exec/"), command).await
+        answer(self.open_ended_call(Method::POST, &path(id, "exec/")).json(command)).await
     }
 
     /// Writes a file from bytes as they come: whole, or not at all. The answer says why it could not be written.
@@ -264,7 +266,7 @@ impl Client {
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<T, ClientError> {
-        answer(self.open_ended_call(method, path).json(body)).await
+        decode(&once(self.open_ended_call(method, path).json(body)).await?)
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -291,5 +293,10 @@ async fn answer<T: DeserializeOwned>(call: RequestBuilder) -> Result<T, ClientEr
 }
 
 async fn done(call: RequestBuilder) -> Result<(), ClientError> {
-    succeeded(call).await.map(drop)
+    once(call).await.map(drop)
+}
+
+/// Sends a call that changes something; it takes as long as it takes.
+async fn once(call: RequestBuilder) -> Result<Bytes, ClientError> {
+    retry::once(call, Duration::MAX).await
 }

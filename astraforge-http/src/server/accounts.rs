@@ -13,7 +13,7 @@ use astraforge_core::{
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header::RETRY_AFTER, header::SET_COOKIE},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header::RETRY_AFTER, header::SET_COOKIE, request::Parts},
     response::{AppendHeaders, IntoResponse, Response},
 };
 use serde_json::Value;
@@ -112,11 +112,7 @@ impl Accounts {
     }
 
     /// Who is logged in with what a browser sends, when what it asks for is not another page's doing.
-    pub(super) async fn logged_in(
-        &self,
-        state: &AppState,
-        parts: &axum::http::request::Parts,
-    ) -> Result<Option<Account>, ApiError> {
+    pub(super) async fn logged_in(&self, state: &AppState, parts: &Parts) -> Result<Option<Account>, ApiError> {
         let browser = Browser::of(&parts.uri, &parts.headers);
         let Some(proof) = browser.login() else { return Ok(None) };
         let now = state.forge().journal().clock().now();
@@ -165,6 +161,11 @@ impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Accounts").field("registration", &self.registration).finish_non_exhaustive()
     }
+}
+
+/// What proves that somebody is logged in, if a call brings it.
+pub(super) fn login_of(parts: &Parts) -> Option<&str> {
+    Browser::of(&parts.uri, &parts.headers).login()
 }
 
 /// Get a token that proves in later calls that this server's own page makes them.

@@ -1,4 +1,4 @@
-//! Who calls: found once for each call, by an API key, by a browser's login or by an identity provider's token.
+//! Who calls: found once for each call, by an API key, by a browser's login or by an identity provider's token, and counted.
 
 use astraforge_core::{
     access::{ApiKey, Caller},
@@ -14,7 +14,7 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{Span, warn};
 
-use super::{AppState, audit::doors, auth::hash_api_key, error::ApiError};
+use super::{AppState, accounts, audit::doors, auth::hash_api_key, error::ApiError, rate_limits::Standing};
 
 /// A caller who is known. The first argument of every handler that needs one, so that nothing is told to others.
 #[derive(Debug, Clone)]
@@ -58,10 +58,13 @@ impl Identity {
     }
 }
 
-/// Finds out who calls. Nobody is refused here: some routes are for everybody.
+/// Finds out who calls. Only those are refused here who call too often: some routes are for everybody.
 pub(super) async fn identify(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let found = find(&parts, &state).await;
+    let (found, standing) = match counted(&parts, &state).await {
+        Ok(counted) => counted,
+        Err(too_often) => return too_often,
+    };
     if let Ok(identity) = &found {
         Span::current().record("user", identity.caller.user.as_str());
         if let Proof::Key(id) = identity.proof {
@@ -69,7 +72,28 @@ pub(super) async fn identify(State(state): State<AppState>, request: Request, ne
         }
     }
     parts.extensions.insert(Identified(found));
-    next.run(Request::from_parts(parts, body)).await
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    if let Some(standing) = standing {
+        standing.tell(response.headers_mut());
+    }
+    response
+}
+
+/// Finds out who calls, and counts the call.
+async fn counted(parts: &Parts, state: &AppState) -> Result<(Result<Identity, ApiError>, Option<Standing>), Response> {
+    let credentials = credentials(parts, state);
+    let credentials = credentials.as_deref();
+    state.rates.admit(parts, credentials)?;
+    let found = find(parts, state).await;
+    let standing = state.rates.count(parts, credentials, &found)?;
+    Ok((found, standing))
+}
+
+/// A hash of what a call brings to show who makes it.
+fn credentials(parts: &Parts, state: &AppState) -> Option<String> {
+    let login = || state.accounts.as_ref().and_then(|_| accounts::login_of(parts));
+    let shown = presented(&parts.headers).map(|(Presented::Key(shown) | Presented::Token(shown))| shown);
+    shown.or_else(login).map(hash_api_key)
 }
 
 async fn find(parts: &Parts, state: &AppState) -> Result<Identity, ApiError> {

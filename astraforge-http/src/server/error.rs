@@ -43,6 +43,11 @@ impl ApiError {
         self
     }
 
+    /// Its status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The same refusal with another status.
     pub(super) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;

@@ -22,6 +22,8 @@ use super::{
 };
 use crate::wire::outcome::Problem;
 
+mod conventions;
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -180,7 +182,9 @@ pub fn openapi() -> openapi::OpenApi {
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics));
     let sandboxes = quick_sandbox_routes().merge(long_sandbox_routes()).merge(link_routes());
-    routes().merge(sandboxes).merge(health).into_openapi()
+    let mut document = routes().merge(sandboxes).merge(health).into_openapi();
+    conventions::describe(&mut document);
+    document
 }
 
 /// Show the OpenAPI document.

@@ -20,7 +20,7 @@ use axum::{
 };
 use tracing::warn;
 
-use super::{AppState, caller::Authenticated, error::ApiError};
+use super::{AppState, caller::Authenticated, error::ApiError, idempotency};
 
 /// Says for which node a call was passed on. It is not passed on again, and whoever else gets it refuses it.
 const PASSED_ON: HeaderName = HeaderName::from_static("x-astraforge-passed-on");
@@ -134,14 +134,16 @@ pub(super) async fn pass_on(
     }
 }
 
-/// Passes a call on to a node that an answer named, with a body that was read.
-pub(super) async fn pass_to(state: &AppState, id: NodeId, parts: &Parts, body: Body) -> Result<Response, ApiError> {
+/// Passes a call on to a node that an answer named, with a body that was read. It is remembered here already, by the key
+/// that its caller gave it, so the other server learns of none.
+pub(super) async fn pass_to(state: &AppState, id: NodeId, mut parts: Parts, body: Body) -> Result<Response, ApiError> {
+    parts.headers.remove(idempotency::KEY);
     let detail = format!("The sandbox is on node {id}, which this server does not reach.");
     let misdirected = || ApiError::new(StatusCode::MISDIRECTED_REQUEST, detail.clone()).with_code("wrong_node");
     let (Some(peers), Some(plane)) = (&state.peers, &state.sandboxes) else { return Err(misdirected()) };
     let others = peers.others(plane).await?;
     let node = others.iter().find(|node| node.id == id && !parts.headers.contains_key(PASSED_ON));
-    peers.pass(state, plane, node.ok_or_else(misdirected)?, parts, body).await
+    peers.pass(state, plane, node.ok_or_else(misdirected)?, &parts, body).await
 }
 
 /// The other server that has a sandbox of the caller's. Whoever is not known, or has no such sandbox, is told so here.

@@ -52,6 +52,11 @@ fn answer(description: &str, schema: RefOr<openapi::Schema>) -> RefOr<Response> 
     ResponseBuilder::new().description(description).content("application/json", content).build().into()
 }
 
+/// An answer whose body says what is wrong.
+pub(super) fn answer_of_problem(description: &str) -> RefOr<Response> {
+    answer(description, problem())
+}
+
 fn problem() -> RefOr<openapi::Schema> {
     Ref::from_schema_name("Problem").into()
 }

@@ -25,6 +25,7 @@ use super::{
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields, Mistake, mistake},
+    idempotency::Makes,
     path::{Named, PathId},
     refusals::{Conflict, Invalid, Missing, Refused},
     runs::change_of,
@@ -79,13 +80,15 @@ pub(super) async fn list(
 pub(super) async fn submit(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
+    Makes(made): Makes,
     body: LaterBody,
 ) -> Result<(StatusCode, About, Json<RequestView>), ApiError> {
     caller.may(Action::Submit).map_err(ForgeError::from)?;
     if state.store().links(&caller.tenant).await?.is_empty() {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "Link a project before submitting requests."));
     }
-    let body: NewRequest = body.judge()?;
+    let mut body: NewRequest = body.judge()?;
+    body.id = body.id.or(made.map(RequestId::from));
     let request = state.forge().submit(command(caller.clone(), body)?).await?;
     let about = About::new(request.id);
     Ok((StatusCode::CREATED, about, Json(detail_of(state.logs(), &caller, request).await?)))

@@ -17,9 +17,13 @@ use axum::{
     Json,
     body::Body,
     extract::{Request, State},
-    http::{HeaderName, StatusCode, header::LOCATION},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
+    },
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 
 use self::session::Session;
 use super::{
@@ -28,6 +32,7 @@ use super::{
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields},
+    idempotency::Makes,
     peers,
     refusals::{Elsewhere, Invalid, Missing, Refused},
 };
@@ -74,17 +79,24 @@ pub(in crate::server) async fn list(
 pub(in crate::server) async fn create(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
+    made: Makes,
     request: Request,
 ) -> Result<Response, ApiError> {
     let plane = session::plane(&state)?;
-    let (parts, body) = request.into_parts();
-    let bytes = read_bytes(body, state.limits.body_bytes).await?;
-    let new = new_sandbox(plane, read_json(&parts.headers, &bytes)?)?;
+    let (mut parts, body) = request.into_parts();
+    let mut bytes = read_bytes(body, state.limits.body_bytes).await?;
+    let mut body: NewSession = read_json(&parts.headers, &bytes)?;
+    if let (None, Makes(Some(made))) = (body.id, made) {
+        body.id = Some(made.into());
+        // Another server that has it is told its id too.
+        bytes = as_json(&mut parts.headers, &body)?;
+    }
+    let new = new_sandbox(plane, body)?;
     let created = match plane.create(&caller, new).await {
         Ok(created) => created,
         // Which sandbox is meant is in the body only.
         Err(ForgeError::Elsewhere { node, .. }) => {
-            return peers::pass_to(&state, node, &parts, Body::from(bytes)).await;
+            return peers::pass_to(&state, node, parts, Body::from(bytes)).await;
         }
         // What cannot be had is said of the call, as the contract does it, whoever is to blame.
         Err(error @ ForgeError::Session(_)) => {
@@ -95,6 +107,15 @@ pub(in crate::server) async fn create(
     let status = if created.is_new { StatusCode::CREATED } else { StatusCode::OK };
     let location = [(LOCATION, created.sandbox.id.to_string())];
     Ok((status, location, Json(view(plane, &caller, created.sandbox).await?)).into_response())
+}
+
+/// A body as it is sent, with what headers say of it.
+fn as_json(headers: &mut HeaderMap, body: &NewSession) -> Result<Bytes, ApiError> {
+    let broken = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "The body cannot be written anew.");
+    let bytes = serde_json::to_vec(body).map_err(broken)?;
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    Ok(bytes.into())
 }
 
 fn new_sandbox(plane: &ControlPlane, body: NewSession) -> Result<NewSandbox, ApiError> {

@@ -1,8 +1,8 @@
 //! Serving on a listener: which connections are taken, how long they may hesitate, and how they end.
 
-use std::{fmt, io, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body};
+use axum::{Router, body::Body, extract::connect_info::ConnectInfo};
 use http::Request;
 use hyper::{
     body::Incoming,
@@ -27,6 +27,9 @@ pub(super) use self::long::LongAnswer;
 /// The most that is kept of what a client sends ahead, and of an answer that it does not read, in bytes.
 const MOST_BUFFERED: usize = 64 * 1024;
 
+/// Where a connection comes from, as handlers find it.
+type Peer = ConnectInfo<SocketAddr>;
+
 /// How long a client may leave unread what is there for it.
 const UNREAD: Duration = Duration::from_secs(300);
 
@@ -34,7 +37,7 @@ const UNREAD: Duration = Duration::from_secs(300);
 ///
 /// It does what `axum::serve` does, in less memory for each connection that is open, and leaves no connection to a
 /// client who only holds it: one that sends no whole head in time is closed, so is one that reads nothing for five
-/// minutes, and there are never more than so many.
+/// minutes, and there are never more than so many. Handlers find where a call comes from with axum's `ConnectInfo`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -111,13 +114,13 @@ impl Server {
         let mut stop = std::pin::pin!(stop);
         loop {
             let next = async { (room.clone().acquire_owned().await, accept(&listener).await) };
-            let (place, stream) = tokio::select! {
+            let (place, (stream, peer)) = tokio::select! {
                 next = next => next,
                 () = &mut stop => break,
             };
             let (app, protocols, stops) = (app.clone(), protocols.clone(), stops.clone());
             tokio::spawn(async move {
-                protocols.serve(stream, app, stops).await;
+                protocols.serve(stream, ConnectInfo(peer), app, stops).await;
                 drop(place);
             });
         }
@@ -131,11 +134,11 @@ impl Server {
     }
 }
 
-/// The next connection.
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// The next connection, and from where it comes.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Out of open files, most likely: some come back when others hang up.
@@ -170,7 +173,7 @@ impl Protocols {
     }
 
     /// Serves a connection to its end.
-    async fn serve(&self, stream: TcpStream, app: Router, mut stops: watch::Receiver<()>) {
+    async fn serve(&self, stream: TcpStream, peer: Peer, app: Router, mut stops: watch::Receiver<()>) {
         // What is written is wanted at once; where it can't be had, it comes a little later.
         drop(stream.set_nodelay(true));
         // Whoever reads nothing of what is there for them holds no place for ever.
@@ -182,17 +185,17 @@ impl Protocols {
             _ = stops.changed() => return,
         };
         match first {
-            Ok(Ok(true)) => self.serve_http2(stream, app, stops).await,
-            Ok(Ok(false)) => self.serve_http1(stream, app, stops).await,
+            Ok(Ok(true)) => self.serve_http2(stream, peer, app, stops).await,
+            Ok(Ok(false)) => self.serve_http1(stream, peer, app, stops).await,
             Ok(Err(error)) => debug!(%error, "a connection broke off before its first call"),
             Err(_elapsed) => debug!("a connection was closed that made no call"),
         }
     }
 
-    async fn serve_http1(&self, stream: TcpStream, app: Router, mut stops: watch::Receiver<()>) {
+    async fn serve_http1(&self, stream: TcpStream, peer: Peer, app: Router, mut stops: watch::Receiver<()>) {
         let handover = Handover::default();
         let (ended, io) = {
-            let service = handover.service(app);
+            let service = handover.service(app, peer);
             let mut connection = self.http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
             let finish = http1::UpgradeableConnection::graceful_shutdown;
             let ended = drive(Pin::new(&mut connection), finish, &mut stops).await;
@@ -206,12 +209,19 @@ impl Protocols {
         }
     }
 
-    async fn serve_http2(&self, stream: TcpStream, app: Router, mut stops: watch::Receiver<()>) {
-        let service = service_fn(move |request: Request<Incoming>| app.clone().oneshot(request.map(Body::new)));
+    async fn serve_http2(&self, stream: TcpStream, peer: Peer, app: Router, mut stops: watch::Receiver<()>) {
+        let service = service_fn(move |request: Request<Incoming>| app.clone().oneshot(arrived(request, peer)));
         // It is rare, and larger than a connection otherwise is.
         let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(stream), service));
         tell(drive(connection.as_mut(), http2::Connection::graceful_shutdown, &mut stops).await);
     }
+}
+
+/// A call as handlers see it, with where it comes from.
+fn arrived(request: Request<Incoming>, peer: Peer) -> Request<Body> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(peer);
+    request
 }
 
 fn tell(ended: Result<(), impl fmt::Display>) {

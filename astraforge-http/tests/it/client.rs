@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,20 +12,28 @@ use astraforge_core::{
     access::Role,
     command::Start,
     event::{EventKind, RunEvent},
-    id::RequestId,
+    id::{RequestId, SandboxId},
     repository::Secret,
     request::{RequestState, approval::Binding},
     run::RunStatus,
 };
 use astraforge_http::{
     Client, ClientError,
+    server::Server,
     wire::{
         api_key::NewApiKey,
         repository_link::{EnvironmentBody, NewRepositoryLink, RepositoryLinkPatch},
         request::{ExecuteBody, NewAttachmentBody, NewRequest, SpecBody},
+        sandbox::exec::ExecBody,
     },
 };
+use axum::{
+    Json, Router,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -211,12 +219,88 @@ async fn a_follower_sees_what_comes_later() {
     }
 }
 
+/// A connection between client and server whose first answers are lost, so many of them.
+async fn losing(target: String, n_lost: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = connections.clone();
+    let target = target.strip_prefix("http://").unwrap().to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let is_lost = counter.fetch_add(1, Ordering::SeqCst) < n_lost;
+            let mut server = TcpStream::connect(&target).await.unwrap();
+            tokio::spawn(async move {
+                if !is_lost {
+                    return drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+                }
+                let (mut from_client, _to_client) = client.split();
+                let (mut from_server, mut to_server) = server.split();
+                let mut answer = [0; 1024];
+                tokio::select! {
+                    _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+                    _ = from_server.read(&mut answer) => {}
+                }
+            });
+        }
+    });
+    (url, connections)
+}
+
 #[tokio::test]
-async fn only_reading_calls_are_tried_again() {
+async fn a_call_whose_answer_is_lost_is_sent_again_and_carried_out_once() {
+    let house = House::new().await;
+    let url = house.open().await;
+    let (losing_url, connections) = losing(url.clone(), 2).await;
+    let client = client(&losing_url, house.key(Who::Admin));
+    let request = client.submit(&NewRequest::new(house.spine.link.id, "x".parse().unwrap())).await.unwrap();
+    assert_eq!(connections.load(Ordering::SeqCst), 3);
+    assert_eq!(client.requests().await.unwrap().len(), 1);
+    let (losing_url, _) = losing(url, 1).await;
+    let client = self::client(&losing_url, house.key(Who::Admin));
+    let minted = client.make_api_key(&NewApiKey::new("ci", Role::Observer)).await.unwrap();
+    let keys = client.api_keys().await.unwrap();
+    let made: Vec<_> = keys.iter().filter(|key| key.name == "ci").map(|key| key.id).collect();
+    assert_eq!(made, [minted.view.id]);
+    let (losing_url, _) = losing(house.open().await, 1).await;
+    let client = self::client(&losing_url, minted.key.reveal());
+    assert_eq!(client.request(request.id).await.unwrap().id, request.id, "it is the key that was made");
+}
+
+#[tokio::test]
+async fn an_earlier_try_that_is_still_at_work_is_waited_for_under_the_same_key() {
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let seen = keys.clone();
+    let cancel = post(move |headers: HeaderMap| async move {
+        let mut seen = seen.lock().unwrap();
+        seen.push(headers["idempotency-key"].clone());
+        match seen.len() {
+            1 => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"detail": "Try again."}))),
+            2..=5 => (StatusCode::CONFLICT, Json(json!({"detail": "Wait.", "code": "idempotency_call_at_work"}))),
+            _ => (StatusCode::ACCEPTED, Json(json!({"status": "cancelled", "state": "CANCELLED"}))),
+        }
+    });
+    let app = Router::new().route("/api/requests/{id}/cancel/", cancel);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { Server::new(listener, app).run().await });
+    let client = client(&url, "k");
+    for n_calls in [6, 7] {
+        client.cancel_request(RequestId::random()).await.unwrap();
+        assert_eq!(keys.lock().unwrap().len(), n_calls);
+    }
+    let keys = keys.lock().unwrap();
+    assert!(keys[..6].iter().all(|key| *key == keys[0]) && keys[6] != keys[0], "each call has a key: {keys:?}");
+}
+
+#[tokio::test]
+async fn calls_are_tried_a_few_times_but_commands_that_are_waited_for_once() {
     let (url, connections) = flaky("http://127.0.0.1:1".to_owned(), 0).await;
     let client = client(&url, "k");
     assert!(matches!(client.runs().await, Err(ClientError::Transport { .. })));
     assert_eq!(connections.swap(0, Ordering::SeqCst), 3);
     client.plan(RequestId::random()).await.unwrap_err();
+    assert_eq!(connections.swap(0, Ordering::SeqCst), 3);
+    client.exec(SandboxId::random(), &ExecBody::shell("true")).await.unwrap_err();
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }

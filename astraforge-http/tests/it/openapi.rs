@@ -47,6 +47,32 @@ fn the_document_is_openapi_3_1_and_complete() {
 }
 
 #[test]
+fn keys_of_calls_and_limits_are_described_on_all_routes_that_have_them() {
+    let (mut with_key, mut without_limit) = (0, Vec::new());
+    for (path, item) in document()["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let named = |parameter: &Value| parameter["name"] == "Idempotency-Key";
+            let has_key = operation["parameters"].as_array().is_some_and(|all| all.iter().any(named));
+            let is_open = operation["security"] == json!([{}]);
+            assert_eq!(has_key, method != "get" && !is_open, "{method} {path}");
+            if has_key {
+                with_key += 1;
+                let conflict = operation["responses"]["409"]["description"].as_str().unwrap();
+                assert!(conflict.contains("`idempotency_key_reused`"), "{method} {path}: {conflict}");
+            }
+            if operation["responses"]["429"]["headers"]["Retry-After"].is_null() {
+                without_limit.push(path.clone());
+            }
+        }
+    }
+    assert!(with_key > 30, "{with_key}");
+    without_limit.sort();
+    let link = "/api/sandbox/artifacts/{id}/download/";
+    let open = ["/api/auth/csrf/", "/api/docs/", link, "/api/schema/", "/healthz", "/metrics", "/readyz"];
+    assert_eq!(without_limit, open);
+}
+
+#[test]
 fn every_reference_leads_somewhere_and_every_field_is_explained() {
     let document = document();
     let schemas = document["components"]["schemas"].as_object().unwrap();

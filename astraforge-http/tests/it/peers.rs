@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use astraforge_core::{
-    control_plane::{ControlPlane, ControlSettings},
+    control_plane::{ControlPlane, ControlSettings, NewSandbox},
     id::NodeId,
     ports::machines::Machines,
     testing::{MemoryArtifacts, MemorySandboxStore, PlayedMachines, TestClock, samples},
@@ -11,7 +11,10 @@ use astraforge_core::{
 use axum::{body::Body, http::Request};
 use serde_json::json;
 
-use crate::house::{Answer, House, Who};
+use crate::{
+    house::{Answer, House, Who},
+    idempotency,
+};
 
 const PATH: &str = "/api/sandbox/sessions/";
 
@@ -214,4 +217,39 @@ async fn a_path_that_the_other_server_would_read_differently_is_not_passed_on() 
     }
     let garbled = format!("{PATH}%ff/");
     street.other.house.get(Who::Maintainer, &garbled).await.is(404, json!({"detail": "Not found."}));
+}
+
+#[tokio::test]
+async fn a_call_that_is_passed_on_is_remembered_once_and_by_whoever_carries_it_out() {
+    let street = Street::new().await;
+    street.stay(10, &[&street.one, &street.other]).await;
+    let id = street.one.make().await;
+    let path = format!("{PATH}{id}/snapshots/");
+    let body = json!({"label": "x"});
+    let first = idempotency::post(&street.other.house, Who::Maintainer, "k", &path, &body).await;
+    first.has_status(201);
+    assert!(!idempotency::is_replayed(&first));
+    for server in [&street.other, &street.one] {
+        let again = idempotency::post(&server.house, Who::Maintainer, "k", &path, &body).await;
+        assert!(idempotency::is_replayed(&again), "{}", again.text);
+        again.is(201, first.body.clone());
+    }
+    // Here it has not been begun.
+    idempotency::begin(&street.other.house, "k", &path, &body).await;
+    let listed = street.one.house.get(Who::Maintainer, &path).await;
+    assert_eq!(listed.has_status(200)["snapshots"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_sandbox_that_a_killed_server_made_for_a_call_is_found_by_the_call_on_another() {
+    let street = Street::new().await;
+    street.stay(10, &[&street.one, &street.other]).await;
+    let body = json!({"memory": "512Mi"});
+    let lost = idempotency::begin(&street.other.house, "k", PATH, &body).await;
+    let new = NewSandbox { id: Some(lost.makes.into()), ..NewSandbox::default() };
+    street.one.plane.create(&lost.call.caller, new).await.unwrap();
+    street.stay(40, &[&street.one, &street.other]).await;
+    let found = idempotency::post(&street.other.house, Who::Maintainer, "k", PATH, &body).await;
+    assert_eq!(found.has_status(200)["id"], lost.makes.to_string());
+    assert_eq!((street.one.machines.n_made(), street.other.machines.n_made()), (1, 0));
 }

@@ -3,9 +3,11 @@
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use astraforge_core::{
-    ports::store::Store,
+    access::Role,
+    idempotency::{Answer, Begun, CallName, Fingerprint, Outcome},
+    ports::{call_store::CallStore, store::Store},
     repository::{RepositoryLink, Secret},
-    testing::samples,
+    testing::samples::{self, at},
 };
 use sqlx::{Connection as _, Executor as _};
 
@@ -46,6 +48,25 @@ fn assert_unreadable(files: &[std::path::PathBuf], plain: &str) {
     };
     assert!(holds(plain) > 0);
     assert_eq!((holds(TOKEN), holds(VARIABLE)), (0, 0));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_kept_and_the_key_of_its_call_are_in_no_file_of_the_store() {
+    let (folder, store) = fresh().await;
+    let name = CallName { caller: samples::caller("ada", Role::Admin), key: VARIABLE.parse().unwrap() };
+    let print = Fingerprint::of("POST", "/api/api-keys/", b"{}");
+    let begun = store.begin_call(&name, print, at(0), at(9)).await.unwrap();
+    let Begun::Attempt(attempt) = begun else { panic!("{begun:?}") };
+    let headers = vec![("set-cookie".to_owned(), TOKEN.into())];
+    let answer = Outcome::Answer(Answer { status: 201, headers, body: TOKEN.into() });
+    assert!(store.end_call(&attempt, &answer, at(1)).await.unwrap());
+    store.close().await;
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_unreadable(&files, &name.digest());
+    let print_is_there = |file| fs::read(file).unwrap().windows(32).any(|part| part == print.as_bytes());
+    assert!(!files.iter().any(print_is_there), "a password could be guessed by it");
+    let reopened = open(folder.path()).await;
+    assert_eq!(reopened.begin_call(&name, print, at(2), at(9)).await.unwrap(), Begun::Over(answer));
 }
 
 #[tokio::test]

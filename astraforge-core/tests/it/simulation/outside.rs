@@ -7,10 +7,12 @@ use astraforge_core::{
     cancel::Cancellation,
     event::{EventKind, NewEvent, RunEvent},
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
+    idempotency::{Attempt, Begun, CallName, Fingerprint, Outcome},
     job::{Claim, Job, JobState, Limits, QueuedJob},
     journal::Reporter,
     merge_request::{MergeRequest, Proposal},
     ports::{
+        call_store::CallStore,
         executor::{AgentExecutor, AgentOutcome, Assignment},
         git::{Base, GitBroker, GitError, Remote, VcsProvider},
         guest_service::{GuestService, GuestStream},
@@ -187,6 +189,35 @@ store! {
     fn count_api_keys() -> u64;
     fn revoke_api_key(tenant: &TenantId, id: ApiKeyId) -> bool;
     fn touch_api_key(id: ApiKeyId, now: DateTime<Utc>) -> bool;
+}
+
+#[async_trait]
+impl CallStore for Outside {
+    async fn begin_call(
+        &self,
+        call: &CallName,
+        fingerprint: Fingerprint,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Begun, StoreError> {
+        self.stored("begin_call", self.world.store.begin_call(call, fingerprint, now, until)).await
+    }
+
+    async fn renew_attempt(&self, attempt: &Attempt, until: DateTime<Utc>) -> Result<bool, StoreError> {
+        self.stored("renew_attempt", self.world.store.renew_attempt(attempt, until)).await
+    }
+
+    async fn end_call(&self, attempt: &Attempt, outcome: &Outcome, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        self.stored("end_call", self.world.store.end_call(attempt, outcome, now)).await
+    }
+
+    async fn give_up_attempt(&self, attempt: &Attempt) -> Result<bool, StoreError> {
+        self.stored("give_up_attempt", self.world.store.give_up_attempt(attempt)).await
+    }
+
+    async fn forget_calls(&self, now: DateTime<Utc>, limit: u32) -> Result<u64, StoreError> {
+        self.stored("forget_calls", self.world.store.forget_calls(now, limit)).await
+    }
 }
 
 #[async_trait]

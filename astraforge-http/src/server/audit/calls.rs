@@ -13,6 +13,7 @@ use axum::{
 use super::super::{
     AppState,
     caller::{Identity, Proof},
+    idempotency::REPLAYED,
     layers::CallId,
     openapi,
     peers::AnsweredElsewhere,
@@ -98,6 +99,10 @@ pub(in crate::server) fn call_id(parts: &Parts) -> String {
 
 fn with_answer(mut entry: NewEntry, answer: &Response) -> NewEntry {
     entry.outcome = answer.status().as_str().to_owned();
+    if answer.headers().contains_key(REPLAYED) {
+        // It was carried out before, and nothing happened now.
+        entry = entry.with("replayed", true);
+    }
     let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
     let made = location.and_then(|location| location.trim_end_matches('/').rsplit('/').next());
     let made = answer.extensions().get::<About>().map(|About(id)| id.as_str()).or(made);

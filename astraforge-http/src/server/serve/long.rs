@@ -33,6 +33,8 @@ use tokio::{
 };
 use tower::ServiceExt;
 
+use super::{Peer, arrived};
+
 /// How much is written at a time, about, in bytes.
 const MOST_AT_ONCE: usize = 16 * 1024;
 
@@ -66,6 +68,7 @@ impl Handover {
     pub(super) fn service(
         &self,
         app: Router,
+        peer: Peer,
     ) -> impl Service<
         Request<Incoming>,
         Response = Response,
@@ -78,7 +81,7 @@ impl Handover {
             let had_body = handover.had_body.fetch_or(!request.body().is_end_stream(), Ordering::Relaxed);
             let takes_chunks = request.version() == Version::HTTP_11 && request.method() == Method::GET;
             async move {
-                let Ok(answer) = app.oneshot(request.map(Body::new)).await;
+                let Ok(answer) = app.oneshot(arrived(request, peer)).await;
                 if takes_chunks && !had_body && answer.extensions().get::<LongAnswer>().is_some() {
                     // All answers before this one are written: hyper reads no call before, if there was no body.
                     *handover.waiting() = Some(answer);
