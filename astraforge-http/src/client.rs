@@ -13,9 +13,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 mod error;
 mod logs;
+mod remote;
 mod sandboxes;
+mod sse;
 
-pub use self::{error::ClientError, logs::LogOf, sandboxes::GrepQuery};
+pub use self::{error::ClientError, logs::LogOf, remote::RemoteSandbox, sandboxes::GrepQuery};
 
 use crate::wire::{
     api_key::{ApiKeyView, MintedApiKey, NewApiKey},
