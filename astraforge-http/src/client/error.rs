@@ -116,7 +116,9 @@ impl ClientError {
         match (failure, &self) {
             (Some(failure), _) => failure.into_error(self.into()),
             (None, Self::Refused { status, .. }) if *status == StatusCode::NOT_FOUND => SessionError::Lost,
-            (None, Self::Transport { .. }) => SessionError::Backend { operation: "reach its server", source: self.into() },
+            (None, Self::Transport { .. }) => {
+                SessionError::Backend { operation: "reach its server", source: self.into() }
+            }
             (None, _) => SessionError::Backend { operation: "do what was asked", source: self.into() },
         }
     }

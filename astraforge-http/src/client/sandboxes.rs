@@ -14,8 +14,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Client, ClientError, read, remote};
 use crate::wire::sandbox::{
-    ArtifactList, ArtifactView, ExportBody, HeartbeatView, LinkBody, LinkView, NewSession, NewSnapshotBody, RestoreBody,
-    SessionPatch, SessionView, SnapshotList, SnapshotView, UsageView,
+    ArtifactList, ArtifactView, ExportBody, HeartbeatView, LinkBody, LinkView, NewSession, NewSnapshotBody,
+    RestoreBody, SessionPatch, SessionView, SnapshotList, SnapshotView, UsageView,
     egress::EgressView,
     exec::{ExecBody, ExecView},
     files::{

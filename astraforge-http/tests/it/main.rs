@@ -9,6 +9,7 @@ mod house;
 mod links;
 mod openapi;
 mod peers;
+mod remote;
 mod requests;
 mod run_logs;
 mod sandboxes;

@@ -38,7 +38,7 @@ fn the_document_is_openapi_3_1_and_complete() {
             }
         }
     }
-    assert_eq!(ids.len(), 81, "{ids:?}");
+    assert_eq!(ids.len(), 94, "{ids:?}");
     let n = ids.len();
     ids.sort();
     ids.dedup();

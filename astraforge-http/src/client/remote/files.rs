@@ -17,7 +17,10 @@ use crate::wire::sandbox::files::{EditBody, EntryList, MoveBody, PathList, Remov
 /// Carries out a verb.
 pub(super) async fn carry_out(client: &Client, id: SandboxId, verb: FileVerb) -> Result<FileReply, SessionError> {
     asked(client, id, verb).await.unwrap_or_else(|verb| {
-        Err(SessionError::Unsupported { what: format!("{verb:?}"), reason: "no route of its server does it".to_owned() })
+        Err(SessionError::Unsupported {
+            what: format!("{verb:?}"),
+            reason: "no route of its server does it".to_owned(),
+        })
     })
 }
 

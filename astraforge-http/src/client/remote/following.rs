@@ -1,11 +1,6 @@
 //! The output of a command on another server: one stream, however often the connection breaks.
 
-use astraforge_core::{
-    id::SandboxId,
-    ports::sessions::SessionError,
-    sandbox::SandboxStatus,
-    session::ExecEvent,
-};
+use astraforge_core::{id::SandboxId, ports::sessions::SessionError, sandbox::SandboxStatus, session::ExecEvent};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};

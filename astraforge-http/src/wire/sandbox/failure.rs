@@ -162,7 +162,8 @@ mod tests {
     fn every_error_of_a_session_comes_back_as_itself() {
         let text = || "x y".to_owned();
         let file = |kind| SessionError::File { operation: "write", path: text(), kind, reason: text() };
-        let kinds = [FileErrorKind::NotFound, FileErrorKind::OutsideRoots, FileErrorKind::TooLarge, FileErrorKind::Other];
+        let kinds =
+            [FileErrorKind::NotFound, FileErrorKind::OutsideRoots, FileErrorKind::TooLarge, FileErrorKind::Other];
         let errors = [
             SessionError::AlreadyExists { id: SandboxId::random() },
             SessionError::Unsupported { what: text(), reason: text() },

@@ -268,8 +268,8 @@ fn joined(one: &Bytes, other: &Bytes) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use async_trait::async_trait;
     use astraforge_core::session::{PtySize, Signal};
+    use async_trait::async_trait;
     use futures::{FutureExt, channel::mpsc};
 
     use super::*;
