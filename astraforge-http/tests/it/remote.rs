@@ -11,7 +11,7 @@ use astraforge_core::{
     id::SandboxId,
     ports::{
         machines::{Machine, Machines, Made, WorkspaceOrigin, read_whole},
-        sessions::{Session, SessionError},
+        sessions::SessionError,
     },
     sandbox::SandboxStatus,
     session::{Command, SandboxSpec, Signal},

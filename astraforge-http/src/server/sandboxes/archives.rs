@@ -129,6 +129,7 @@ pub(in crate::server) async fn compare(
     responses((status = 204, description = "The files are those of the archive."), Invalid, Refused, Missing, Elsewhere),
 )]
 pub(in crate::server) async fn restore(session: Session, body: Body) -> Result<StatusCode, ApiError> {
+    session.row().await?; // before anything is said of the body
     let restored = session.plane.restore_archive(&session.caller, session.id, incoming(body));
     session.during(restored).await?.map_err(refused_with)?;
     Ok(StatusCode::NO_CONTENT)

@@ -154,13 +154,14 @@ async fn output_goes_on_where_the_connection_broke_and_none_is_lost() {
 
 #[tokio::test]
 async fn a_process_is_followed_over_broken_connections_and_a_server_that_starts_anew() {
-    let mut yard = Yard::new(20_000).await;
-    let line = "for i in $(seq 2000); do echo line $i; done; read go < /workspace/go; seq 3 >&2; exit 5";
+    // More than one event, and less than all of them.
+    let mut yard = Yard::new(150_000).await;
+    let line = "for i in $(seq 20000); do echo line $i; done; read go < /workspace/go; seq 3 >&2; exit 5";
     yard.shell("mkfifo go").await;
     let process = yard.sandbox.spawn(Command::shell(line), Some("job".parse().unwrap())).await.unwrap();
     let mut following = yard.sandbox.attach("job".parse().unwrap(), 0).await.unwrap();
-    let before = see(&mut following, "line 2000\n").await;
-    let expected: String = (1..=2000).map(|n| format!("line {n}\n")).collect();
+    let before = see(&mut following, "line 20000\n").await;
+    let expected: String = (1..=20_000).map(|n| format!("line {n}\n")).collect();
     assert!(before == expected, "nothing is doubled, nothing missing");
     assert!(yard.relay.n_connections() > 2);
     yard.world.kill();

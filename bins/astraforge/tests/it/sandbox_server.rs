@@ -13,7 +13,7 @@ use crate::{relay::Relay, sandboxes::Desk};
 
 #[test]
 fn what_is_printed_does_not_depend_on_where_it_comes_from() {
-    let (mut desk, mut served) = (Desk::new(), Vec::new());
+    let mut desk = Desk::new();
     desk.world.start();
     let url = desk.world.url().to_owned();
     let id =
@@ -23,7 +23,9 @@ fn what_is_printed_does_not_depend_on_where_it_comes_from() {
     while desk.json(&["ps", &id])[0]["exit_code"].is_null() {}
     let snapshot = desk.json(&["snapshot", &id, "--label", "first"])["id"].clone();
     let snapshot = snapshot.as_str().unwrap().to_owned();
-    desk.shell(&id, "echo more >> src/a; exec 3<>/dev/tcp/127.0.0.2/3128; true");
+    let ask = "echo more >> src/a; exec 3<>/dev/tcp/127.0.0.2/3128; \
+               printf 'CONNECT evil-example.com:443 HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3";
+    desk.works(&["exec", &id, "--", "bash", "-c", ask]);
     desk.works(&["export", &id, "/workspace/src/a"]);
     let looks: [&[&str]; 13] = [
         &["ls"],
@@ -40,15 +42,13 @@ fn what_is_printed_does_not_depend_on_where_it_comes_from() {
         &["files", "grep", &id, "needle", "--count"],
         &["files", "cat", &id, "/workspace/src/a"],
     ];
-    let printed = |desk: &Desk| -> Vec<String> {
-        let ways: [&[&str]; 2] = [&[], &["--json"]];
-        looks.iter().flat_map(|look| ways.map(|way| without_usage(&desk.works(&[look, way].concat())))).collect()
-    };
-    let here = printed(&desk);
-    desk.asks(&url);
-    served.extend(printed(&desk));
-    for (place, (here, there)) in here.iter().zip(&served).enumerate() {
-        assert_eq!(here, there, "{:?}", looks[place / 2]);
+    let ways: [&[&str]; 2] = [&[], &["--json"]];
+    for (look, way) in looks.iter().flat_map(|look| ways.map(|way| (look, way))) {
+        let words = [look, way].concat();
+        desk.variables.clear();
+        let here = without_usage(&desk.works(&words));
+        desk.asks(&url);
+        assert_eq!(here, without_usage(&desk.works(&words)), "{words:?}");
     }
     let made = desk.json(&["create", "--pids", "64", "--tmpfs", "16Mi", "--cpu", "500m", "-e", "A=b"]);
     let text = desk.works(&["show", made["id"].as_str().unwrap()]);
@@ -57,7 +57,7 @@ fn what_is_printed_does_not_depend_on_where_it_comes_from() {
     desk.fails(&["attack"], "on the drivers of this machine");
 }
 
-/// What is measured changes from call to call, and so does when a sandbox was last used.
+/// What is measured changes from call to call.
 fn without_usage(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("uses"));
     let text = lines.collect::<Vec<_>>().join("\n");
@@ -86,8 +86,7 @@ fn endless(desk: &Desk, id: &str) -> Child {
 #[track_caller]
 fn ends(desk: &Desk, id: &str, patience: Duration) {
     let began = Instant::now();
-    while desk.shell(id, "kill -0 $(cat pid) 2>/dev/null || kill -0 $(cat child) 2>/dev/null && echo there") == "there"
-    {
+    while desk.shell(id, "if kill -0 $(cat pid) || kill -0 $(cat child); then echo there; fi 2>/dev/null") == "there" {
         assert!(began.elapsed() < patience, "it goes on");
     }
 }
