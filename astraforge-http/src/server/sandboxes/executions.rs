@@ -47,10 +47,13 @@ const MOST: usize = 256;
 
 /// The commands that this server holds. Clones share them; they end with it.
 #[derive(Debug, Clone, Default)]
-pub(in crate::server) struct Executions(Arc<Mutex<BTreeMap<(SandboxId, Uuid), Arc<Held>>>>);
+pub(in crate::server) struct Executions(Arc<Mutex<Table>>);
+
+/// Each by its sandbox and its own id.
+type Table = BTreeMap<(SandboxId, Uuid), Arc<Held>>;
 
 impl Executions {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<(SandboxId, Uuid), Arc<Held>>> {
+    fn all(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
