@@ -13,10 +13,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 mod error;
 mod logs;
+mod remote;
 mod retry;
 mod sandboxes;
+mod sse;
 
-pub use self::{error::ClientError, logs::LogOf, sandboxes::GrepQuery};
+pub use self::{error::ClientError, logs::LogOf, remote::RemoteSandbox, sandboxes::GrepQuery};
 
 use crate::wire::{
     api_key::{ApiKeyView, MintedApiKey, NewApiKey},

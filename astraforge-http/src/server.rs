@@ -3,7 +3,8 @@
 use std::{convert::Infallible, fmt, time::Duration};
 
 use astraforge_core::{
-    cancel::Cancellation, control_plane::ControlPlane, forge::Forge, ports::store::Store, run_log::RunLogs,
+    BoxError, cancel::Cancellation, control_plane::ControlPlane, egress::EgressEvent, forge::Forge, id::SandboxId,
+    ports::store::Store, run_log::RunLogs,
 };
 use axum::{
     Router,
@@ -78,6 +79,9 @@ pub struct AppState {
     forge: Forge,
     tails: run_log::Tails,
     sandboxes: Option<ControlPlane>,
+    executions: sandboxes::executions::Executions,
+    grace: Duration,
+    egress_log: Option<sandboxes::egress::EgressLog>,
     link_base: String,
     peers: Option<peers::Peers>,
     accounts: Option<Accounts>,
@@ -117,6 +121,9 @@ impl AppState {
             forge,
             tails,
             sandboxes: None,
+            executions: sandboxes::executions::Executions::default(),
+            grace: sandboxes::executions::GRACE,
+            egress_log: None,
             link_base: String::new(),
             peers: None,
             accounts: None,
@@ -170,6 +177,23 @@ impl AppStateBuilder {
     /// Serves sandboxes too.
     pub fn with_sandboxes(mut self, sandboxes: ControlPlane) -> Self {
         self.0.sandboxes = Some(sandboxes);
+        self
+    }
+
+    /// Sets how long a command that ends with its caller outlives the connection of whoever follows it, so that they can come
+    /// back; 15 s unless set.
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.0.grace = grace;
+        self
+    }
+
+    /// Tells of the connections of sandboxes by what `read` says: the last so many of a sandbox, oldest first. Unless set,
+    /// what this process remembers is told.
+    pub fn with_egress_log(
+        mut self,
+        read: impl Fn(SandboxId, usize) -> Result<Vec<EgressEvent>, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.0.egress_log = Some(sandboxes::egress::EgressLog::new(read));
         self
     }
 

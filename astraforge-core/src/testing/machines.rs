@@ -21,7 +21,7 @@ use crate::{
     },
     id::SandboxId,
     ports::{
-        machines::{ByteStream, Machine, Machines, Made, Usage, WorkspaceOrigin},
+        machines::{ByteStream, Machine, Machines, Made, Usage, WorkspaceOrigin, read_whole},
         sessions::{Execution, Session, SessionError},
     },
     process::{Process, ProcessName, ProcessTag},
@@ -236,7 +236,6 @@ impl Machine for PlayedMachine {
     }
 
     async fn file(&self, request: FileRequest) -> Result<FileReply, SessionError> {
-        let FileVerb::List { .. } = request.verb else { return Err(unplayed("a file verb")) };
         let entry = |(path, text): (String, String)| Entry {
             path,
             kind: EntryKind::File,
@@ -245,8 +244,17 @@ impl Machine for PlayedMachine {
             modified_at: chrono::DateTime::UNIX_EPOCH,
             target: None,
         };
-        let files = self.live_files()?.clone();
-        Ok(FileReply::Entries { entries: files.into_iter().map(entry).collect(), truncated: false })
+        let mut files = self.live_files()?.clone();
+        match request.verb {
+            FileVerb::List { .. } => {
+                Ok(FileReply::Entries { entries: files.into_iter().map(entry).collect(), truncated: false })
+            }
+            FileVerb::Stat { path } => {
+                let found = files.remove_entry(&path).ok_or(SessionError::FileNotFound { path })?;
+                Ok(FileReply::Entry(entry(found)))
+            }
+            _ => Err(unplayed("a file verb")),
+        }
     }
 
     async fn watch(
@@ -257,12 +265,17 @@ impl Machine for PlayedMachine {
     }
 
     async fn download(&self, request: DownloadRequest) -> Result<ByteStream, SessionError> {
-        let bytes = self.read_file(&request.path, u64::MAX).await?;
+        let mut bytes = self.read_file(&request.path, u64::MAX).await?;
+        let offset = usize::try_from(request.offset).unwrap_or(usize::MAX).min(bytes.len());
+        let mut bytes = bytes.split_off(offset);
+        bytes.truncate(request.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
         Ok(stream::iter([Ok(bytes)]).boxed())
     }
 
-    async fn upload(&self, _: UploadRequest, _: ByteStream) -> Result<u64, SessionError> {
-        Err(unplayed("an upload"))
+    async fn upload(&self, request: UploadRequest, contents: ByteStream) -> Result<u64, SessionError> {
+        let contents = read_whole(contents, &request.path, u64::MAX).await?;
+        let size = contents.len() as u64;
+        self.write_file(&request.path, contents, request.mode).await.map(|()| size)
     }
 
     async fn pack(&self, _: PackRequest) -> Result<ByteStream, SessionError> {

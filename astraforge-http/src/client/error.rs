@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use astraforge_core::ports::sessions::SessionError;
 use http::StatusCode;
 use serde_json::Value;
+
+use crate::wire::sandbox::failure::SandboxFailure;
 
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,8 @@ pub enum ClientError {
         detail: Option<String>,
         /// The kind of what is wrong, where a program can act on it.
         code: Option<String>,
+        /// What went wrong in a sandbox, in parts.
+        failure: Option<Box<SandboxFailure>>,
         /// What is wrong with each field, by its path, such as `attachments.0.name`.
         fields: BTreeMap<String, Vec<String>>,
     },
@@ -90,6 +95,34 @@ impl ClientError {
         }
     }
 
+    /// The error that the sandbox gave on the server, as whoever holds the sandbox there would see it. What is no error of
+    /// a sandbox, such as a connection that broke, is the source of [`SessionError::Backend`].
+    ///
+    /// ```
+    /// # use astraforge_core::ports::sessions::SessionError;
+    /// # use astraforge_http::ClientError;
+    /// # fn handle(error: ClientError) {
+    /// if let SessionError::FileNotFound { path } = error.into_session_error() {
+    ///     println!("nothing is at {path}");
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn into_session_error(mut self) -> SessionError {
+        let failure = match &mut self {
+            Self::Refused { failure, .. } => failure.take(),
+            _ => None,
+        };
+        match (failure, &self) {
+            (Some(failure), _) => failure.into_error(self.into()),
+            (None, Self::Refused { status, .. }) if *status == StatusCode::NOT_FOUND => SessionError::Lost,
+            (None, Self::Transport { .. }) => {
+                SessionError::Backend { operation: "reach its server", source: self.into() }
+            }
+            (None, _) => SessionError::Backend { operation: "do what was asked", source: self.into() },
+        }
+    }
+
     /// What the server says is wrong with a field.
     #[must_use]
     pub fn field(&self, path: &str) -> &[String] {
@@ -134,13 +167,15 @@ impl ClientError {
 
     fn from_body(status: StatusCode, body: &[u8]) -> Self {
         let mut fields = BTreeMap::new();
-        let (mut detail, mut code) = (None, None);
+        let (mut detail, mut code, mut failure) = (None, None, None);
         match serde_json::from_slice(body) {
             Ok(Value::Object(object)) => {
                 for (name, value) in object {
                     match value {
                         Value::String(text) if name == "detail" => detail = Some(text),
                         Value::String(text) if name == "code" => code = Some(text),
+                        // One of a later version is left to the sentence.
+                        Value::Object(_) if name == "failure" => failure = serde_json::from_value(value).ok(),
                         value => flatten(name, value, &mut fields),
                     }
                 }
@@ -150,7 +185,7 @@ impl ClientError {
                 detail = Some(text).filter(|text| !text.trim().is_empty());
             }
         }
-        Self::Refused { status, detail, code, fields }
+        Self::Refused { status, detail, code, failure, fields }
     }
 }
 

@@ -1,19 +1,20 @@
 //! Run logs: server-sent events, resumed by the client whenever the connection breaks.
 
-use std::time::Duration;
-
 use astraforge_core::{
     event::{Envelope, RunEvent},
     id::{RequestId, RunId},
 };
-use eventsource_stream::{Event, Eventsource};
+use eventsource_stream::Event;
 use futures::{
     Stream, StreamExt,
-    stream::{BoxStream, FusedStream},
+    stream::{self, BoxStream, FusedStream},
 };
-use http::{Method, header::ACCEPT};
+use http::Method;
 
-use super::{Client, ClientError};
+use super::{
+    Client, ClientError,
+    sse::{self, VAIN_TRIES, back_off},
+};
 
 /// Which log is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,15 +36,6 @@ impl From<RunId> for LogOf {
         Self::Run(id)
     }
 }
-
-/// How long a log may be silent. The server sends a comment every 15 s unless told otherwise.
-const SILENCE: Duration = Duration::from_secs(60);
-
-/// How often in a row a log is resumed in vain before that is an error; with the waits between, about half a minute.
-const VAIN_TRIES: u32 = 8;
-
-/// The longest wait between two tries.
-const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
 /// What one connection came to.
 enum Connection {
@@ -148,14 +140,7 @@ impl Client {
         if after > 0 {
             call = call.header("last-event-id", after);
         }
-        let response = call.header(ACCEPT, "text/event-stream").send();
-        let response = tokio::time::timeout(SILENCE, response).await;
-        let response = response
-            .map_err(|_elapsed| ClientError::LogBrokeOff { after, source: None })?
-            .map_err(ClientError::transport("reach"))?;
-        if !response.status().is_success() {
-            return Err(ClientError::refused(response).await);
-        }
+        let response = sse::open(call).await?.ok_or(ClientError::LogBrokeOff { after, source: None })?;
         let settled = response.headers().get("x-run-log").is_some_and(|state| state == "settled");
         Ok((settled, events(response)))
     }
@@ -173,45 +158,11 @@ enum Broken {
 
 /// The events of one connection, and last why there are no more.
 fn events(response: reqwest::Response) -> impl Stream<Item = Result<RunEvent, Broken>> + Send {
-    async_stream::stream! {
-        // The silence is measured on bytes, since comments are no events.
-        let mut bytes = response.bytes_stream().boxed();
-        let bytes = async_stream::stream! {
-            loop {
-                match tokio::time::timeout(SILENCE, bytes.next()).await {
-                    Ok(Some(Ok(chunk))) => yield Ok(chunk),
-                    Ok(Some(Err(error))) => {
-                        yield Err(Some(error));
-                        return;
-                    }
-                    Ok(None) => return,
-                    Err(_silence) => {
-                        yield Err(None);
-                        return;
-                    }
-                }
-            }
-        };
-        let mut frames = std::pin::pin!(bytes.eventsource());
-        while let Some(frame) = frames.next().await {
-            match frame {
-                Ok(frame) => match read_event(&frame) {
-                    Some(Ok(event)) => yield Ok(event),
-                    Some(Err(error)) => yield Err(Broken::Body(error)),
-                    None => {}
-                },
-                Err(eventsource_stream::EventStreamError::Transport(error)) => {
-                    yield Err(Broken::Connection(error.map(ClientError::transport("read the log of"))));
-                    return;
-                }
-                Err(_garbled) => {
-                    yield Err(Broken::Connection(None));
-                    return;
-                }
-            }
-        }
-        yield Err(Broken::End);
-    }
+    let events = sse::events(response).filter_map(async |frame| match frame {
+        Ok(frame) => read_event(&frame).map(|event| event.map_err(Broken::Body)),
+        Err(sse::Broken(error)) => Some(Err(Broken::Connection(error))),
+    });
+    events.chain(stream::iter([Err(Broken::End)]))
 }
 
 /// An event of the log; what has no id, such as the handshake, is none.
@@ -220,23 +171,4 @@ fn read_event(frame: &Event) -> Option<Result<RunEvent, ClientError>> {
         return None;
     }
     Some(serde_json::from_str(&frame.data).map(Envelope::into_event).map_err(ClientError::decode))
-}
-
-/// How long to wait before try number `n`, counted from 0.
-fn back_off(n: u32) -> Duration {
-    (Duration::from_millis(100) * 2_u32.saturating_pow(n)).min(LONGEST_WAIT)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_up_to_a_bound() {
-        assert_eq!(back_off(0), Duration::from_millis(100));
-        assert_eq!(back_off(2), Duration::from_millis(400));
-        assert_eq!(back_off(40), LONGEST_WAIT);
-        let all: Duration = (0..VAIN_TRIES).map(back_off).sum();
-        assert!((20..60).contains(&all.as_secs()), "{all:?}");
-    }
 }

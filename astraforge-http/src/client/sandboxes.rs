@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use astraforge_core::{
     archive::Comparison,
-    id::{SandboxId, SnapshotId},
+    id::{ArtifactId, SandboxId, SnapshotId},
+    ports::sessions::SessionError,
+    session::ExecEvent,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStream, TryStreamExt, stream::BoxStream};
@@ -12,10 +14,11 @@ use http::{Method, header::CONTENT_TYPE};
 use reqwest::{RequestBuilder, Response};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Client, ClientError, decode, read, retry};
+use super::{Client, ClientError, decode, read, remote, retry};
 use crate::wire::sandbox::{
-    ArtifactList, ArtifactView, ExportBody, HeartbeatView, NewSession, NewSnapshotBody, RestoreBody, SessionPatch,
-    SessionView, SnapshotList, SnapshotView, UsageView,
+    ArtifactList, ArtifactView, ExportBody, HeartbeatView, LinkBody, LinkView, NewSession, NewSnapshotBody,
+    RestoreBody, SessionPatch, SessionView, SnapshotList, SnapshotView, UsageView,
+    egress::EgressView,
     exec::{ExecBody, ExecView},
     files::{
         EditBody, EditView, EntryList, EntryView, MakeDirBody, MatchList, MoveBody, PathList, RemoveBody, TextWindow,
@@ -224,6 +227,35 @@ impl Client {
         self.get(&path(id, "artifacts/")).await
     }
 
+    /// Reads a file that was taken out of a sandbox, as a stream.
+    pub async fn read_artifact(
+        &self,
+        artifact: ArtifactId,
+    ) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
+        let call = self.open_ended_call(Method::GET, &format!("api/sandbox/artifacts/{artifact}/content/"));
+        Ok(succeeded(call).await?.bytes_stream().map_err(ClientError::transport("read the answer of")).boxed())
+    }
+
+    /// Makes a link with which anybody can download a file that was taken out, for so many seconds.
+    pub async fn link_artifact(&self, artifact: ArtifactId, seconds: u32) -> Result<LinkView, ClientError> {
+        let path = format!("api/sandbox/artifacts/{artifact}/link/");
+        self.send(Method::POST, &path, &LinkBody { expires_sec: seconds }).await
+    }
+
+    /// Replaces the files of a sandbox by those of an archive from elsewhere, compressed with zstd or gzip.
+    pub async fn restore_archive<S>(&self, id: SandboxId, archive: S) -> Result<(), ClientError>
+    where
+        S: TryStream<Ok = Bytes, Error: Into<astraforge_core::BoxError>> + Send + 'static,
+    {
+        let call = self.open_ended_call(Method::POST, &path(id, "restore/archive/"));
+        done(call.header(CONTENT_TYPE, "application/octet-stream").body(reqwest::Body::wrap_stream(archive))).await
+    }
+
+    /// Shows what a sandbox may reach, and at most so many of the last connections that it tried to make.
+    pub async fn show_egress(&self, id: SandboxId, last: usize) -> Result<EgressView, ClientError> {
+        self.ask(id, "egress/", &[("last", last)]).await
+    }
+
     /// Takes a picture of a sandbox's screen, as PNG.
     pub async fn take_screenshot(&self, id: SandboxId) -> Result<Bytes, ClientError> {
         let response = succeeded(self.open_ended_call(Method::GET, &path(id, "screenshot/"))).await?;
@@ -238,6 +270,18 @@ impl Client {
     /// Lists the commands that were started so, the oldest first.
     pub async fn processes(&self, id: SandboxId) -> Result<Vec<ProcessView>, ClientError> {
         self.get(&path(id, "processes/")).await
+    }
+
+    /// Follows what a command that goes on writes, from byte `from` on, to its end. When the connection breaks it is made
+    /// again, and nothing is lost or doubled. Dropping the stream leaves the command alone.
+    pub async fn follow_process(
+        &self,
+        id: SandboxId,
+        process: &str,
+        from: u64,
+    ) -> Result<BoxStream<'static, Result<ExecEvent, SessionError>>, ClientError> {
+        let view = self.ask(id, &format!("processes/{process}/"), &()).await?;
+        Ok(remote::follow(self, id, &view, from))
     }
 
     /// Sends a signal, `interrupt`, `terminate` or `kill`, to a command by its id or tag.
@@ -279,20 +323,20 @@ impl Client {
     }
 }
 
-fn path(id: SandboxId, rest: &str) -> String {
+pub(super) fn path(id: SandboxId, rest: &str) -> String {
     format!("api/sandbox/sessions/{id}/{rest}")
 }
 
-async fn succeeded(call: RequestBuilder) -> Result<Response, ClientError> {
+pub(super) async fn succeeded(call: RequestBuilder) -> Result<Response, ClientError> {
     let response = call.send().await.map_err(ClientError::transport("reach"))?;
     if response.status().is_success() { Ok(response) } else { Err(ClientError::refused(response).await) }
 }
 
-async fn answer<T: DeserializeOwned>(call: RequestBuilder) -> Result<T, ClientError> {
+pub(super) async fn answer<T: DeserializeOwned>(call: RequestBuilder) -> Result<T, ClientError> {
     read(succeeded(call).await?).await
 }
 
-async fn done(call: RequestBuilder) -> Result<(), ClientError> {
+pub(super) async fn done(call: RequestBuilder) -> Result<(), ClientError> {
     once(call).await.map(drop)
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use tracing::error;
 
 use super::path::Named as _;
+use crate::wire::sandbox::failure::SandboxFailure;
 
 /// A refusal: a status and a JSON body, `{"detail": …}` or `{"field": ["…"]}`.
 #[derive(Debug, Clone)]
@@ -46,6 +47,15 @@ impl ApiError {
     /// Its status.
     pub(super) fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// The same refusal, with what went wrong in a sandbox: its kind, and its parts.
+    pub(super) fn with_failure(self, error: &SessionError) -> Self {
+        let mut refusal = code_of(error).into_iter().fold(self, Self::with_code);
+        if let Some(failure) = SandboxFailure::of(error) {
+            refusal.body["failure"] = json!(failure);
+        }
+        refusal
     }
 
     /// The same refusal with another status.
@@ -109,10 +119,7 @@ impl From<ForgeError> for ApiError {
             }
             ForgeError::NoSandbox { id } => Self::new(status, SandboxId::not_found(&id.to_string())),
             ForgeError::NoSnapshot { id } => Self::new(status, SnapshotId::not_found(&id.to_string())),
-            ForgeError::Session(session) => {
-                let refusal = Self::new(status, error.to_string());
-                code_of(session).into_iter().fold(refusal, Self::with_code)
-            }
+            ForgeError::Session(session) => Self::new(status, error.to_string()).with_failure(session),
             _ => Self::new(status, error.to_string()),
         }
     }

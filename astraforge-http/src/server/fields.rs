@@ -148,6 +148,12 @@ pub(super) fn seconds(least: u64) -> impl FnOnce(Value) -> Result<u64, Mistake> 
     }
 }
 
+/// How many there may be, at least one.
+pub(super) fn count(value: Value) -> Result<u32, Mistake> {
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);
+    number.ok_or_else(|| mistake("A number from 1 on is required."))
+}
+
 /// What a text says, in whatever grammar `T` has.
 pub(super) fn parsed<T: FromStr<Err: Display>>(text: String) -> Result<T, Mistake> {
     text.parse().map_err(|error: T::Err| mistake(error.to_string()))

@@ -18,7 +18,9 @@ use super::{
     AppState,
     accounts::{self, single_sign_on},
     api_keys, audit, chat, deepagent, docs, health, merge_requests, plans, repository_links, requests, root, run_log, runs,
-    sandboxes::{self, artifacts, exec, files, metrics, processes, screen, snapshots, transfer},
+    sandboxes::{
+        self, archives, artifacts, egress, exec, executions, files, metrics, processes, screen, snapshots, transfer,
+    },
 };
 use crate::wire::outcome::Problem;
 
@@ -152,6 +154,11 @@ pub(super) fn long_sandbox_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(snapshots::take_one))
         .routes(routes!(snapshots::restore))
         .routes(routes!(snapshots::diff))
+        .routes(routes!(archives::pack))
+        .routes(routes!(archives::unpack))
+        .routes(routes!(archives::compare))
+        .routes(routes!(archives::restore))
+        .routes(routes!(egress::show))
         .routes(routes!(screen::screenshot))
         .routes(routes!(screen::mouse))
         .routes(routes!(screen::keyboard))
@@ -161,11 +168,20 @@ pub(super) fn long_sandbox_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(processes::input))
         .routes(routes!(processes::resize))
         .routes(routes!(processes::output))
+        .routes(routes!(executions::start))
+        .routes(routes!(executions::end))
+        .routes(routes!(executions::output))
+        .routes(routes!(executions::input))
+        .routes(routes!(executions::signal))
+        .routes(routes!(executions::resize))
 }
 
-/// The route of links to files, which any server of an installation serves.
+/// The routes of files that were taken out, which any server of an installation serves.
 pub(super) fn link_routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(artifacts::download))
+    OpenApiRouter::new()
+        .routes(routes!(artifacts::download))
+        .routes(routes!(artifacts::link))
+        .routes(routes!(artifacts::content))
 }
 
 /// The OpenAPI document of the server: every route, with its parameters, bodies and answers.

@@ -11,7 +11,7 @@ use astraforge_core::{
     image::Image,
     ports::machines::Usage,
     sandbox::{Lifetime, Sandbox},
-    session::{ByteSize, Cpus, Limit, SandboxSpec, Workspace},
+    session::{ByteSize, Cpus, Limit, SandboxSpec, Strictness, Workspace},
 };
 use axum::{
     Json,
@@ -38,11 +38,14 @@ use super::{
 };
 use crate::wire::{
     outcome::Problem,
-    sandbox::{HeartbeatView, NewSession, SessionPatch, SessionView, UsageView},
+    sandbox::{FilesOn, HeartbeatView, NewSession, SessionPatch, SessionView, UsageView},
 };
 
+pub(super) mod archives;
 pub(super) mod artifacts;
+pub(super) mod egress;
 pub(super) mod exec;
+pub(super) mod executions;
 pub(super) mod files;
 pub(super) mod metrics;
 pub(super) mod processes;
@@ -134,12 +137,17 @@ fn new_sandbox(plane: &ControlPlane, body: NewSession) -> Result<NewSandbox, Api
     let mut spec = SandboxSpec::durable(lifetime);
     spec.image = body.image;
     spec.env = body.env;
-    spec.limits.cpu_millis = body.cpu.map(|cpu| Limit::best_effort(cpu.as_millis()));
-    if let Some(memory) = body.memory {
-        spec.limits.memory = Limit::best_effort(memory);
-    }
-    if let Some(size) = body.ephemeral_storage {
-        spec.workspace = Workspace::Disk { size: Limit::best_effort(size) };
+    let strictness = if body.enforced { Strictness::Required } else { Strictness::BestEffort };
+    let memory = body.memory.unwrap_or(spec.limits.memory.max);
+    let size = body.ephemeral_storage.unwrap_or(ByteSize::gib(10));
+    spec.limits.cpu_millis = body.cpu.map(|cpu| Limit { max: cpu.as_millis(), strictness });
+    spec.limits.memory = Limit { max: memory, strictness };
+    spec.workspace = match body.files_on.unwrap_or_default() {
+        FilesOn::Disk => Workspace::Disk { size: Limit { max: size, strictness } },
+        FilesOn::Memory => Workspace::Tmpfs { size },
+    };
+    if let Some(max) = body.processes {
+        spec.limits.processes = Limit::required(max);
     }
     if let Some(egress) = body.egress {
         spec.egress = egress;
@@ -275,6 +283,9 @@ impl FromFields for NewSession {
         let max_lifetime_sec = fields.optional("max_lifetime_sec", fields::seconds(300));
         let egress = fields.optional("egress", |value| fields::parsed::<Egress>(fields::name(64 * 1024)(value)?));
         let env = fields.optional("env", fields::variables).unwrap_or_default();
+        let processes = fields.optional("processes", fields::count);
+        let files_on = fields.optional("files_on", fields::choice(FilesOn::named));
+        let enforced = fields.optional("enforced", fields::boolean).unwrap_or_default();
         Some(Self {
             id,
             mode,
@@ -287,6 +298,9 @@ impl FromFields for NewSession {
             max_lifetime_sec,
             egress,
             env,
+            processes,
+            files_on,
+            enforced,
         })
     }
 }

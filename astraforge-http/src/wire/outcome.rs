@@ -7,7 +7,7 @@ use astraforge_core::request::RequestState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{schema, text};
+use super::{sandbox::failure::SandboxFailure, schema, text};
 
 /// A run was queued.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -55,4 +55,8 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "not_found")]
     pub code: Option<String>,
+    /// What went wrong in a sandbox, in parts; additive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub failure: Option<SandboxFailure>,
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use astraforge_core::{
     egress::Egress,
+    files::Roots,
     id::{ArtifactId, SandboxId, SnapshotId},
     image::Image,
     ports::{artifacts::Place, machines::Usage},
     sandbox::{Artifact, Kept, Sandbox, SandboxStatus, Snapshot, Termination},
-    session::{ByteSize, Cpus, Workspace},
+    session::{ByteSize, Cpus, Strictness, Workspace},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,11 @@ use utoipa::ToSchema;
 
 use super::{schema, text, timestamp};
 
+pub mod archive;
+pub mod egress;
 pub mod exec;
+pub mod execution;
+pub mod failure;
 pub mod files;
 pub mod process;
 pub mod screen;
@@ -69,6 +74,41 @@ pub struct NewSession {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(required = false)]
     pub env: BTreeMap<String, String>,
+    /// The most processes and threads; 512 unless set; additive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
+    pub processes: Option<u32>,
+    /// Where its files are; on disk unless set; additive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub files_on: Option<FilesOn>,
+    /// Whether it is refused where the limits on files, memory and processors cannot be enforced; additive.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub enforced: bool,
+}
+
+/// Where the files of a sandbox are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FilesOn {
+    /// In a folder on disk.
+    #[default]
+    Disk,
+    /// In memory; a snapshot keeps them when the sandbox stops.
+    Memory,
+}
+
+impl FilesOn {
+    /// The place of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "disk" => Some(Self::Disk),
+            "memory" => Some(Self::Memory),
+            _ => None,
+        }
+    }
 }
 
 /// A sandbox.
@@ -142,6 +182,22 @@ pub struct SessionView {
     /// What it used when that was last measured, once a minute; null before, and while it has no machine; additive.
     #[serde(default)]
     pub usage: Option<UsageView>,
+    /// The most processes and threads; additive.
+    #[serde(default)]
+    pub processes: u32,
+    /// Where its files are; additive.
+    #[serde(default)]
+    pub files_on: FilesOn,
+    /// Whether the limit on its files is one that the kernel enforces; additive.
+    #[serde(default)]
+    pub enforced: bool,
+    /// The folders in which callers may use files; additive.
+    #[serde(default = "usual_roots")]
+    pub roots: Vec<String>,
+}
+
+fn usual_roots() -> Vec<String> {
+    Roots::default().0
 }
 
 /// What else there is to say about a sandbox.
@@ -165,9 +221,9 @@ impl SessionView {
         let reference = sandbox.reference();
         let updated_at = sandbox.started_at.max(sandbox.last_activity_at).max(sandbox.last_heartbeat_at);
         let limits = &sandbox.spec.limits;
-        let storage = match sandbox.spec.workspace {
-            Workspace::Tmpfs { size } => size,
-            Workspace::Disk { size } => size.max,
+        let (storage, files_on, enforced) = match sandbox.spec.workspace {
+            Workspace::Tmpfs { size } => (size, FilesOn::Memory, true),
+            Workspace::Disk { size } => (size.max, FilesOn::Disk, size.strictness == Strictness::Required),
         };
         Self {
             id: sandbox.id,
@@ -198,6 +254,10 @@ impl SessionView {
             updated_at,
             egress: sandbox.spec.egress.to_string(),
             usage: usage.map(UsageView::from),
+            processes: limits.processes.max,
+            files_on,
+            enforced,
+            roots: sandbox.spec.roots.0,
         }
     }
 }
@@ -399,4 +459,22 @@ pub struct ArtifactList {
     pub session_id: SandboxId,
     /// The newest first.
     pub artifacts: Vec<ArtifactView>,
+}
+
+/// For how long a link is to be of use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LinkBody {
+    /// Seconds, at most a week; an hour unless set.
+    #[schema(required = false, minimum = 1, maximum = 604_800)]
+    pub expires_sec: u32,
+}
+
+/// A link with which anybody can download a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LinkView {
+    /// Where; a path of this server where it is not told its own address.
+    pub url: String,
+    /// When it is of no use any more.
+    #[serde(with = "timestamp::row")]
+    pub expires_at: DateTime<Utc>,
 }

@@ -13,6 +13,7 @@ mod links;
 mod openapi;
 mod peers;
 mod rate_limits;
+mod remote;
 mod requests;
 mod run_logs;
 mod sandboxes;

@@ -67,7 +67,8 @@ async fn a_sandbox_is_shown_in_the_contracts_shape() {
             "control_endpoint": reference, "workspace_path": "/workspace", "artifact_base_url": "",
             "idle_timeout_sec": 60, "max_lifetime_sec": 600, "last_activity_at": now, "last_heartbeat_at": now,
             "expires_at": "2026-03-01T12:10:00.000000Z", "error_message": "", "metadata": {}, "snapshot_ids": [],
-            "artifacts_count": 0, "created_at": now, "updated_at": now, "egress": "public", "usage": null}),
+            "artifacts_count": 0, "created_at": now, "updated_at": now, "egress": "public", "usage": null,
+            "processes": 512, "files_on": "disk", "enforced": false, "roots": ["/workspace", "/tmp"]}),
     );
     yard.get(&format!("{PATH}{}", id.as_str().unwrap())).await.is(200, answer.body.clone());
     yard.get("/api/sandbox/sessions.json").await.is(200, json!([answer.body]));
@@ -111,7 +112,8 @@ async fn what_a_driver_cannot_do_is_the_calls_fault_as_in_the_contract() {
     yard.machines.refuses.store(true, Ordering::SeqCst);
     let answer = yard.post(PATH, json!({})).await;
     let detail = "a machine is not supported by this sandbox driver: the test says so";
-    answer.is(400, json!({"detail": detail, "code": "not_supported"}));
+    let failure = json!({"error": "unsupported", "what": "a machine", "reason": "the test says so"});
+    answer.is(400, json!({"detail": detail, "code": "not_supported", "failure": failure}));
     let rows = yard.get(PATH).await;
     let row = &rows.has_status(200)[0];
     assert_eq!((row["status"].as_str(), row["error_message"].as_str()), (Some("failed"), Some(detail)));
@@ -205,20 +207,21 @@ async fn strangers_and_observers_are_kept_out() {
     let mut n_tried = 0;
     for (route, item) in document["paths"].as_object().unwrap() {
         let Some(rest) = route.strip_prefix("/api/sandbox/sessions/{id}/") else { continue };
-        let rest = rest.replace("{name}", "x").replace("{snapshot}", "0d5d5f0a-2f0e-4c55-9b43-5b6b6f7f2a10");
+        let id = "0d5d5f0a-2f0e-4c55-9b43-5b6b6f7f2a10";
+        let rest = rest.replace("{name}", "x").replace("{snapshot}", id).replace("{execution}", id);
         for method in item.as_object().unwrap().keys() {
             let method = method.to_uppercase();
-            let path = format!("{path}{rest}?path=a&pattern=a");
+            let path = format!("{path}{rest}?path=a&pattern=a&replace=a&include=a");
             let body = json!({"path": "a", "content": "", "command": "true", "old": "a", "new": "b", "from": "a", "to": "b",
                 "snapshot_id": "0d5d5f0a-2f0e-4c55-9b43-5b6b6f7f2a10", "action": "scroll", "notches": 1, "text": "a",
-                "signal": "kill", "rows": 1, "columns": 1, "egress": "off"});
+                "signal": "kill", "rows": 1, "columns": 1, "egress": "off", "include": ["a"]});
             let call = async |who| yard.house.call(who, &method, &path, Some(body.clone())).await;
             let stranger = call(Who::Stranger).await;
             // What a heartbeat or a snapshot is refused for is the sandbox, and nothing tells that it is there.
             assert_eq!(stranger.status, 404, "{method} {route}: {}", stranger.text);
             assert_eq!(call(Who::Nobody).await.status, 401, "{method} {route}");
             let looks = method == "GET"
-                && matches!(rest.as_str(), "" | "artifacts/" | "snapshots/" | "usage/" | "stream/view/");
+                && matches!(rest.as_str(), "" | "artifacts/" | "snapshots/" | "usage/" | "egress/" | "stream/view/");
             if !looks {
                 let observer = call(Who::Observer).await;
                 assert_eq!(observer.status, 403, "{method} {route}: {}", observer.text);
@@ -263,6 +266,109 @@ async fn what_is_not_said_right_is_told() {
     assert!(name.has_status(404)["detail"].as_str().unwrap().contains("is not a tag"));
     let view = yard.get(&format!("{path}stream/view/")).await;
     assert_eq!(view.has_status(501)["code"], "not_supported");
+}
+
+#[tokio::test]
+async fn limits_are_what_was_asked_for() {
+    let yard = Yard::new().await;
+    let body = json!({"processes": 64, "files_on": "memory", "ephemeral_storage": "16Mi", "enforced": true});
+    let path = yard.make(body).await;
+    let view = yard.get(&path).await.body;
+    let expected = (&json!(64), &json!("memory"), &json!(true), &json!("16Mi"));
+    assert_eq!((&view["processes"], &view["files_on"], &view["enforced"], &view["ephemeral_storage"]), expected);
+    yard.post(PATH, json!({"processes": 0, "files_on": "tape"})).await.is(
+        400,
+        json!({"processes": ["A number from 1 on is required."], "files_on": ["\"tape\" is not a valid choice."]}),
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_was_taken_out_is_read_and_linked_to_by_its_tenant_only() {
+    let yard = Yard::new().await;
+    let path = yard.make(json!({})).await;
+    let id = path.trim_start_matches(PATH).trim_end_matches('/').to_owned();
+    yard.machines.write(id.parse().unwrap(), "/workspace/a", "precious");
+    let artifact = yard.post(&format!("{path}files/export/"), json!({"path": "a"})).await;
+    let artifact = format!("/api/sandbox/artifacts/{}", artifact.has_status(201)["id"].as_str().unwrap());
+    let content = format!("{artifact}/content/");
+    let read = yard.house.get(Who::Observer, &content).await;
+    assert_eq!((read.status.as_u16(), read.text.as_str()), (200, "precious"));
+    assert_eq!(read.header("content-disposition").split(';').next(), Some("attachment"));
+    yard.house.get(Who::Stranger, &content).await.is(404, json!({"detail": "Artifact not found"}));
+    assert_eq!(yard.house.get(Who::Nobody, &content).await.status, 401);
+    let link = yard.house.post(Who::Observer, &format!("{artifact}/link/"), json!({"expires_sec": 60})).await;
+    assert_eq!(link.has_status(201)["expires_at"], "2026-03-01T12:01:00.000000Z");
+    let url = link.body["url"].as_str().unwrap().strip_prefix("https://forge.test").unwrap();
+    assert_eq!(yard.house.get(Who::Nobody, url).await.text, "precious");
+    let link = yard.house.post(Who::Observer, &format!("{artifact}/link/"), json!({"expires_sec": 604_801})).await;
+    assert!(link.has_status(400)["expires"][0].as_str().unwrap().contains("1 to 604800 seconds"), "{}", link.text);
+    yard.house.post(Who::Stranger, &format!("{artifact}/link/"), json!({})).await.has_status(404);
+}
+
+#[tokio::test]
+async fn what_a_sandbox_tried_to_reach_is_told_from_the_log() {
+    use astraforge_core::egress::{EgressEvent, EgressOutcome};
+    let yard = Yard::new().await;
+    let path = yard.make(json!({})).await;
+    let egress = format!("{path}egress/");
+    yard.get(&egress).await.is(200, json!({"egress": "public", "events": []}));
+    let house = House::with(|state| {
+        state.with_sandboxes(yard.plane.clone()).with_egress_log(|_, n| {
+            let outcome = EgressOutcome::Refused { reason: "no rule".to_owned() };
+            let event = |port| EgressEvent {
+                at: chrono::DateTime::UNIX_EPOCH,
+                host: "x".to_owned(),
+                port,
+                outcome: outcome.clone(),
+            };
+            Ok((1..=u16::try_from(n).unwrap()).map(event).collect())
+        })
+    })
+    .await;
+    let told = async |query: &str| {
+        let answer = house.get(Who::Observer, &format!("{egress}{query}")).await;
+        answer.has_status(200)["events"].as_array().unwrap().len()
+    };
+    assert_eq!((told("").await, told("?last=3").await, told("?last=5000").await), (20, 3, 1000));
+    assert_eq!(house.get(Who::Observer, &egress).await.body["events"][0]["outcome"]["outcome"], "refused");
+}
+
+#[tokio::test]
+async fn archives_come_and_go_within_the_folders_of_callers() {
+    let yard = Yard::new().await;
+    let path = yard.make(json!({})).await;
+    let id: astraforge_core::id::SandboxId = path.trim_start_matches(PATH).trim_end_matches('/').parse().unwrap();
+    yard.machines.write(id, "/workspace/a", "old");
+    let archive = yard.post(&format!("{path}archives/pack/"), json!({"include": ["/workspace"]})).await;
+    assert_eq!((archive.status.as_u16(), archive.header("content-type")), (200, "application/octet-stream"));
+    yard.machines.write(id, "/workspace/a", "new");
+    let files: Value = serde_json::from_str(&archive.text).unwrap();
+    let compared = yard.post(&format!("{path}archives/compare/?include=/workspace"), files.clone()).await;
+    assert_eq!(compared.has_status(200)["changes"][0]["change"], "modified");
+    yard.post(&format!("{path}archives/unpack/?replace=/workspace"), files.clone()).await.has_status(200);
+    assert_eq!(yard.machines.read(id, "/workspace/a").as_deref(), Some("old"));
+    let outside = yard.post(&format!("{path}archives/unpack/?replace=/workspace&replace=/etc"), files.clone()).await;
+    assert_eq!(outside.has_status(400)["code"], "outside_roots");
+    let nowhere = yard.post(&format!("{path}archives/unpack/"), files.clone()).await;
+    nowhere.is(400, json!({"replace": ["Name a folder whose content is replaced."]}));
+    let odd = yard.post(&format!("{path}archives/unpack/?replace=a&compression=rar"), files.clone()).await;
+    odd.is(400, json!({"compression": ["Write zstd, gzip or none."]}));
+    let odd = yard.post(&format!("{path}archives/unpack/?replace=a&max_bytes=many"), files.clone()).await;
+    odd.is(400, json!({"max_bytes": ["A valid integer is required."]}));
+    let no_archive = yard.post(&format!("{path}restore/archive/"), files).await;
+    assert!(no_archive.has_status(400)["archive"][0].as_str().unwrap().contains("no archive"), "{}", no_archive.text);
+}
+
+#[tokio::test]
+async fn a_command_that_ended_with_its_caller_is_told_so() {
+    let yard = Yard::new().await;
+    let path = yard.make(json!({})).await;
+    let tagged = yard.post(&format!("{path}executions/"), json!({"command": "true", "tag": "x"})).await;
+    assert!(tagged.has_status(400)["tag"][0].as_str().unwrap().contains("start it as a process"));
+    let gone = format!("{path}executions/0d5d5f0a-2f0e-4c55-9b43-5b6b6f7f2a10/");
+    assert_eq!(yard.get(&format!("{gone}output/")).await.has_status(404)["code"], "no_such_execution");
+    let ended = yard.house.call(Who::Maintainer, "DELETE", &gone, None).await;
+    assert_eq!(ended.has_status(404)["code"], "no_such_execution");
 }
 
 #[tokio::test]

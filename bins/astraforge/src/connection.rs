@@ -63,9 +63,7 @@ impl Connection {
 
     async fn open(args: &ConnectionArgs, queue: Queue) -> anyhow::Result<Self> {
         if let Some(url) = &args.server {
-            let key =
-                args.api_key.as_deref().context("--server needs a key: pass --api-key or set ASTRAFORGE_API_KEY")?;
-            return Ok(Self { client: Client::new(url, key)?, own: None });
+            return Ok(Self { client: Client::new(url, key(args)?)?, own: None });
         }
         let data = args.node.data_folder()?;
         if let Some(server) = data_folder::announced(&data) {
@@ -90,6 +88,11 @@ impl Connection {
     pub(crate) fn is_local(args: &ConnectionArgs) -> bool {
         args.server.is_none()
     }
+}
+
+/// The key for the server that the command line names.
+pub(crate) fn key(args: &ConnectionArgs) -> anyhow::Result<&str> {
+    args.api_key.as_deref().context("--server needs a key: pass --api-key or set ASTRAFORGE_API_KEY")
 }
 
 async fn answers(client: &Client) -> bool {

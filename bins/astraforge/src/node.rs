@@ -45,6 +45,7 @@ use crate::{
     data_folder::{DataFolder, ServerFile},
     database::Database,
     drivers,
+    egress_log::EgressLog,
     egress_refusals::EgressRefusals,
     event_bus::EventBus,
     files::{self, Files},
@@ -113,6 +114,8 @@ impl Node {
         let own_address = if listening.ip().is_unspecified() { "" } else { url.as_str() };
         let state = parts.state(&stopped, Need::Helps).with_link_base(args.files.link_base().unwrap_or(own_address));
         let state = plane.as_ref().ok().cloned().into_iter().fold(state, AppStateBuilder::with_sandboxes);
+        let egress_log = EgressLog::open(parts.folder.root()).context("cannot keep a log of egress")?;
+        let state = state.with_egress_log(move |sandbox, n| Ok(egress_log.last(sandbox, n)?));
         let accounts = args.accounts.open(parts.database.accounts());
         let state = state.with_accounts(args.oidc.attach(accounts, args.keys.secrets(parts.folder.root())?)?);
         let state = if parts.database.is_shared() { state.with_peers(peers_client()?) } else { state };

@@ -6,7 +6,7 @@ use astraforge_core::{
     download_link::LinkClaim,
     error::ForgeError,
     id::{ArtifactId, TenantId},
-    ports::sessions::SessionError,
+    ports::{artifacts::ArtifactStream, sessions::SessionError},
     sandbox::Artifact,
 };
 use axum::{
@@ -19,6 +19,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -26,17 +27,18 @@ use super::{
     super::{
         AppState,
         body::JsonBody,
+        caller::Authenticated,
         disposition::attachment,
-        error::{ApiError, code_of},
+        error::ApiError,
         fields::{self, Fields, FromFields, Mistake, mistake},
         path::{Named, PathId},
-        refusals::{Elsewhere, Invalid, Missing, Refused},
+        refusals::{Conflict, Elsewhere, Invalid, Missing, Refused},
     },
-    session::{Session, absolute},
+    session::{Session, absolute, plane},
 };
 use crate::wire::{
     outcome::Problem,
-    sandbox::{ArtifactList, ArtifactView, ExportBody},
+    sandbox::{ArtifactList, ArtifactView, ExportBody, LinkBody, LinkView},
 };
 
 /// For how long a link that comes with an artifact is of use, in seconds.
@@ -61,8 +63,7 @@ pub(in crate::server) async fn export(
     let exported = session.during(session.plane.export(&session.caller, session.id, new)).await?;
     let artifact = exported.map_err(|error| match error {
         ForgeError::Session(error @ (SessionError::File { .. } | SessionError::FileNotFound { .. })) => {
-            let refusal = ApiError::new(StatusCode::BAD_REQUEST, format!("Failed to read file {path}: {error}"));
-            code_of(&error).into_iter().fold(refusal, ApiError::with_code)
+            ApiError::new(StatusCode::BAD_REQUEST, format!("Failed to read file {path}: {error}")).with_failure(&error)
         }
         error => error.into(),
     })?;
@@ -102,11 +103,61 @@ impl FromFields for ExportBody {
     }
 }
 
+impl FromFields for LinkBody {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        Some(Self { expires_sec: fields.optional("expires_sec", fields::count).unwrap_or(LINK_SECONDS) })
+    }
+}
+
 /// A type that fits in a header, or nothing.
 fn content_type(value: Value) -> Result<String, Mistake> {
     let text = fields::text(100)(value)?;
     let sound = |text: &str| text.contains('/') && HeaderValue::from_str(text).is_ok();
     if text.is_empty() || sound(&text) { Ok(text) } else { Err(mistake("Enter a type such as text/plain.")) }
+}
+
+/// Make a link with which anybody can download a file that was taken out, for a while.
+#[utoipa::path(
+    post, path = "/api/sandbox/artifacts/{id}/link/", tag = "sandboxes", operation_id = "link_artifact",
+    params(("id" = uuid::Uuid, Path, description = "The artifact.")), request_body = LinkBody,
+    responses((status = 201, description = "Made.", body = LinkView), Invalid, Refused, Missing, Conflict),
+)]
+pub(in crate::server) async fn link(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    PathId(artifact): PathId<ArtifactId>,
+    JsonBody(body): JsonBody<LinkBody>,
+) -> Result<(StatusCode, Json<LinkView>), ApiError> {
+    let link = plane(&state)?.link(&caller, artifact, body.expires_sec).await.map_err(unknown_artifact)?;
+    let url = format!("{}{}", state.link_base, link.path_and_query());
+    let expires_at = DateTime::from_timestamp(link.claim.expires, 0).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    Ok((StatusCode::CREATED, Json(LinkView { url, expires_at })))
+}
+
+/// Download a file that was taken out of a sandbox, which may be gone by now.
+#[utoipa::path(
+    get, path = "/api/sandbox/artifacts/{id}/content/", tag = "sandboxes", operation_id = "read_artifact",
+    params(("id" = uuid::Uuid, Path, description = "The artifact.")),
+    responses(
+        (status = 200, description = "The file, offered under its name.", body = Vec<u8>,
+            content_type = "application/octet-stream"),
+        Refused, Missing,
+    ),
+)]
+pub(in crate::server) async fn content(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    PathId(artifact): PathId<ArtifactId>,
+) -> Result<Response, ApiError> {
+    let (artifact, bytes) = plane(&state)?.artifact(&caller, artifact).await.map_err(unknown_artifact)?;
+    Ok(offered(&artifact, bytes))
+}
+
+fn unknown_artifact(error: ForgeError) -> ApiError {
+    match error {
+        ForgeError::NotFound { .. } => ApiError::not_found(ArtifactId::not_found("")),
+        error => error.into(),
+    }
 }
 
 /// The rest of a link.
@@ -146,6 +197,11 @@ pub(in crate::server) async fn download(
     let (Some(sandboxes), Ok(Query(link))) = (&state.sandboxes, query) else { return Err(missing()) };
     let claim = LinkClaim { tenant: TenantId::new(link.tenant), artifact, expires: link.expires };
     let (artifact, bytes) = sandboxes.download(&claim, &link.proof).await?;
+    Ok(offered(&artifact, bytes))
+}
+
+/// The answer that is a file.
+fn offered(artifact: &Artifact, bytes: ArtifactStream) -> Response {
     let mut headers = HeaderMap::new();
     let binary = HeaderValue::from_static("application/octet-stream");
     headers.insert(CONTENT_TYPE, artifact.content_type.parse().unwrap_or(binary));
@@ -158,5 +214,5 @@ pub(in crate::server) async fn download(
         headers.insert(ETAG, tag);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    Ok((headers, Body::from_stream(bytes)).into_response())
+    (headers, Body::from_stream(bytes)).into_response()
 }

@@ -106,6 +106,7 @@ pub(in crate::server) struct TextQuery {
     #[serde(default)]
     offset: u64,
     limit: Option<u64>,
+    max_bytes: Option<usize>,
 }
 
 /// Read lines of a text file.
@@ -116,6 +117,7 @@ pub(in crate::server) struct TextQuery {
         ("path" = String, Query, description = "The file."),
         ("offset" = Option<u64>, Query, description = "How many lines are left out before the first."),
         ("limit" = Option<u64>, Query, description = "At most so many lines; 2,000 unless set."),
+        ("max_bytes" = Option<u32>, Query, description = "At most so many bytes; 8 MiB unless set; additive."),
     ),
     responses((status = 200, description = "The lines.", body = TextWindow), Invalid, Refused, Missing, Elsewhere),
 )]
@@ -124,7 +126,8 @@ pub(in crate::server) async fn text(
     QueryOf(query): QueryOf<TextQuery>,
 ) -> Result<Json<TextWindow>, ApiError> {
     let limit = query.limit.unwrap_or(LINES).min(MOST_LINES);
-    let verb = FileVerb::ReadText { path: absolute(&query.path), offset: query.offset, limit, max_bytes: MOST_TEXT };
+    let max_bytes = query.max_bytes.unwrap_or(MOST_TEXT).min(MOST_TEXT);
+    let verb = FileVerb::ReadText { path: absolute(&query.path), offset: query.offset, limit, max_bytes };
     match session.ready().await?.file(verb).await? {
         FileReply::Text(window) => Ok(Json(window.into())),
         _ => Err(odd_reply()),

@@ -6,7 +6,7 @@ use astraforge_core::{
     error::chain,
     ports::sessions::{Execution, SessionError},
     process::{ParseProcessTagError, Process, ProcessName, ProcessTag},
-    session::{ExecEvent, PtySize, Signal},
+    session::{Command, ExecEvent, PtySize, Signal},
 };
 use axum::{
     Json,
@@ -89,12 +89,16 @@ pub(in crate::server) async fn start(
 ) -> Result<(StatusCode, Json<ProcessView>), ApiError> {
     let tag = body.tag.as_deref().map(str::parse::<ProcessTag>).transpose();
     let tag = tag.map_err(|error| ApiError::field("tag", error.to_string()))?;
+    let process = session.ready().await?.machine.spawn(command_of(&body), tag).await?;
+    Ok((StatusCode::CREATED, Json(process.into())))
+}
+
+/// The command that a body describes.
+pub(super) fn command_of(body: &NewProcess) -> Command {
     let command = settled(words(&body.command), body.cwd.as_deref(), &body.env, body.timeout_sec);
     let command = if body.open_stdin { command.with_open_stdin() } else { command };
     let size = body.pty.map(|PtyBody { rows, columns }| PtySize { rows, columns });
-    let command = size.into_iter().fold(command, |command, size| command.with_pty(size));
-    let process = session.ready().await?.machine.spawn(command, tag).await?;
-    Ok((StatusCode::CREATED, Json(process.into())))
+    size.into_iter().fold(command, Command::with_pty)
 }
 
 /// List the commands that were started so, the oldest first; the last of those that ended too.
@@ -171,7 +175,7 @@ pub(in crate::server) async fn input(
 #[derive(Debug, Deserialize)]
 pub(in crate::server) struct InputQuery {
     #[serde(default)]
-    close: bool,
+    pub(super) close: bool,
 }
 
 /// Change the size of a command's terminal. One without a terminal is left alone.
@@ -199,6 +203,14 @@ pub(in crate::server) struct OutputQuery {
     from: Option<u64>,
 }
 
+impl OutputQuery {
+    /// The byte to begin with: what a reader has seen counts more than what it asked for once.
+    pub(super) fn position(&self, headers: &HeaderMap) -> u64 {
+        let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
+        seen.or(self.from).unwrap_or(0)
+    }
+}
+
 /// Follow the output of a command from its beginning, or from a byte on, to its end.
 ///
 /// The id of each event counts the bytes up to its end, over both streams: with it as `Last-Event-ID` the stream goes on
@@ -223,8 +235,7 @@ pub(in crate::server) async fn output(
     QueryOf(query): QueryOf<OutputQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
-    let from = seen.or(query.from).unwrap_or(0);
+    let from = query.position(&headers);
     let execution = one.session.ready().await?.machine.attach(one.name.clone(), from).await?;
     Ok(state.live(one.session.while_read(told(execution, from))))
 }
@@ -240,7 +251,8 @@ fn told(execution: Execution, from: u64) -> impl Stream<Item = Event> + Send {
     })
 }
 
-fn frame(event: ExecEvent, seen: &mut u64) -> Event {
+/// An event as it is sent; `seen` counts the bytes up to its end.
+pub(super) fn frame(event: ExecEvent, seen: &mut u64) -> Event {
     let event = match event {
         ExecEvent::Stdout(bytes) => {
             *seen += bytes.len() as u64;
@@ -296,7 +308,7 @@ fn characters(value: Value) -> Result<u16, Mistake> {
 }
 
 /// A signal to send.
-pub(in crate::server) struct Sent(Signal);
+pub(in crate::server) struct Sent(pub(super) Signal);
 
 impl FromFields for Sent {
     fn from_fields(fields: &mut Fields) -> Option<Self> {

@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use astraforge_core::{
+    error::ForgeError,
     files::{DownloadRequest, EntryKind, Existing, FileReply, FileVerb, UploadRequest},
     ports::{machines::ByteStream, sessions::SessionError},
 };
@@ -33,6 +34,7 @@ use super::{
 };
 use crate::wire::sandbox::{
     exec::Encoding,
+    failure::SandboxFailure,
     files::{WriteBody, WriteView},
 };
 
@@ -125,21 +127,30 @@ async fn put(
     match session.during(workplace.machine.upload(request, contents)).await? {
         Ok(size) => {
             let (stdout, stderr) = (String::new(), String::new());
-            Ok(Json(WriteView { exit_code: 0, stdout, stderr, code: None, size_bytes: Some(size) }))
+            let (code, failure) = (None, None);
+            Ok(Json(WriteView { exit_code: 0, stdout, stderr, code, failure, size_bytes: Some(size) }))
         }
         // What is wrong with the file is told as a command of the sandbox would tell it.
         Err(
             error @ (SessionError::File { .. } | SessionError::FileNotFound { .. } | SessionError::TooLarge { .. }),
         ) => {
-            let (text, code) = (error.to_string(), code_of(&error));
-            Ok(Json(WriteView { exit_code: 1, stdout: text.clone(), stderr: text, code, size_bytes: None }))
+            let (text, code, failure) = (error.to_string(), code_of(&error), SandboxFailure::of(&error));
+            let size_bytes = None;
+            Ok(Json(WriteView { exit_code: 1, stdout: text.clone(), stderr: text, code, failure, size_bytes }))
         }
-        Err(SessionError::Backend { operation: READ_BODY, .. }) => {
+        Err(error) => Err(refused_with(error)),
+    }
+}
+
+/// What is said of work with a body that came to nothing: whose fault it was, the body's or the sandbox's.
+pub(super) fn refused_with(error: impl Into<ForgeError>) -> ApiError {
+    match error.into() {
+        ForgeError::Session(SessionError::Backend { operation: READ_BODY, .. }) => {
             let detail =
                 format!("The body broke off, or nothing came for {} s; nothing was written.", SILENCE.as_secs());
-            Err(ApiError::new(StatusCode::BAD_REQUEST, detail))
+            ApiError::new(StatusCode::BAD_REQUEST, detail)
         }
-        Err(error) => Err(error.into()),
+        error => error.into(),
     }
 }
 
@@ -155,7 +166,7 @@ async fn mode_of(workplace: &Workplace, path: &str) -> Option<u32> {
 const READ_BODY: &str = "read the body";
 
 /// The bytes of a body as they come.
-fn incoming(body: Body) -> ByteStream {
+pub(super) fn incoming(body: Body) -> ByteStream {
     let broken = |source| SessionError::Backend { operation: READ_BODY, source };
     let pieces = stream::unfold(Some(body.into_data_stream()), move |body| async move {
         let mut body = body?;
@@ -174,6 +185,9 @@ fn incoming(body: Body) -> ByteStream {
 pub(in crate::server) struct ContentQuery {
     path: Option<String>,
     filename: Option<String>,
+    #[serde(default)]
+    offset: u64,
+    limit: Option<u64>,
 }
 
 /// Read a file as a stream.
@@ -183,6 +197,8 @@ pub(in crate::server) struct ContentQuery {
         ("id" = uuid::Uuid, Path, description = "The sandbox."),
         ("path" = String, Query, description = "The file."),
         ("filename" = Option<String>, Query, description = "The name it is offered under; its own unless set."),
+        ("offset" = Option<u64>, Query, description = "How many bytes are left out before the first; additive."),
+        ("limit" = Option<u64>, Query, description = "At most so many bytes; additive."),
     ),
     responses(
         (status = 200, description = "The file.", body = Vec<u8>, content_type = "application/octet-stream"),
@@ -198,10 +214,12 @@ pub(in crate::server) async fn content(
     let workplace = session.ready().await?;
     // A link is followed only when it is opened, so its size is not known before.
     let size = match workplace.file(FileVerb::Stat { path: path.clone() }).await? {
-        FileReply::Entry(entry) if entry.kind == EntryKind::File => Some(entry.size),
+        FileReply::Entry(entry) if entry.kind == EntryKind::File => Some(entry.size.saturating_sub(query.offset)),
         _ => None,
     };
-    let request = DownloadRequest { roots: workplace.roots.clone(), path: path.clone(), offset: 0, limit: size };
+    let size = size.map(|size| query.limit.map_or(size, |limit| size.min(limit)));
+    let (roots, limit) = (workplace.roots.clone(), size.or(query.limit));
+    let request = DownloadRequest { roots, path: path.clone(), offset: query.offset, limit };
     let mut bytes = workplace.machine.download(request).await?;
     // What is wrong with the file shows when it is first read, and then there still is a status to say so.
     let first = bytes.next().await.transpose()?;

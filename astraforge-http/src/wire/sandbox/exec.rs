@@ -122,3 +122,33 @@ pub(crate) const fn cause_of(exit: Exit) -> &'static str {
         Exit::OutOfMemory => "out_of_memory",
     }
 }
+
+/// The way in which a command ended, from its exit code and the name that [`cause_of`] gives. A name of a later version
+/// counts as an end by itself.
+#[must_use]
+pub(crate) fn exit_of(code: i32, cause: &str) -> Exit {
+    match cause {
+        "signaled" => Exit::Signaled { signal: code - 128 },
+        "timed_out" => Exit::TimedOut,
+        "out_of_memory" => Exit::OutOfMemory,
+        _ => Exit::Exited { code },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_of_a_command_comes_back_as_itself() {
+        for exit in [
+            Exit::Exited { code: 0 },
+            Exit::Exited { code: 137 },
+            Exit::Signaled { signal: 9 },
+            Exit::TimedOut,
+            Exit::OutOfMemory,
+        ] {
+            assert_eq!(exit_of(exit.code(), cause_of(exit)), exit);
+        }
+    }
+}

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::exec::Encoding;
+use super::{exec::Encoding, failure::SandboxFailure};
 use crate::wire::timestamp;
 
 /// A file to write.
@@ -34,6 +34,10 @@ pub struct WriteView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "no_space")]
     pub code: Option<String>,
+    /// What went wrong, in parts; additive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub failure: Option<SandboxFailure>,
     /// How many bytes were written; additive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -58,6 +62,14 @@ pub struct EntryView {
     pub modified_at: DateTime<Utc>,
     /// Where a link points.
     pub target: Option<String>,
+}
+
+impl From<EntryView> for Entry {
+    fn from(view: EntryView) -> Self {
+        let EntryView { path, kind, size, mode, modified_at, target } = view;
+        // One that is no number is of no version of this program, and opens nothing.
+        Self { path, kind, size, mode: u32::from_str_radix(&mode, 8).unwrap_or(0), modified_at, target }
+    }
 }
 
 impl From<Entry> for EntryView {
@@ -89,6 +101,13 @@ pub struct TextWindow {
     pub total_lines: u64,
     /// Whether the last line was cut at the limit on bytes.
     pub truncated: bool,
+}
+
+impl From<TextWindow> for files::TextWindow {
+    fn from(window: TextWindow) -> Self {
+        let TextWindow { text, first_line, n_lines, total_lines, truncated } = window;
+        Self { text, first_line, n_lines, total_lines, truncated }
+    }
 }
 
 impl From<files::TextWindow> for TextWindow {
@@ -129,6 +148,13 @@ pub struct MatchView {
     pub text: String,
 }
 
+impl From<MatchView> for LineMatch {
+    fn from(view: MatchView) -> Self {
+        let MatchView { path, line, text } = view;
+        Self { path, line, text }
+    }
+}
+
 impl From<LineMatch> for MatchView {
     fn from(found: LineMatch) -> Self {
         let LineMatch { path, line, text } = found;
@@ -143,6 +169,13 @@ pub struct CountView {
     pub path: String,
     /// How many lines.
     pub n_lines: u64,
+}
+
+impl From<CountView> for MatchCount {
+    fn from(view: CountView) -> Self {
+        let CountView { path, n_lines } = view;
+        Self { path, n_lines }
+    }
 }
 
 impl From<MatchCount> for CountView {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use astraforge_core::process::Process;
+use astraforge_core::process::{Process, ProcessId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::exec::{CommandBody, Encoding, cause_of};
+use super::exec::{CommandBody, Encoding, cause_of, exit_of};
 use crate::wire::timestamp;
 
 /// A command to start.
@@ -88,6 +88,23 @@ pub struct ProcessView {
     pub next_sequence: u64,
     /// Whether it has a terminal.
     pub pty: bool,
+}
+
+impl From<ProcessView> for Process {
+    fn from(view: ProcessView) -> Self {
+        let exit = view.exit_code.map(|code| exit_of(code, view.cause.as_deref().unwrap_or_default()));
+        Self {
+            id: ProcessId(view.id),
+            // One that is no tag here is one of a later version, and can be named by its id.
+            tag: view.tag.and_then(|tag| tag.parse().ok()),
+            command: view.command,
+            started_at: view.started_at,
+            exit,
+            first_sequence: view.first_sequence,
+            next_sequence: view.next_sequence,
+            pty: view.pty,
+        }
+    }
 }
 
 impl From<Process> for ProcessView {

@@ -1,11 +1,9 @@
 //! `sandbox`: isolated machines that keep their files, from the command line.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use astraforge_core::{
-    access::Caller,
-    control_plane::ControlPlane,
     files::Roots,
     id::{SandboxId, SnapshotId},
     ports::{machines::Machine, sessions::Execution},
@@ -19,9 +17,7 @@ use crate::{
     cli::{ConnectionArgs, SandboxCommand},
     commands::print,
     connection::parse_id,
-    data_folder,
     render::Terminal,
-    sandbox_plane,
 };
 
 mod artifacts;
@@ -33,38 +29,35 @@ mod exec;
 mod files;
 mod folder;
 mod listing;
+mod plane;
 mod processes;
 mod screenshot;
 mod shell;
 mod snapshots;
 mod watch;
 
+use self::plane::Plane;
+
 /// How often a command that runs says that somebody is there.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// Carries out one of the subcommands; the exit code of `exec` and `shell` is their command's.
 pub(crate) async fn sandbox(args: &ConnectionArgs, command: &SandboxCommand) -> anyhow::Result<ExitCode> {
-    if args.server.is_some() {
-        bail!("sandboxes of another server cannot be reached yet; leave --server out to use those of --data");
-    }
     if let SandboxCommand::Attack(options) = command {
+        if args.server.is_some() {
+            bail!(
+                "attacks are tried on the drivers of this machine, not on those of a server: run it there, without --server"
+            );
+        }
         return attack::attack(args, options).await;
     }
-    let root = args.node.data_folder()?;
-    data_folder::make_private(&root)?;
-    let plane = sandbox_plane::open(&args.node, &root).await?;
-    let desk = Desk { plane, caller: sandbox_plane::owner(), args, root };
-    desk.plane.reap().await?;
-    desk.carry_out(command).await
+    Desk { plane: plane::open(args).await?, args }.carry_out(command).await
 }
 
 /// What every subcommand works with.
 struct Desk<'a> {
-    plane: ControlPlane,
-    caller: Caller,
+    plane: Arc<dyn Plane>,
     args: &'a ConnectionArgs,
-    /// The data folder.
-    root: PathBuf,
 }
 
 impl Desk<'_> {
@@ -85,7 +78,7 @@ impl Desk<'_> {
             SandboxCommand::Snapshots(which) => self.snapshots(sandbox_id(&which.id)?).await?,
             SandboxCommand::Restore(args) => self.restore(args).await?,
             SandboxCommand::Fork(which) => {
-                let fork = self.plane.fork(&self.caller, sandbox_id(&which.id)?).await?;
+                let fork = self.plane.fork(sandbox_id(&which.id)?).await?;
                 self.show_new(&fork)?;
             }
             SandboxCommand::Diff(args) => self.diff(sandbox_id(&args.id)?, args.snapshot.as_deref()).await?,
@@ -95,18 +88,18 @@ impl Desk<'_> {
             SandboxCommand::Watch(args) => self.watch(args).await?,
             SandboxCommand::Screenshot(args) => self.screenshot(args).await?,
             SandboxCommand::Heartbeat(which) => {
-                let sandbox = self.plane.heartbeat(&self.caller, sandbox_id(&which.id)?).await?;
-                let text = format!("Noted. It runs until {} at the latest.", sandbox.expires_at().format("%F %R UTC"));
+                let sandbox = self.plane.heartbeat(sandbox_id(&which.id)?).await?;
+                let text = format!("Noted. It runs until {} at the latest.", sandbox.expires_at.format("%F %R UTC"));
                 self.say(&listing::shown(&sandbox), &text)?;
             }
             SandboxCommand::Stop(which) => {
                 let id = sandbox_id(&which.id)?;
-                self.plane.stop(&self.caller, id).await?;
+                self.plane.stop(id).await?;
                 self.say(&json!({ "stopped": id }), "Stopped. It comes back with its files when it is used.")?;
             }
             SandboxCommand::Rm(which) => {
                 let id = sandbox_id(&which.id)?;
-                self.plane.delete(&self.caller, id).await?;
+                self.plane.delete(id).await?;
                 self.say(&json!({ "deleted": id }), "Deleted.")?;
             }
             // It has sandboxes of its own, and was carried out before this desk was opened.
@@ -133,12 +126,12 @@ impl Desk<'_> {
 
     /// The machine of a sandbox; one that was stopped comes back first.
     async fn machine(&self, id: SandboxId) -> anyhow::Result<Arc<dyn Machine>> {
-        Ok(self.plane.machine(&self.caller, id).await?)
+        self.plane.machine(id).await
     }
 
     /// Where file verbs may work in it.
     async fn roots(&self, id: SandboxId) -> anyhow::Result<Roots> {
-        Ok(self.plane.get(&self.caller, id).await?.spec.roots)
+        Ok(Roots(self.plane.get(id).await?.roots))
     }
 
     /// Hands on what a command does until it ends, and tells the sandbox all along that somebody is there.
@@ -148,14 +141,28 @@ impl Desk<'_> {
         execution: &mut Execution,
         mut see: impl FnMut(ExecEvent) -> anyhow::Result<Next>,
     ) -> anyhow::Result<Option<Exit>> {
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut gone = std::pin::pin!(self.stay(id));
         loop {
             tokio::select! {
                 event = execution.events.next() => match event.context("the sandbox is gone")?? {
                     ExecEvent::Exited(exit) => return Ok(Some(exit)),
                     event => if see(event)? == Next::Enough { return Ok(None) },
                 },
-                _ = heartbeat.tick() => drop(self.plane.heartbeat(&self.caller, id).await?),
+                error = &mut gone => return Err(error),
+            }
+        }
+    }
+
+    /// Tells a sandbox again and again that somebody is there. Ends only when there is no such sandbox any more.
+    async fn stay(&self, id: SandboxId) -> anyhow::Error {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        loop {
+            heartbeat.tick().await;
+            match self.plane.heartbeat(id).await {
+                Err(error) if plane::is_gone(&error) => return error,
+                // What is waited for goes on, or says itself why it cannot.
+                Err(error) => tracing::debug!("cannot say that somebody is there: {error:#}"),
+                Ok(_) => {}
             }
         }
     }

@@ -15,7 +15,7 @@ use rustix::{
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 
-use crate::sandboxes::Desk;
+use crate::sandboxes::{Desk, both_ways};
 
 /// A terminal with a command in it.
 struct Terminal {
@@ -87,9 +87,7 @@ impl Terminal {
     }
 }
 
-#[test]
-fn a_shell_is_a_terminal_of_the_sandbox() {
-    let desk = Desk::new();
+fn a_shell_is_a_terminal_of_the_sandbox(desk: Desk) {
     let id = desk.works(&["create"]);
     let mut terminal = Terminal::open(&desk, &["shell", &id, "-e", "WHO=you", "--", "sh", "-i"]);
     terminal.press("stty size; echo hello-$WHO\n");
@@ -126,9 +124,7 @@ fn a_shell_is_a_terminal_of_the_sandbox() {
     assert_eq!(terminal.end(), 7);
 }
 
-#[test]
-fn a_terminal_is_given_back_when_the_command_is_told_to_end() {
-    let desk = Desk::new();
+fn a_terminal_is_given_back_when_the_command_is_told_to_end(desk: Desk) {
     let id = desk.works(&["create"]);
     let mut terminal = Terminal::open(&desk, &["shell", &id, "--", "sh", "-c", "echo up; exec sleep 1000"]);
     terminal.see("up");
@@ -138,9 +134,7 @@ fn a_terminal_is_given_back_when_the_command_is_told_to_end() {
     assert_eq!(desk.shell(&id, "pgrep -x sleep || echo none"), "none", "what ran in it ended with it");
 }
 
-#[test]
-fn changes_are_shown_as_they_happen() {
-    let desk = Desk::new();
+fn changes_are_shown_as_they_happen(desk: Desk) {
     let id = desk.works(&["create"]);
     let mut watch = desk.command(&["watch", &id, "--json"]);
     let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
@@ -155,9 +149,7 @@ fn changes_are_shown_as_they_happen() {
 }
 
 /// Where the machine has an X server to try it with.
-#[test]
-fn a_screen_is_looked_at() {
-    let desk = Desk::new();
+fn a_screen_is_looked_at(desk: Desk) {
     let id = desk.works(&["create"]);
     let picture = desk.world.path("screen.png");
     desk.fails(&["screenshot", &id, picture.to_str().unwrap()], "not supported by this sandbox driver");
@@ -172,3 +164,10 @@ fn a_screen_is_looked_at() {
     let png = std::fs::read(picture).unwrap();
     assert_eq!(png[16..24], [0, 0, 1, 64, 0, 0, 0, 200], "320 by 200");
 }
+
+both_ways!(
+    a_shell_is_a_terminal_of_the_sandbox
+    a_terminal_is_given_back_when_the_command_is_told_to_end
+    changes_are_shown_as_they_happen
+    a_screen_is_looked_at
+);

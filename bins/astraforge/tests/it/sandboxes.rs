@@ -12,16 +12,51 @@ use serde_json::Value;
 
 use crate::world::{World, one_command};
 
-/// A data folder without a server; what it made is deleted at the end.
+/// A data folder; what it made is deleted at the end.
 pub(crate) struct Desk {
     pub(crate) world: World,
     /// What is in the environment of commands.
     pub(crate) variables: Vec<(String, String)>,
 }
 
+/// Plays each story with the sandboxes of the data folder, and again with those of a server.
+macro_rules! both_ways {
+    ($($story:ident)*) => {
+        mod in_the_data_folder { $(
+            #[test]
+            fn $story() {
+                super::$story(crate::sandboxes::Desk::new());
+            }
+        )* }
+
+        mod through_a_server { $(
+            #[test]
+            fn $story() {
+                super::$story(crate::sandboxes::Desk::served());
+            }
+        )* }
+    };
+}
+
+pub(crate) use both_ways;
+
 impl Desk {
     pub(crate) fn new() -> Self {
         Self { world: World::without_server(one_command("true")), variables: Vec::new() }
+    }
+
+    /// A desk whose commands go to a server, for its sandboxes.
+    pub(crate) fn served() -> Self {
+        let mut desk = Self::new();
+        desk.world.start();
+        desk.asks(&desk.world.url().to_owned());
+        desk
+    }
+
+    /// Has commands go to the server at `url`.
+    pub(crate) fn asks(&mut self, url: &str) {
+        let key = self.world.api_key().to_owned();
+        self.variables = vec![("ASTRAFORGE_SERVER".into(), url.into()), ("ASTRAFORGE_API_KEY".into(), key)];
     }
 
     /// The data folder.
@@ -71,9 +106,7 @@ impl Drop for Desk {
     }
 }
 
-#[test]
-fn a_sandbox_keeps_its_files_through_everything() {
-    let desk = Desk::new();
+fn a_sandbox_keeps_its_files_through_everything(desk: Desk) {
     let id = desk.works(&["create"]);
     desk.shell(
         &id,
@@ -97,9 +130,7 @@ fn a_sandbox_keeps_its_files_through_everything() {
     desk.fails(&["exec", &id, "--", "true"], "not found");
 }
 
-#[test]
-fn commands_and_files_pass_through_as_they_are() {
-    let desk = Desk::new();
+fn commands_and_files_pass_through_as_they_are(desk: Desk) {
     let id = desk.works(&["create"]);
     let failed = desk.command(&["exec", &id, "--", "sh", "-c", "echo out; echo err >&2; exit 7"]).output().unwrap();
     assert_eq!((failed.status.code(), failed.stdout, failed.stderr), (Some(7), b"out\n".to_vec(), b"err\n".to_vec()));
@@ -126,9 +157,7 @@ fn commands_and_files_pass_through_as_they_are() {
     desk.fails(&["exec", "nonsense", "--", "true"], "`astraforge sandbox ls` lists the ids");
 }
 
-#[test]
-fn folders_are_copied_whole() {
-    let desk = Desk::new();
+fn folders_are_copied_whole(desk: Desk) {
     let id = desk.works(&["create"]);
     let here = desk.world.path("project");
     fs::create_dir_all(here.join("src/empty")).unwrap();
@@ -154,9 +183,7 @@ fn folders_are_copied_whole() {
     desk.fails(&["cp", &format!("{to}/none"), back.to_str().unwrap()], "no such file");
 }
 
-#[test]
-fn a_command_goes_on_and_is_followed_by_name() {
-    let desk = Desk::new();
+fn a_command_goes_on_and_is_followed_by_name(desk: Desk) {
     let id = desk.works(&["create", "--env", "WHO=you", "--memory", "512Mi", "--pids", "64", "--cpu", "1.5"]);
     let line = "echo hello $WHO $AND; read -r line < /workspace/go; echo $line; exit 3";
     desk.shell(&id, "mkfifo go");
@@ -180,9 +207,7 @@ fn a_command_goes_on_and_is_followed_by_name() {
     assert!(shown["usage"]["disk_bytes"].as_i64().is_some(), "{shown}");
 }
 
-#[test]
-fn files_are_looked_at_and_changed() {
-    let desk = Desk::new();
+fn files_are_looked_at_and_changed(desk: Desk) {
     let id = desk.works(&["create", "--tmpfs", "16Mi"]);
     desk.works(&["files", "mkdir", &id, "/workspace/src"]);
     desk.shell(&id, "printf 'one\ntwo\n' > src/a.rs");
@@ -198,9 +223,7 @@ fn files_are_looked_at_and_changed() {
     desk.fails(&["files", "cat", &id, "/etc/passwd"], "only paths below /workspace, /tmp");
 }
 
-#[test]
-fn what_was_taken_out_stays_when_the_sandbox_is_gone() {
-    let desk = Desk::new();
+fn what_was_taken_out_stays_when_the_sandbox_is_gone(desk: Desk) {
     let id = desk.works(&["create"]);
     desk.shell(&id, "echo precious > report");
     let copy = desk.world.path("copy");
@@ -211,6 +234,16 @@ fn what_was_taken_out_stays_when_the_sandbox_is_gone() {
     assert_eq!(fs::read(copy).unwrap(), b"precious\n");
     assert_eq!(desk.json(&["artifacts", &id])[0]["id"], artifact["id"]);
 }
+
+both_ways!(
+    a_sandbox_keeps_its_files_through_everything
+    commands_and_files_pass_through_as_they_are
+    folders_are_copied_whole
+    a_command_goes_on_and_is_followed_by_name
+    files_are_looked_at_and_changed
+    what_was_taken_out_stays_when_the_sandbox_is_gone
+    what_a_sandbox_may_reach_is_chosen_shown_and_changed
+);
 
 #[test]
 fn what_cannot_be_meant_says_what_to_do() {
@@ -223,6 +256,9 @@ fn what_cannot_be_meant_says_what_to_do() {
     desk.fails(&["create", "--idle", "5"], "greater than or equal to 60");
     desk.fails(&["create", "--tmpfs", "1Gi", "--hard"], "cannot be used with");
     desk.fails(&["show", "0190f3c4-6d0e-7a3c-8f52-2f6c1f0e9d77"], "not found");
+    desk.fails(&["attack", "--server", "http://127.0.0.1:1"], "on the drivers of this machine");
+    desk.fails(&["ls", "--server", "http://127.0.0.1:1"], "needs a key");
+    desk.fails(&["ls", "--server", "http://127.0.0.1:1", "--api-key", "k"], "failed to reach the server");
     let id = desk.works(&["create", "--id", "0190f3c4-6d0e-7a3c-8f52-2f6c1f0e9d77"]);
     assert_eq!(desk.works(&["create", "--id", &id]), id, "the same id is the same sandbox");
     desk.fails(&["shell", &id], "no terminal");
@@ -239,9 +275,7 @@ fn a_server_takes_over_what_was_made_without_one() {
     assert_eq!(desk.shell(&id, "cat file"), "kept", "it does not live in the server");
 }
 
-#[test]
-fn what_a_sandbox_may_reach_is_chosen_shown_and_changed() {
-    let desk = Desk::new();
+fn what_a_sandbox_may_reach_is_chosen_shown_and_changed(desk: Desk) {
     desk.fails(&["create", "--egress", "allow:http://example.com"], "is not a rule for hosts");
     let id = desk.works(&["create", "--egress", "allow:example.com"]);
     let ask = "p=${HTTPS_PROXY##*:}; exec 3<>/dev/tcp/127.0.0.2/$p; \

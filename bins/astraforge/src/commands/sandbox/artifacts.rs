@@ -1,16 +1,14 @@
 //! `sandbox export` and `artifacts`: files that outlive their sandbox.
 
-use anyhow::Context;
-use astraforge_core::{control_plane::NewExport, id::SandboxId, sandbox::Artifact};
-use futures::TryStreamExt;
+use astraforge_core::{control_plane::NewExport, id::SandboxId};
+use astraforge_http::wire::sandbox::ArtifactView;
 use serde_json::{Value, json};
 
-use super::{Desk, copy::write_file, sandbox_id};
+use super::{Desk, copy::write_file, listing::at, sandbox_id};
 use crate::{
     cli::{ExportArgs, LinkArgs},
     commands::print,
     connection::parse_id,
-    data_folder,
     render::{Terminal, faint, harmless},
 };
 
@@ -22,42 +20,34 @@ impl Desk<'_> {
             content_type: args.content_type.clone(),
             ..NewExport::new(&args.path)
         };
-        let artifact = self.plane.export(&self.caller, id, new).await?;
+        let artifact = self.plane.export(id, new).await?;
         if let Some(output) = &args.output {
-            let (_, bytes) = self.plane.artifact(&self.caller, artifact.id).await?;
-            write_file(output, Some(artifact.size), bytes.map_err(anyhow::Error::from_boxed)).await?;
+            let bytes = self.plane.artifact(artifact.id).await?;
+            write_file(output, Some(artifact.size_bytes), bytes).await?;
         }
-        print(self.args, &shown(&artifact), |terminal, _| terminal.line(row(terminal, &artifact)))
+        print(self.args, &shown(id, &artifact), |terminal, _| terminal.line(row(terminal, &artifact)))
     }
 
     pub(super) async fn artifacts(&self, id: SandboxId) -> anyhow::Result<()> {
-        self.list_all(&self.plane.artifacts(&self.caller, id).await?, shown, row)
+        self.list_all(&self.plane.artifacts(id).await?, |artifact| shown(id, artifact), row)
     }
 
     pub(super) async fn link(&self, args: &LinkArgs) -> anyhow::Result<()> {
         let artifact = parse_id(&args.artifact, "astraforge sandbox artifacts SANDBOX")?;
-        let link = self.plane.link(&self.caller, artifact, args.expires).await?;
-        let files = &self.args.node.files;
-        let server = data_folder::announced(&self.root).map(|server| server.url);
-        let base = files.link_base().map(str::to_owned).or(server).context(
-            "no server runs on this data folder, so a link would lead nowhere; start one with `astraforge up`, or set \
-             SANDBOX_ARTIFACT_BASE_URL",
-        )?;
-        let url = format!("{base}{}", link.path_and_query());
-        let expires_at = chrono::DateTime::from_timestamp(link.claim.expires, 0);
-        self.say(&json!({ "url": url, "expires_at": expires_at }), &url)
+        let link = self.plane.link(artifact, args.expires).await?;
+        self.say(&json!({ "url": link.url, "expires_at": link.expires_at }), &link.url)
     }
 }
 
-fn shown(artifact: &Artifact) -> Value {
+fn shown(sandbox: SandboxId, artifact: &ArtifactView) -> Value {
     json!({
-        "id": artifact.id, "sandbox": artifact.sandbox, "filename": artifact.filename,
-        "content_type": artifact.content_type, "size_bytes": artifact.size, "sha256": artifact.sha256,
-        "storage_path": artifact.path, "created_at": artifact.created_at,
+        "id": artifact.id, "sandbox": sandbox, "filename": artifact.filename,
+        "content_type": artifact.content_type, "size_bytes": artifact.size_bytes, "sha256": artifact.sha256,
+        "storage_path": artifact.storage_path, "created_at": at(artifact.created_at),
     })
 }
 
-fn row(terminal: Terminal, artifact: &Artifact) -> String {
+fn row(terminal: Terminal, artifact: &ArtifactView) -> String {
     let made = terminal.paint(artifact.created_at.format("%Y-%m-%d %H:%M"), faint());
-    format!("{}  {made}  {:>12}  {}", artifact.id, format!("{} B", artifact.size), harmless(&artifact.filename))
+    format!("{}  {made}  {:>12}  {}", artifact.id, format!("{} B", artifact.size_bytes), harmless(&artifact.filename))
 }

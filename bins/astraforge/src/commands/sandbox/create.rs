@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::Context;
 use astraforge_core::{
     control_plane::NewSandbox,
-    sandbox::{Lifetime, Sandbox},
+    sandbox::Lifetime,
     session::{Limit, Limits, SandboxSpec, Workspace},
 };
+use astraforge_http::wire::sandbox::SessionView;
 
 use super::{Desk, listing::shown, snapshot_id};
 use crate::{cli::CreateArgs, commands::print, render::faint};
@@ -24,11 +25,11 @@ impl Desk<'_> {
             lifetime,
             restore: args.restore.as_deref().map(snapshot_id).transpose()?,
         };
-        self.show_new(&self.plane.create(&self.caller, new).await?.sandbox)
+        self.show_new(&self.plane.create(new).await?)
     }
 
     /// Prints the id of a sandbox that was made.
-    pub(super) fn show_new(&self, sandbox: &Sandbox) -> anyhow::Result<()> {
+    pub(super) fn show_new(&self, sandbox: &SessionView) -> anyhow::Result<()> {
         print(self.args, &shown(sandbox), |terminal, _| {
             terminal.line(sandbox.id);
             terminal.note(terminal.paint(format!("next: astraforge sandbox shell {}", sandbox.id), faint()));

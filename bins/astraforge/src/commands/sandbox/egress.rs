@@ -1,13 +1,11 @@
 //! `sandbox egress`: what a sandbox may reach, and what it tried to.
 
 use astraforge_core::egress::{EgressEvent, EgressOutcome};
-use serde_json::json;
 
 use super::{Desk, sandbox_id};
 use crate::{
     cli::EgressOptions,
     commands::print,
-    egress_log::EgressLog,
     render::{Terminal, attention, bad, faint, good, harmless},
 };
 
@@ -15,15 +13,13 @@ impl Desk<'_> {
     /// Shows what the sandbox may reach and the last connections that it tried to make; changes the former first if asked.
     pub(super) async fn egress(&self, args: &EgressOptions) -> anyhow::Result<()> {
         let id = sandbox_id(&args.id)?;
-        let sandbox = match &args.set {
-            Some(egress) => self.plane.set_egress(&self.caller, id, egress.clone()).await?,
-            None => self.plane.get(&self.caller, id).await?,
-        };
-        let egress = sandbox.spec.egress;
-        let events = EgressLog::open(&self.args.node.data_folder()?)?.last(id, args.last)?;
-        print(self.args, &json!({ "egress": egress.to_string(), "events": events }), |terminal, _| {
-            terminal.line(&egress);
-            events.iter().for_each(|event| terminal.line(row(terminal, event)));
+        if let Some(egress) = &args.set {
+            self.plane.set_egress(id, egress.clone()).await?;
+        }
+        let view = self.plane.egress(id, args.last).await?;
+        print(self.args, &view, |terminal, view| {
+            terminal.line(&view.egress);
+            view.events.iter().for_each(|event| terminal.line(row(terminal, event)));
         })
     }
 }

@@ -2,16 +2,23 @@
 
 use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use astraforge_core::{
     id::SandboxId,
     ports::sessions::ExecControl,
-    session::{Command, ExecEvent, Exit},
+    session::{Command, ExecEvent, Exit, Signal},
 };
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use super::{Desk, Next, processes::shown_process, sandbox_id};
-use crate::cli::ExecArgs;
+use crate::{
+    cli::ExecArgs,
+    signals::{Interrupted, StopSignals},
+};
+
+/// How long a command may take to hear that it is to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Desk<'_> {
     pub(super) async fn exec(&self, args: &ExecArgs) -> anyhow::Result<ExitCode> {
@@ -25,11 +32,24 @@ impl Desk<'_> {
             self.start(id, command, args).await?;
             return Ok(ExitCode::SUCCESS);
         }
-        let mut execution = self.machine(id).await?.exec(command.with_open_stdin()).await?;
+        let mut stop = StopSignals::listen().context("cannot listen for signals")?;
+        let start = async { Ok::<_, anyhow::Error>(self.machine(id).await?.exec(command.with_open_stdin()).await?) };
+        let mut execution = tokio::select! {
+            started = start => started?,
+            () = stop.told() => leave(Ok(i32::from(Interrupted::EXIT_CODE))),
+        };
         let feed = tokio::spawn(feed(execution.control.clone()));
-        let ended = self.attend(id, &mut execution, hand_on).await;
+        let ended = tokio::select! {
+            ended = self.attend(id, &mut execution, hand_on) => ended.map(|exit| exit.map_or(1, Exit::code)),
+            () = stop.told() => {
+                // Said while there still is a connection to say it on; where there is none, it ends in a while by itself.
+                let killed = execution.control.signal(Signal::Kill);
+                drop(tokio::time::timeout(PATIENCE, killed).await);
+                Ok(i32::from(Interrupted::EXIT_CODE))
+            }
+        };
         feed.abort();
-        leave(ended.map(|exit| exit.map_or(1, Exit::code)))
+        leave(ended)
     }
 
     async fn start(&self, id: SandboxId, command: Command, args: &ExecArgs) -> anyhow::Result<()> {

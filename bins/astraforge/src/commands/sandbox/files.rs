@@ -8,6 +8,7 @@ use astraforge_core::{
     },
     id::SandboxId,
 };
+use chrono::SubsecRound;
 use futures::TryStreamExt;
 
 use super::{Desk, sandbox_id};
@@ -50,7 +51,7 @@ impl Desk<'_> {
             }
         };
         let id = sandbox_id(id)?;
-        let reply = self.file(id, verb).await?;
+        let reply = to_the_microsecond(self.file(id, verb).await?);
         print(self.args, &reply, show)
     }
 
@@ -69,6 +70,14 @@ impl Desk<'_> {
         }
         Ok(out.flush()?)
     }
+}
+
+/// The reply with times as exact as they come over the wire.
+fn to_the_microsecond(mut reply: FileReply) -> FileReply {
+    if let FileReply::Entries { entries, .. } = &mut reply {
+        entries.iter_mut().for_each(|entry| entry.modified_at = entry.modified_at.trunc_subsecs(6));
+    }
+    reply
 }
 
 fn show(terminal: Terminal, reply: &FileReply) {

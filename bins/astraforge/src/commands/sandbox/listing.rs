@@ -2,10 +2,10 @@
 
 use astraforge_core::{
     id::SandboxId,
-    ports::machines::Usage,
-    sandbox::{Sandbox, SandboxStatus, Termination},
-    session::{ByteSize, Strictness, Workspace},
+    sandbox::{SandboxStatus, Termination},
 };
+use astraforge_http::wire::sandbox::{FilesOn, SessionView, UsageView};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::Desk;
@@ -16,7 +16,7 @@ use crate::{
 
 impl Desk<'_> {
     pub(super) async fn list(&self) -> anyhow::Result<()> {
-        let sandboxes = self.plane.list(&self.caller).await?;
+        let sandboxes = self.plane.list().await?;
         if sandboxes.is_empty() && !self.args.json {
             Terminal::detect().line("No sandboxes yet. Make one with: astraforge sandbox create");
             return Ok(());
@@ -26,10 +26,10 @@ impl Desk<'_> {
 
     /// Shows one sandbox. It is not woken for that.
     pub(super) async fn describe(&self, id: SandboxId) -> anyhow::Result<()> {
-        let sandbox = self.plane.get(&self.caller, id).await?;
-        let usage = self.plane.usage(&self.caller, id).await?;
+        let sandbox = self.plane.get(id).await?;
+        let usage = self.plane.usage(id).await?;
         let mut value = shown(&sandbox);
-        value["usage"] = usage.as_ref().map_or(Value::Null, shown_usage);
+        value["usage"] = json!(usage);
         print(self.args, &value, |terminal, _| {
             terminal.line(row(terminal, &sandbox));
             for (name, text) in facts(&sandbox, usage.as_ref()) {
@@ -40,38 +40,36 @@ impl Desk<'_> {
 }
 
 /// What else there is to say about a sandbox.
-fn facts(sandbox: &Sandbox, usage: Option<&Usage>) -> Vec<(&'static str, String)> {
-    let spec = &sandbox.spec;
-    let workspace = match spec.workspace {
-        Workspace::Tmpfs { size } => format!("{size} in memory"),
-        Workspace::Disk { size } if size.strictness == Strictness::Required => {
-            format!("{} on disk, enforced", size.max)
-        }
-        Workspace::Disk { size } => format!("{} on disk", size.max),
+fn facts(sandbox: &SessionView, usage: Option<&UsageView>) -> Vec<(&'static str, String)> {
+    let size = &sandbox.ephemeral_storage;
+    let workspace = match sandbox.files_on {
+        FilesOn::Memory => format!("{size} in memory"),
+        FilesOn::Disk if sandbox.enforced => format!("{size} on disk, enforced"),
+        FilesOn::Disk => format!("{size} on disk"),
     };
-    let cpu = spec.limits.cpu_millis.map(|cpu| format!(", {}m of a processor", cpu.max)).unwrap_or_default();
+    let cpu = if sandbox.cpu.is_empty() { String::new() } else { format!(", {} processors", sandbox.cpu) };
     let mut facts = vec![
         ("files", workspace),
-        ("limits", format!("{} memory, {} processes{cpu}", spec.limits.memory.max, spec.limits.processes.max)),
-        ("expires", sandbox.expires_at().format("%Y-%m-%d %H:%M:%S UTC").to_string()),
+        ("limits", format!("{} memory, {} processes{cpu}", sandbox.memory, sandbox.processes)),
+        ("expires", sandbox.expires_at.format("%Y-%m-%d %H:%M:%S UTC").to_string()),
     ];
-    if let Some(image) = &spec.image {
-        facts.push(("image", image.to_string()));
+    if !sandbox.image.is_empty() {
+        facts.push(("image", sandbox.image.clone()));
     }
-    if let Some(snapshot) = sandbox.latest_snapshot {
+    if let Some(snapshot) = sandbox.metadata.latest_snapshot_id {
         facts.push(("snapshot", snapshot.to_string()));
     }
     if let Some(usage) = usage {
-        let size = |size: Option<ByteSize>| size.map_or("unknown".to_owned(), in_mib);
-        let cpu = usage.cpu.map_or("unknown".to_owned(), |cpu| format!("{:.2} s", cpu.as_secs_f64()));
+        let size = |n_bytes: Option<u64>| n_bytes.map_or("unknown".to_owned(), in_mib);
+        let cpu = usage.cpu_seconds.map_or("unknown".to_owned(), |seconds| format!("{seconds:.2} s"));
         let processes = usage.processes.map_or("unknown".to_owned(), |n| n.to_string());
         facts.push((
             "uses",
             format!(
                 "{cpu} of processors, {} memory ({} at most so far), {} of files, {processes} processes",
-                size(usage.memory),
-                size(usage.memory_peak),
-                size(usage.disk)
+                size(usage.memory_bytes),
+                size(usage.memory_peak_bytes),
+                size(usage.disk_bytes)
             ),
         ));
     }
@@ -79,39 +77,36 @@ fn facts(sandbox: &Sandbox, usage: Option<&Usage>) -> Vec<(&'static str, String)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-fn in_mib(size: ByteSize) -> String {
-    format!("{:.1} MiB", size.as_bytes() as f64 / (1024.0 * 1024.0))
+fn in_mib(n_bytes: u64) -> String {
+    format!("{:.1} MiB", n_bytes as f64 / (1024.0 * 1024.0))
 }
 
 /// A sandbox, as JSON.
-pub(super) fn shown(sandbox: &Sandbox) -> Value {
+pub(super) fn shown(sandbox: &SessionView) -> Value {
+    let image = Some(&sandbox.image).filter(|image| !image.is_empty());
     json!({
-        "id": sandbox.id, "mode": sandbox.mode, "status": sandbox.status.as_str(), "ref": sandbox.reference(),
-        "image": sandbox.spec.image, "created_at": sandbox.created_at, "expires_at": sandbox.expires_at(),
-        "last_activity_at": sandbox.last_activity_at, "last_heartbeat_at": sandbox.last_heartbeat_at,
+        "id": sandbox.id, "mode": sandbox.mode, "status": sandbox.status.as_str(), "ref": sandbox.reference,
+        "image": image, "created_at": at(sandbox.created_at), "expires_at": at(sandbox.expires_at),
+        "last_activity_at": at(sandbox.last_activity_at), "last_heartbeat_at": at(sandbox.last_heartbeat_at),
         "error_message": sandbox.error_message,
-        "terminated_reason": sandbox.termination.map(Termination::as_str),
-        "latest_snapshot_id": sandbox.latest_snapshot,
-        "idle_timeout_sec": sandbox.lifetime.idle().as_secs(), "max_lifetime_sec": sandbox.lifetime.max().as_secs(),
+        "terminated_reason": sandbox.metadata.terminated_reason.map(Termination::as_str),
+        "latest_snapshot_id": sandbox.metadata.latest_snapshot_id,
+        "idle_timeout_sec": sandbox.idle_timeout_sec, "max_lifetime_sec": sandbox.max_lifetime_sec,
     })
 }
 
-/// What a sandbox uses, as JSON; what its driver cannot tell is null.
-fn shown_usage(usage: &Usage) -> Value {
-    json!({
-        "cpu_seconds": usage.cpu.map(|cpu| cpu.as_secs_f64()),
-        "memory_bytes": usage.memory, "memory_peak_bytes": usage.memory_peak,
-        "disk_bytes": usage.disk, "processes": usage.processes,
-    })
+/// A time, as JSON: to the microsecond, which is as much as comes over the wire.
+pub(super) fn at(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-fn row(terminal: Terminal, sandbox: &Sandbox) -> String {
+fn row(terminal: Terminal, sandbox: &SessionView) -> String {
     let style = match sandbox.status {
         SandboxStatus::Ready => good(),
         SandboxStatus::Failed => bad(),
         SandboxStatus::Starting | SandboxStatus::Terminated => attention(),
     };
-    let why = sandbox.termination.map_or("", Termination::as_str);
+    let why = sandbox.metadata.terminated_reason.map_or("", Termination::as_str);
     let status = terminal.paint(format!("{:<10}", sandbox.status.as_str()), style);
     let made = terminal.paint(sandbox.created_at.format("%Y-%m-%d %H:%M"), faint());
     format!("{}  {status}  {made}  {:<6}  {why}  {}", sandbox.id, sandbox.mode, harmless(&sandbox.error_message))

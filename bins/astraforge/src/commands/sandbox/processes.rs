@@ -8,7 +8,7 @@ use astraforge_core::{
 };
 use serde_json::{Value, json};
 
-use super::{Desk, Next, exec::hand_on, sandbox_id};
+use super::{Desk, Next, exec::hand_on, listing::at, sandbox_id};
 use crate::{
     cli::{KillArgs, KillSignal, ProcessLogsArgs},
     render::{Terminal, attention, faint, good, harmless},
@@ -67,7 +67,7 @@ impl Desk<'_> {
 /// A process, as JSON.
 pub(super) fn shown_process(process: &Process) -> Value {
     json!({
-        "id": process.id.0, "tag": process.tag, "command": process.command, "started_at": process.started_at,
+        "id": process.id.0, "tag": process.tag, "command": process.command, "started_at": at(process.started_at),
         "exit_code": process.exit.map(Exit::code), "pty": process.pty,
         "first_sequence": process.first_sequence, "next_sequence": process.next_sequence,
     })

@@ -4,7 +4,7 @@ use anyhow::Context;
 use astraforge_core::files::{FileChange, FileEvent, WatchRequest};
 use futures::StreamExt;
 
-use super::{Desk, HEARTBEAT, sandbox_id};
+use super::{Desk, sandbox_id};
 use crate::{
     cli::WatchArgs,
     render::{Terminal, attention, bad, good, harmless},
@@ -17,7 +17,7 @@ impl Desk<'_> {
         let mut stop = StopSignals::listen().context("cannot listen for signals")?;
         let request = WatchRequest { roots: self.roots(id).await?, path: args.path.clone(), recursive: !args.flat };
         let mut events = self.machine(id).await?.watch(request).await?;
-        let (terminal, mut heartbeat) = (Terminal::detect(), tokio::time::interval(HEARTBEAT));
+        let (terminal, mut gone) = (Terminal::detect(), std::pin::pin!(self.stay(id)));
         loop {
             tokio::select! {
                 event = events.next() => match event.transpose()? {
@@ -25,7 +25,7 @@ impl Desk<'_> {
                     Some(event) => show(terminal, &event),
                     None => return Ok(()),
                 },
-                _ = heartbeat.tick() => drop(self.plane.heartbeat(&self.caller, id).await?),
+                error = &mut gone => return Err(error),
                 () = stop.told() => return Ok(()),
             }
         }
