@@ -239,7 +239,7 @@ mod tests {
             Fingerprint::of("POST", "/api/x/{", b"}"),
         ];
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
-        assert_eq!(prints.map(|print| *print.as_bytes()).into_iter().collect::<BTreeSet<_>>().len(), prints.len());
+        assert_eq!(prints.iter().map(Fingerprint::as_bytes).collect::<BTreeSet<_>>().len(), prints.len());
     }
 
     #[test]
