@@ -108,6 +108,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(audit::list))
         .routes(routes!(audit::export))
         .routes(routes!(audit::verify))
+        .routes(routes!(artifacts::link))
         .routes(routes!(deepagent::converse))
         .routes(routes!(deepagent::say))
         .routes(routes!(root::resources))
@@ -180,7 +181,6 @@ pub(super) fn long_sandbox_routes() -> OpenApiRouter<AppState> {
 pub(super) fn link_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(artifacts::download))
-        .routes(routes!(artifacts::link))
         .routes(routes!(artifacts::content))
 }
 

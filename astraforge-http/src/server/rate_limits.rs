@@ -189,7 +189,8 @@ impl Limiters {
 
 /// What anybody may ask for as often as they like: it shows nothing, or proves itself as links to files do.
 pub(super) fn is_for_everybody(path: &str) -> bool {
-    matches!(path, "/api/schema/" | "/api/docs/" | "/api/auth/csrf/" | "/api/auth/methods/") || path.starts_with("/api/sandbox/artifacts/")
+    let is_link = path.starts_with("/api/sandbox/artifacts/") && path.ends_with("/download/");
+    is_link || matches!(path, "/api/schema/" | "/api/docs/" | "/api/auth/csrf/" | "/api/auth/methods/")
 }
 
 fn is_login(parts: &Parts) -> bool {
