@@ -33,6 +33,8 @@ fn the_document_is_openapi_3_1_and_complete() {
             ids.push(operation["operationId"].as_str().unwrap().to_owned());
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
                 assert!(parameter["description"].is_string(), "{here}: {parameter}");
+                let is_in_path = path.contains(&format!("{{{}}}", parameter["name"].as_str().unwrap()));
+                assert_eq!(parameter["in"] == "path", is_in_path, "{here}: {parameter}");
             }
             for (status, answer) in operation["responses"].as_object().unwrap() {
                 assert!(answer["description"].as_str().is_some_and(|text| !text.is_empty()), "{here} {status}");

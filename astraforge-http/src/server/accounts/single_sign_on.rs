@@ -46,6 +46,7 @@ pub(super) struct SingleSignOn {
 
 /// Where a browser wants to be.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(in super::super) struct LoginQuery {
     /// A path of this server, such as `/requests?state=open`; `/` unless set.
     next: Option<String>,
@@ -53,6 +54,7 @@ pub(in super::super) struct LoginQuery {
 
 /// What a browser brings back from the provider.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(in super::super) struct CallbackQuery {
     /// What the provider passed on of the beginning.
     state: Option<String>,

@@ -63,7 +63,7 @@ async fn somebody_logs_in_by_way_of_a_real_provider() {
     let me = format!("{}/api/auth/me/", world.url());
     let (status, body, _) = read(browser.get(&me).await).await;
     // What they are called and their address come from the provider's user info: its token has only `sub`.
-    assert_eq!((status, body), (StatusCode::OK, json!({"username": "mira", "email": "mira@example.org"})));
+    assert_eq!((status, body), (StatusCode::OK, json!({"username": "mira.name", "email": "mira@example.org"})));
     let (status, ..) = read(browser.get(&format!("{}/api/api-keys/", world.url())).await).await;
     assert_eq!(status, StatusCode::FORBIDDEN, "a maintainer makes no keys");
     assert_eq!(browser.get(&callback).await.status(), StatusCode::BAD_REQUEST, "a login ends once");

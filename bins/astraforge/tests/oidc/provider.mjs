@@ -49,10 +49,10 @@ const provider = new Provider(issuer, {
     email: ["email", "email_verified"],
   },
   findAccount: (_context, login) => ({
-    accountId: `subject-${login}`,
+    accountId: login,
     claims: () => ({
-      sub: `subject-${login}`,
-      preferred_username: login,
+      sub: login,
+      preferred_username: `${login}.name`,
       email: `${login}@example.org`,
       email_verified: true,
       groups: login === "stranger" ? [] : ["devs"],
@@ -74,5 +74,6 @@ const provider = new Provider(issuer, {
   },
 });
 
+provider.on("server_error", (_context, error) => console.error(error));
 server.on("request", provider.callback());
 console.log(issuer);

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use reqwest::Client;
@@ -13,6 +13,8 @@ use serde_json::Value;
 pub(crate) struct Provider {
     child: Child,
     issuer: String,
+    /// Kept open: it says more now and then, and would end if nobody could hear it.
+    _said: BufReader<ChildStdout>,
 }
 
 impl Provider {
@@ -25,8 +27,9 @@ impl Provider {
         node.arg(folder.join("provider.mjs")).args([port.to_string(), clock.to_string()]);
         let mut child = node.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut issuer = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut issuer).unwrap();
-        let provider = Self { child, issuer: issuer.trim().to_owned() };
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        said.read_line(&mut issuer).unwrap();
+        let provider = Self { child, issuer: issuer.trim().to_owned(), _said: said };
         assert!(provider.issuer.starts_with("http://127.0.0.1:"), "the provider did not start");
         provider
     }
