@@ -122,6 +122,10 @@ async fn a_dead_job_is_tried_again_or_dropped_and_its_request_is_told() {
         store.events(request, 0, 10).await.unwrap().into_iter().map(|event| event.kind).collect();
     let [EventKind::Status { stage, .. }, EventKind::Error { message, .. }] = &events[..] else { panic!("{events:?}") };
     assert!(stage == "queue" && message.contains("dropped") && message.contains("still away"), "{events:?}");
+    let audit = works(data.path(), &["audit", "export", "--tenant", "acme"]);
+    let entries: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = entries.iter().map(|entry| [&entry["action"], &entry["subject"]]).collect();
+    assert_eq!(told, [["job.retry", &dead], ["job.drop", &dead]], "what was refused is not there");
 }
 
 #[tokio::test]
