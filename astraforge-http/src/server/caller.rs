@@ -9,12 +9,18 @@ use axum::{
     extract::{FromRequestParts, Request, State},
     http::{HeaderMap, header::AUTHORIZATION, request::Parts},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{Span, warn};
 
-use super::{AppState, accounts, audit::doors, auth::hash_api_key, error::ApiError, rate_limits::Standing};
+use super::{
+    AppState, accounts,
+    audit::doors,
+    auth::hash_api_key,
+    error::ApiError,
+    rate_limits::{Standing, TooOften},
+};
 
 /// A caller who is known. The first argument of every handler that needs one, so that nothing is told to others.
 #[derive(Debug, Clone)]
@@ -63,7 +69,7 @@ pub(super) async fn identify(State(state): State<AppState>, request: Request, ne
     let (mut parts, body) = request.into_parts();
     let (found, standing) = match counted(&parts, &state).await {
         Ok(counted) => counted,
-        Err(too_often) => return too_often,
+        Err(too_often) => return too_often.into_response(),
     };
     if let Ok(identity) = &found {
         Span::current().record("user", identity.caller.user.as_str());
@@ -80,7 +86,7 @@ pub(super) async fn identify(State(state): State<AppState>, request: Request, ne
 }
 
 /// Finds out who calls, and counts the call.
-async fn counted(parts: &Parts, state: &AppState) -> Result<(Result<Identity, ApiError>, Option<Standing>), Response> {
+async fn counted(parts: &Parts, state: &AppState) -> Result<(Result<Identity, ApiError>, Option<Standing>), TooOften> {
     let credentials = credentials(parts, state);
     let credentials = credentials.as_deref();
     state.rates.admit(parts, credentials)?;

@@ -3,7 +3,12 @@
 //! What is remembered is in the database that all servers share. A call that is passed on to another server is remembered
 //! by that one alone.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use astraforge_core::{
     error::chain,
@@ -13,8 +18,8 @@ use axum::{
     body::Body,
     extract::{FromRequestParts, Request, State},
     http::{
-        HeaderName, HeaderValue, StatusCode,
-        header::{CONTENT_LENGTH, DATE, RETRY_AFTER},
+        HeaderName, StatusCode,
+        header::{CONTENT_LENGTH, DATE},
         request::Parts,
     },
     middleware::Next,
@@ -35,6 +40,8 @@ use super::{
     rate_limits::{RATE_LIMIT, RATE_LIMIT_POLICY},
 };
 
+mod answers;
+
 /// Where callers put the key of a call.
 pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says of an answer that the call was carried out earlier.
@@ -47,8 +54,6 @@ const AT_ONCE: usize = 1024;
 const LEASE: TimeDelta = TimeDelta::seconds(30);
 /// How often a call that takes long is said to go on.
 const RENEWAL: Duration = Duration::from_secs(10);
-/// After how many seconds it is worth to ask again for a call that is at work.
-const ASK_AGAIN: u64 = 1;
 /// Headers that belong to one answer's way and not to the call.
 const OF_THE_WAY: [HeaderName; 5] =
     [CONTENT_LENGTH, DATE, HeaderName::from_static("x-request-id"), RATE_LIMIT, RATE_LIMIT_POLICY];
@@ -91,14 +96,12 @@ fn name_of(parts: &Parts) -> Result<Option<CallName>, ApiError> {
     let (Some(key), false, Ok(identity)) = (keys.next(), parts.method.is_safe(), Identity::of(parts)) else {
         return Ok(None);
     };
-    let malformed =
-        |detail: String| ApiError::new(StatusCode::BAD_REQUEST, detail).with_code("idempotency_key_malformed");
     if keys.next().is_some() {
-        return Err(malformed("Send one `Idempotency-Key`, not several.".to_owned()));
+        return Err(answers::malformed("Send one `Idempotency-Key`, not several.".to_owned()));
     }
     // What is no text is no key either; the empty one is refused with the right words.
     let key = key.to_str().unwrap_or_default().parse::<IdempotencyKey>();
-    let key = key.map_err(|error| malformed(format!("`Idempotency-Key` cannot be taken: {error}.")))?;
+    let key = key.map_err(|error| answers::malformed(format!("`Idempotency-Key` cannot be taken: {error}.")))?;
     Ok(Some(CallName { caller: identity.caller, key }))
 }
 
@@ -109,9 +112,9 @@ async fn remembered(
     body: Body,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let Ok(place) = state.keyed_calls.0.clone().try_acquire_owned() else { return Ok(full()) };
+    let Ok(place) = state.keyed_calls.0.clone().try_acquire_owned() else { return Ok(answers::full()) };
     let limit = state.limits.body_bytes;
-    let body = read_bytes(body, limit).await.map_err(|refusal| explained(refusal, limit))?;
+    let body = read_bytes(body, limit).await.map_err(|refusal| answers::explained(refusal, limit))?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let fingerprint = Fingerprint::of(parts.method.as_str(), path, &body);
     let now = now(&state);
@@ -131,10 +134,10 @@ async fn remembered(
                 Err(_stopped) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The server stops; try again.")),
             }
         }
-        Begun::AtWork => Ok(at_work()),
-        Begun::Over(Outcome::Answer(answer)) => Ok(replayed(answer)),
-        Begun::Over(Outcome::TooLong) => Err(too_long()),
-        Begun::OtherCall => Err(other_call()),
+        Begun::AtWork => Ok(answers::at_work()),
+        Begun::Over(Outcome::Answer(answer)) => Ok(answers::replayed(answer)),
+        Begun::Over(Outcome::TooLong) => Err(answers::too_long()),
+        Begun::OtherCall => Err(answers::other_call()),
     }
 }
 
@@ -240,7 +243,10 @@ async fn keep(state: &AppState, attempt: &Attempt, outcome: &Outcome) {
             Err(error) => match pauses.next() {
                 Some(pause) => sleep(pause).await,
                 None => {
-                    return error!(error = chain(&error), "an answer cannot be kept: the call may be carried out again");
+                    return error!(
+                        error = chain(&error),
+                        "an answer cannot be kept: the call may be carried out again"
+                    );
                 }
             },
         }
@@ -258,57 +264,6 @@ async fn give_up(state: &AppState, attempt: &Attempt) {
 
 fn now(state: &AppState) -> DateTime<Utc> {
     state.forge().journal().clock().now()
-}
-
-fn replayed(answer: Answer) -> Response {
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = (status, Body::from(answer.body)).into_response();
-    response.headers_mut().clear();
-    for (name, value) in answer.headers {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            response.headers_mut().append(name, value);
-        }
-    }
-    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-    response
-}
-
-fn at_work() -> Response {
-    let detail = "A call with this `Idempotency-Key` is still at work; ask again for its answer.";
-    let refusal = ApiError::new(StatusCode::CONFLICT, detail).with_code("idempotency_call_at_work");
-    ([(RETRY_AFTER, HeaderValue::from(ASK_AGAIN))], refusal).into_response()
-}
-
-fn full() -> Response {
-    let detail = "Too many calls with an `Idempotency-Key` are at work here; try again.";
-    ([(RETRY_AFTER, HeaderValue::from(ASK_AGAIN))], ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
-        .into_response()
-}
-
-fn other_call() -> ApiError {
-    let detail = "This `Idempotency-Key` was given to another call: method, path, query or body differ. Take a fresh key \
-                  for each call.";
-    ApiError::new(StatusCode::CONFLICT, detail).with_code("idempotency_key_reused")
-}
-
-fn too_long() -> ApiError {
-    let detail = format!(
-        "The call with this `Idempotency-Key` was carried out, and is not carried out again. Its answer was longer than \
-         the {MOST_KEPT} bytes that are kept; look at what it did."
-    );
-    ApiError::new(StatusCode::CONFLICT, detail).with_code("idempotency_answer_too_long")
-}
-
-/// Says of a body that is too large what to do about it.
-fn explained(refusal: ApiError, limit: usize) -> ApiError {
-    if refusal.status() != StatusCode::PAYLOAD_TOO_LARGE {
-        return refusal;
-    }
-    let detail = format!(
-        "A call with an `Idempotency-Key` may bring {limit} bytes at most. A longer file can be written without a key: it \
-         is written whole or not at all."
-    );
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail).with_code("idempotency_body_too_long")
 }
 
 #[cfg(test)]

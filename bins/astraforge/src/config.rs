@@ -22,6 +22,7 @@ use crate::{
     model::ModelArgs,
     native_args::NativeArgs,
     oidc_args::OidcArgs,
+    rate_args::RateArgs,
     retention_args::RetentionArgs,
 };
 
@@ -86,6 +87,8 @@ pub(crate) struct ServerArgs {
     pub(crate) accounts: AccountArgs,
     #[command(flatten)]
     pub(crate) oidc: OidcArgs,
+    #[command(flatten)]
+    pub(crate) rates: RateArgs,
     /// Address at which the other servers of an installation reach this one, for calls about its sandboxes [default: where
     /// it listens]
     #[arg(long, global = true, env = "ASTRAFORGE_NODE_URL", value_name = "URL")]
@@ -181,6 +184,7 @@ impl ServerArgs {
             self.node_address(SocketAddr::from(([127, 0, 0, 1], 1))).err(),
             self.retention.check(&self.database, &self.files).err(),
             self.oidc.check().err(),
+            self.rates.limits().err(),
         ];
         let mut told: Vec<_> = checks.into_iter().flatten().map(|error| format!("{error:#}")).collect();
         // What is wrong with the database is wrong with the bus on it.

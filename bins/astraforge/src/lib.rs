@@ -34,6 +34,7 @@ mod native_args;
 mod node;
 mod oidc_args;
 mod programs;
+mod rate_args;
 mod render;
 mod retention_args;
 mod rounds;

@@ -118,6 +118,7 @@ impl Node {
         let state = state.with_egress_log(move |sandbox, n| Ok(egress_log.last(sandbox, n)?));
         let accounts = args.accounts.open(parts.database.accounts());
         let state = state.with_accounts(args.oidc.attach(accounts, args.keys.secrets(parts.folder.root())?)?);
+        let state = state.with_rate_limits(args.rates.limits()?);
         let state = if parts.database.is_shared() { state.with_peers(peers_client()?) } else { state };
         match plane {
             Ok(plane) => parts.look_after(plane, args, listening, &mut running).await?,
@@ -235,6 +236,7 @@ impl Parts {
         let mut tasks = JoinSet::new();
         tasks.spawn(rounds::clear_quarantine(self.quarantine.clone(), stopped.clone()));
         tasks.spawn(self.turns(&stopped).sweep_archives(self.retention.clone()));
+        tasks.spawn(self.turns(&stopped).forget_calls());
         if !self.retention.keeps_all() {
             tasks.spawn(self.turns(&stopped).archive_logs(self.retention.clone()));
         }

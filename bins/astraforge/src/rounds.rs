@@ -8,7 +8,7 @@ use astraforge_core::{
     control_plane::ControlPlane,
     error::ForgeError,
     node::SIGN_OF_LIFE,
-    ports::{artifacts::ArtifactError, store::Store},
+    ports::{artifacts::ArtifactError, clock::Clock as _, store::Store},
     retention::{Archived, Retention},
     schedule::{Schedule, Turned},
     sweep::Swept,
@@ -86,6 +86,23 @@ impl Turns {
             .boxed()
         };
         self.at(schedule, "clear the shared folder of half written files", round).await;
+    }
+
+    /// Forgets calls whose keys are free again, and their answers.
+    pub(crate) async fn forget_calls(self) {
+        /// How many are forgotten in one transaction, so that no other waits long.
+        const AT_ONCE: u32 = 500;
+        let schedule = Schedule::new("answers-of-calls", Duration::from_secs(3600));
+        let store = self.store.clone();
+        let round = || {
+            let store = store.clone();
+            async move {
+                while store.forget_calls(SystemClock.now(), AT_ONCE).await? == u64::from(AT_ONCE) {}
+                Ok(())
+            }
+            .boxed()
+        };
+        self.at(schedule, "forget how old calls were answered", round).await;
     }
 
     /// Archives the run logs that are due.

@@ -12,7 +12,7 @@ use astraforge_core::{
 use axum::{
     Router,
     extract::Path,
-    http::Method,
+    http::{HeaderValue, Method},
     middleware::{from_fn, from_fn_with_state},
     routing::{any, get},
 };
