@@ -9,7 +9,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{relay::Relay, sandboxes::Desk};
+use crate::{
+    relay::Relay,
+    sandboxes::{Desk, both_ways},
+};
 
 #[test]
 fn what_is_printed_does_not_depend_on_where_it_comes_from() {
@@ -91,9 +94,7 @@ fn ends(desk: &Desk, id: &str, patience: Duration) {
     }
 }
 
-#[test]
-fn a_command_that_is_told_to_end_ends_at_once_and_one_that_is_killed_soon() {
-    let desk = Desk::served();
+fn a_command_that_is_told_to_end_ends_at_once_and_one_that_is_killed_soon(desk: Desk) {
     let id = desk.works(&["create"]);
     let mut told = endless(&desk, &id);
     kill_process(Pid::from_child(&told), Signal::INT).unwrap();
@@ -104,6 +105,8 @@ fn a_command_that_is_told_to_end_ends_at_once_and_one_that_is_killed_soon() {
     killed.wait().unwrap();
     ends(&desk, &id, Duration::from_secs(60));
 }
+
+both_ways!(a_command_that_is_told_to_end_ends_at_once_and_one_that_is_killed_soon);
 
 #[test]
 fn output_is_followed_over_a_server_that_starts_anew() {

@@ -31,9 +31,15 @@ pub(super) struct Held {
     control: Arc<dyn ExecControl>,
     output: Mutex<Output>,
     changed: Notify,
-    /// How many follow it now.
-    readers: watch::Sender<usize>,
+    readers: watch::Sender<Readers>,
     is_dismissed: watch::Sender<bool>,
+}
+
+/// How many follow a command now, and did so far: one that comes and goes in a moment counts too.
+#[derive(Debug, Clone, Copy, Default)]
+struct Readers {
+    now: usize,
+    so_far: u64,
 }
 
 /// What it wrote that was not seen yet, and how it ended.
@@ -67,7 +73,7 @@ impl Held {
             control,
             output: Mutex::default(),
             changed: Notify::new(),
-            readers: watch::Sender::new(0),
+            readers: watch::Sender::new(Readers::default()),
             is_dismissed: watch::Sender::new(false),
         }
     }
@@ -120,7 +126,10 @@ impl Held {
 
     /// Follows it, which keeps it alive.
     pub(super) fn reader(self: &Arc<Self>) -> Reader {
-        self.readers.send_modify(|n| *n += 1);
+        self.readers.send_modify(|readers| {
+            readers.now += 1;
+            readers.so_far += 1;
+        });
         Reader(Arc::clone(self))
     }
 
@@ -157,9 +166,12 @@ impl Held {
         let (mut readers, mut dismissed) = (self.readers.subscribe(), self.is_dismissed.subscribe());
         let abandoned = async {
             // The senders are in `self`, so that waiting never fails.
-            while readers.wait_for(|n| *n == 0).await.is_ok()
-                && tokio::time::timeout(grace, readers.wait_for(|n| *n > 0)).await.is_ok()
-            {}
+            while let Ok(so_far) = readers.wait_for(|it| it.now == 0).await.map(|it| it.so_far) {
+                let comes = readers.wait_for(|it| it.so_far != so_far);
+                if tokio::time::timeout(grace, comes).await.is_err() {
+                    return;
+                }
+            }
         };
         tokio::select! {
             () = abandoned => {}
@@ -173,9 +185,12 @@ impl Held {
 }
 
 impl Output {
+    fn n_bytes(&self) -> u64 {
+        self.next - self.first
+    }
+
     fn is_full(&self) -> bool {
-        let held: u64 = self.next - self.first;
-        held + PIECE * self.pieces.len() as u64 >= WINDOW
+        self.n_bytes() + PIECE * self.pieces.len() as u64 >= WINDOW
     }
 
     fn push(&mut self, event: ExecEvent) {
@@ -241,7 +256,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.0.readers.send_modify(|n| *n -= 1);
+        self.0.readers.send_modify(|readers| readers.now -= 1);
     }
 }
 
@@ -345,7 +360,8 @@ mod tests {
         };
         assert!(seen == whole, "{} of {} bytes", seen.len(), whole.len());
         assert_eq!(exit, Some(Exit::Exited { code: 7 }));
-        assert!(held.output().next - held.output().first <= WINDOW + 7000);
+        let n_held = held.output().n_bytes();
+        assert!(n_held <= WINDOW + 7000, "{n_held}");
         assert!(held.let_go_before(0).is_err(), "what was seen is not held");
     }
 
