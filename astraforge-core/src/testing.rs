@@ -10,6 +10,7 @@ pub mod clock;
 pub mod fuzz;
 pub mod machines;
 pub mod machines_conformance;
+mod pages;
 pub mod ports;
 pub mod samples;
 pub mod sandbox_store;

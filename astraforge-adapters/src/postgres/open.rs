@@ -30,6 +30,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0007_rounds_and_archives.sql"),
     include_str!("../../migrations/postgres/0008_nodes.sql"),
     include_str!("../../migrations/postgres/0009_accounts.sql"),
+    include_str!("../../migrations/postgres/0010_requests_of_state.sql"),
 ];
 
 /// Held by whoever changes the schema: "AsFo".

@@ -33,6 +33,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0007_rounds_and_archives.sql"),
     include_str!("../../migrations/sqlite/0008_nodes.sql"),
     include_str!("../../migrations/sqlite/0009_accounts.sql"),
+    include_str!("../../migrations/sqlite/0010_requests_of_state.sql"),
 ];
 
 /// Marks a file as ours, as SQLite's `application_id`: "AsFo".

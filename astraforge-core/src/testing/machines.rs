@@ -236,7 +236,6 @@ impl Machine for PlayedMachine {
     }
 
     async fn file(&self, request: FileRequest) -> Result<FileReply, SessionError> {
-        let FileVerb::List { .. } = request.verb else { return Err(unplayed("a file verb")) };
         let entry = |(path, text): (String, String)| Entry {
             path,
             kind: EntryKind::File,
@@ -246,7 +245,16 @@ impl Machine for PlayedMachine {
             target: None,
         };
         let files = self.live_files()?.clone();
-        Ok(FileReply::Entries { entries: files.into_iter().map(entry).collect(), truncated: false })
+        match request.verb {
+            FileVerb::List { .. } => {
+                Ok(FileReply::Entries { entries: files.into_iter().map(entry).collect(), truncated: false })
+            }
+            FileVerb::Stat { path } => match files.get_key_value(&path) {
+                Some((path, text)) => Ok(FileReply::Entry(entry((path.clone(), text.clone())))),
+                None => Err(SessionError::FileNotFound { path }),
+            },
+            _ => Err(unplayed("this file verb")),
+        }
     }
 
     async fn watch(
@@ -261,8 +269,12 @@ impl Machine for PlayedMachine {
         Ok(stream::iter([Ok(bytes)]).boxed())
     }
 
-    async fn upload(&self, _: UploadRequest, _: ByteStream) -> Result<u64, SessionError> {
-        Err(unplayed("an upload"))
+    async fn upload(&self, request: UploadRequest, contents: ByteStream) -> Result<u64, SessionError> {
+        let bytes: Vec<Bytes> = contents.try_collect().await?;
+        let bytes = Bytes::from(bytes.concat());
+        let size = bytes.len() as u64;
+        self.write_file(&request.path, bytes, request.mode).await?;
+        Ok(size)
     }
 
     async fn pack(&self, _: PackRequest) -> Result<ByteStream, SessionError> {
