@@ -63,6 +63,43 @@ pub enum Action {
     ManageKeys,
 }
 
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 9] = [
+        Self::Read,
+        Self::Chat,
+        Self::Approve,
+        Self::ApproveSensitive,
+        Self::Submit,
+        Self::Cancel,
+        Self::UseSandboxes,
+        Self::LinkRepositories,
+        Self::ManageKeys,
+    ];
+
+    /// Its name in documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Chat => "chat",
+            Self::Approve => "approve",
+            Self::ApproveSensitive => "approve_sensitive",
+            Self::Submit => "submit",
+            Self::Cancel => "cancel",
+            Self::UseSandboxes => "use_sandboxes",
+            Self::LinkRepositories => "link_repositories",
+            Self::ManageKeys => "manage_keys",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl Role {
     /// Every role, the least first.
     pub const ALL: [Self; 4] = [Self::Observer, Self::Reviewer, Self::Maintainer, Self::Admin];
@@ -159,8 +196,7 @@ mod tests {
 
     #[track_caller]
     fn check(role: Role, allowed: &[Action]) {
-        use Action::*;
-        for action in [Read, Chat, Approve, ApproveSensitive, Submit, Cancel, LinkRepositories, ManageKeys] {
+        for action in Action::ALL {
             assert_eq!(role.may(action), allowed.contains(&action), "{role} {action:?}");
         }
     }
@@ -170,8 +206,10 @@ mod tests {
         use Action::*;
         check(Role::Observer, &[Read]);
         check(Role::Reviewer, &[Read, Chat, Approve]);
-        check(Role::Maintainer, &[Read, Chat, Approve, ApproveSensitive, Submit, Cancel, LinkRepositories]);
-        check(Role::Admin, &[Read, Chat, Approve, ApproveSensitive, Submit, Cancel, LinkRepositories, ManageKeys]);
+        let maintainer =
+            [Read, Chat, Approve, ApproveSensitive, Submit, Cancel, UseSandboxes, LinkRepositories].as_slice();
+        check(Role::Maintainer, maintainer);
+        check(Role::Admin, &[maintainer, &[ManageKeys]].concat());
     }
 
     #[test]

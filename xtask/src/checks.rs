@@ -7,6 +7,7 @@ mod engine;
 mod features;
 mod kubernetes;
 mod package;
+mod packages;
 mod report;
 mod rootless;
 mod services;

@@ -1,4 +1,4 @@
-//! Pages of rows in memory, which are kept in the order in which they were added.
+//! Pages: of rows in memory, which are kept in the order in which they were added, and how tests read them.
 
 use chrono::{DateTime, Utc};
 
@@ -48,3 +48,19 @@ impl Order {
         (self != Self::LastAddedFirst).then_some(time)
     }
 }
+
+/// Reads a list in pages of two, and checks that all but the last are full.
+macro_rules! in_pages {
+    ($page:ident => $read:expr) => {{
+        let (mut all, mut $page) = (Vec::new(), $crate::page::Page::first(2));
+        loop {
+            let read = $read.await.unwrap();
+            assert!(read.next.is_none() || read.items.len() == 2);
+            all.extend(read.items);
+            let Some(next) = read.next else { break all };
+            $page.after = Some(next);
+        }
+    }};
+}
+
+pub(in crate::testing) use in_pages;

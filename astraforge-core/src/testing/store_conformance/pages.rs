@@ -10,25 +10,14 @@ use crate::{
     repository::RepositoryLink,
     request::{Request, RequestState},
     run::Run,
-    testing::samples::{self, at},
+    testing::{
+        pages::in_pages,
+        samples::{self, at},
+    },
 };
 
 /// When rows are made that are added in this order; two are of the same time.
 const TIMES: [i64; 5] = [20, 10, 30, 30, 5];
-
-/// Reads a list in pages of two, and checks that all but the last are full.
-macro_rules! in_pages {
-    ($page:ident => $read:expr) => {{
-        let (mut all, mut $page) = (Vec::new(), Page::first(2));
-        loop {
-            let read = $read.await.unwrap();
-            assert!(read.next.is_none() || read.items.len() == 2);
-            all.extend(read.items);
-            let Some(next) = read.next else { break all };
-            $page.after = Some(next);
-        }
-    }};
-}
 
 async fn submit_at(store: &impl Store, seconds: i64, state: RequestState) -> Request {
     let request = Request { created_at: at(seconds), state, ..samples::request() };

@@ -18,5 +18,6 @@ mod sandbox_api;
 mod sandbox_stores;
 mod sandbox_terminal;
 mod sandboxes;
+mod schema;
 mod users;
 mod world;

@@ -2,6 +2,7 @@
 
 use astraforge_core::{
     id::SandboxId,
+    page::{Page, Paged},
     ports::machines::Usage,
     sandbox::{Sandbox, SandboxStatus, Termination},
     session::{ByteSize, Strictness, Workspace},
@@ -10,18 +11,25 @@ use serde_json::{Value, json};
 
 use super::Desk;
 use crate::{
-    commands::print,
+    commands::{THERE_ARE_MORE, print},
     render::{Terminal, attention, bad, faint, good, harmless},
 };
 
 impl Desk<'_> {
-    pub(super) async fn list(&self) -> anyhow::Result<()> {
-        let sandboxes = self.plane.list(&self.caller).await?;
-        if sandboxes.is_empty() && !self.args.json {
-            Terminal::detect().line("No sandboxes yet. Make one with: astraforge sandbox create");
+    pub(super) async fn list(&self, limit: u32) -> anyhow::Result<()> {
+        let Paged { items, next } = self.plane.list_page(&self.caller, Page::first(limit)).await?;
+        self.list_all(&items, shown, row)?;
+        if self.args.json {
             return Ok(());
         }
-        self.list_all(&sandboxes, shown, row)
+        match next {
+            Some(_) => Terminal::detect().line(THERE_ARE_MORE),
+            None if items.is_empty() => {
+                Terminal::detect().line("No sandboxes yet. Make one with: astraforge sandbox create");
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     /// Shows one sandbox. It is not woken for that.
