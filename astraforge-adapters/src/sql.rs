@@ -10,9 +10,10 @@ use astraforge_core::{
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
     job::{Claim, Job, JobState, Limits, QueuedJob},
     merge_request::MergeRequest,
+    page::{Page, Paged},
     ports::store::{Changes, LogEnd, LogState, RestingLog, Store, StoreError},
     repository::RepositoryLink,
-    request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
+    request::{Attachment, Message, Request, RequestState, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
     run_log::LogArchive,
     schedule::Turn,
@@ -42,6 +43,7 @@ pub(crate) mod jobs;
 pub(crate) mod key_check;
 mod links;
 pub(crate) mod log;
+pub(crate) mod pages;
 mod requests;
 pub(crate) mod row;
 mod runs;
@@ -165,6 +167,16 @@ impl<D: Dialect> Store for SqlStore<D> {
         requests::list(&mut *connection, tenant).await.map_err(failed("list requests"))
     }
 
+    async fn requests_page(
+        &self,
+        tenant: &TenantId,
+        state: Option<RequestState>,
+        page: Page,
+    ) -> Result<Paged<Request>, StoreError> {
+        let mut connection = self.reader("list requests").await?;
+        requests::page(&mut *connection, tenant, state, page).await.map_err(failed("list requests"))
+    }
+
     async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError> {
         let mut connection = self.reader("list messages").await?;
         requests::messages(&mut *connection, request).await.map_err(failed("list messages"))
@@ -188,6 +200,16 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn runs(&self, tenant: &TenantId) -> Result<Vec<Run>, StoreError> {
         let mut connection = self.reader("list runs").await?;
         runs::list(&mut *connection, tenant).await.map_err(failed("list runs"))
+    }
+
+    async fn runs_page(
+        &self,
+        tenant: &TenantId,
+        request: Option<RequestId>,
+        page: Page,
+    ) -> Result<Paged<Run>, StoreError> {
+        let mut connection = self.reader("list runs").await?;
+        runs::page(&mut *connection, tenant, request, page).await.map_err(failed("list runs"))
     }
 
     async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError> {
@@ -223,6 +245,18 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn merge_requests(&self, tenant: &TenantId) -> Result<Vec<MergeRequest>, StoreError> {
         let mut connection = self.reader("list merge requests").await?;
         changes::merge_requests(&mut *connection, tenant).await.map_err(failed("list merge requests"))
+    }
+
+    async fn merge_requests_page(
+        &self,
+        tenant: &TenantId,
+        request: Option<RequestId>,
+        page: Page,
+    ) -> Result<Paged<MergeRequest>, StoreError> {
+        let mut connection = self.reader("list merge requests").await?;
+        changes::merge_requests_page(&mut *connection, tenant, request, page)
+            .await
+            .map_err(failed("list merge requests"))
     }
 
     async fn merge_request_of(&self, request: RequestId) -> Result<Option<MergeRequest>, StoreError> {
@@ -364,6 +398,11 @@ impl<D: Dialect> Store for SqlStore<D> {
         links::list(&mut *connection, &self.key, tenant).await.map_err(failed("list repository links"))
     }
 
+    async fn links_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<RepositoryLink>, StoreError> {
+        let mut connection = self.reader("list repository links").await?;
+        links::page(&mut *connection, &self.key, tenant, page).await.map_err(failed("list repository links"))
+    }
+
     async fn update_link(&self, link: RepositoryLink) -> Result<bool, StoreError> {
         let mut connection = self.writer("change a repository link").await?;
         let result = links::update(&mut *connection, &self.key, &link).await;
@@ -388,6 +427,11 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, StoreError> {
         let mut connection = self.reader("list API keys").await?;
         api_keys::list(&mut *connection, tenant).await.map_err(failed("list API keys"))
+    }
+
+    async fn api_keys_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<ApiKey>, StoreError> {
+        let mut connection = self.reader("list API keys").await?;
+        api_keys::page(&mut *connection, tenant, page).await.map_err(failed("list API keys"))
     }
 
     async fn count_api_keys(&self) -> Result<u64, StoreError> {

@@ -158,13 +158,13 @@ impl Action {
             Self::Read => "read",
             Self::Chat => "chat",
             Self::Approve => "approve",
-            Self::ApproveSensitive => "approve-sensitive",
+            Self::ApproveSensitive => "approve_sensitive",
             Self::Submit => "submit",
             Self::Cancel => "cancel",
-            Self::UseSandboxes => "use-sandboxes",
-            Self::LinkRepositories => "link-repositories",
-            Self::ManageKeys => "manage-keys",
-            Self::ReadAudit => "read-audit",
+            Self::UseSandboxes => "use_sandboxes",
+            Self::LinkRepositories => "link_repositories",
+            Self::ManageKeys => "manage_keys",
+            Self::ReadAudit => "read_audit",
         }
     }
 }
@@ -342,7 +342,7 @@ mod tests {
         let forbidden = Forbidden::Role { role: Role::Observer, action: Action::Approve };
         assert_eq!(forbidden.to_string(), "your role `observer` does not allow this; it needs at least `reviewer`");
         let forbidden = Forbidden::Scope { action: Action::LinkRepositories };
-        assert_eq!(forbidden.to_string(), "your key is not for this; it needs the scope `link-repositories`");
+        assert_eq!(forbidden.to_string(), "your key is not for this; it needs the scope `link_repositories`");
     }
 
     #[test]
@@ -373,10 +373,10 @@ mod tests {
             assert_eq!(action.as_str().parse(), Ok(action));
         }
         let some = Scopes::Only([Action::Read, Action::UseSandboxes].into());
-        assert_eq!(some.to_string(), "read use-sandboxes");
+        assert_eq!(some.to_string(), "read use_sandboxes");
         for scopes in [some, Scopes::All, Scopes::Only(BTreeSet::new())] {
             assert_eq!(scopes.to_string().parse(), Ok(scopes));
         }
-        assert!("all".parse::<Action>().unwrap_err().to_string().contains("approve-sensitive"));
+        assert!("all".parse::<Action>().unwrap_err().to_string().contains("approve_sensitive"));
     }
 }

@@ -27,6 +27,7 @@ mod commands;
 mod engine;
 mod exports;
 mod nodes;
+mod pages;
 mod reaper;
 mod snapshots;
 mod sweep;

@@ -70,6 +70,7 @@ pub mod job;
 pub mod journal;
 pub mod merge_request;
 pub mod node;
+pub mod page;
 pub mod policy;
 pub mod ports;
 pub mod process;

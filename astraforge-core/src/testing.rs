@@ -15,6 +15,7 @@ pub mod fuzz;
 pub mod identity_provider;
 pub mod machines;
 pub mod machines_conformance;
+mod pages;
 pub mod ports;
 pub mod samples;
 pub mod sandbox_store;

@@ -13,12 +13,15 @@ use serde::{Serialize, de::DeserializeOwned};
 
 mod error;
 mod logs;
+mod pages;
 mod remote;
 mod retry;
 mod sandboxes;
 mod sse;
 
-pub use self::{error::ClientError, logs::LogOf, remote::RemoteSandbox, sandboxes::GrepQuery};
+pub use self::{
+    error::ClientError, logs::LogOf, pages::Entries, remote::RemoteSandbox, sandboxes::GrepQuery,
+};
 
 use crate::wire::{
     api_key::{ApiKeyView, MintedApiKey, NewApiKey},
@@ -281,20 +284,7 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let mut wait = Duration::from_millis(200);
-        for _ in 1..TRIES {
-            match self.get_once(path).await {
-                Err(error) if error.is_retryable() => tokio::time::sleep(wait).await,
-                outcome => return outcome,
-            }
-            wait *= 2;
-        }
-        self.get_once(path).await
-    }
-
-    async fn get_once<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let response = self.call(Method::GET, path).send().await.map_err(ClientError::transport("reach"))?;
-        read(response).await
+        Ok(read_again(self.call(Method::GET, path)).await?.0)
     }
 
     async fn send<T: DeserializeOwned>(
@@ -351,6 +341,25 @@ fn parse_base(text: &str) -> Result<Url, ClientError> {
     url.set_query(None);
     url.set_fragment(None);
     Ok(url)
+}
+
+/// Carries out a call that only reads, and tries it again when that may help. Returns the headers of the answer too.
+async fn read_again<T: DeserializeOwned>(call: reqwest::RequestBuilder) -> Result<(T, HeaderMap), ClientError> {
+    let mut wait = Duration::from_millis(200);
+    for once in (1..TRIES).filter_map(|_| call.try_clone()) {
+        match read_once(once).await {
+            Err(error) if error.is_retryable() => tokio::time::sleep(wait).await,
+            outcome => return outcome,
+        }
+        wait *= 2;
+    }
+    read_once(call).await
+}
+
+async fn read_once<T: DeserializeOwned>(call: reqwest::RequestBuilder) -> Result<(T, HeaderMap), ClientError> {
+    let response = call.send().await.map_err(ClientError::transport("reach"))?;
+    let headers = response.headers().clone();
+    Ok((read(response).await?, headers))
 }
 
 async fn read<T: DeserializeOwned>(response: reqwest::Response) -> Result<T, ClientError> {

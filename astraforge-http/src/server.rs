@@ -18,6 +18,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 mod accounts;
+mod actions;
 mod api_keys;
 mod audit;
 pub mod auth;
@@ -34,6 +35,7 @@ mod idempotency;
 mod layers;
 mod merge_requests;
 mod openapi;
+mod paging;
 mod path;
 mod peers;
 mod plans;
@@ -294,6 +296,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(layers::wrong_method)
         // `body::JsonBody` has its own limit, which answers in JSON.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(actions::authorize)) // before a sandbox's node is asked or a body is read
         .layer(from_fn_with_state(state.clone(), audit::calls::record)) // sees every answer of a known caller
         .layer(from_fn_with_state(state.clone(), caller::identify)) // for all that asks who calls; counts calls
         .with_state(state.clone());
@@ -303,7 +306,9 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn(layers::security_headers))
         .layer(CatchPanicLayer::custom(layers::panicked)) // inside the observer, so that a panic is logged with its path
         .service(routes);
-    let metrics = Router::new().route("/metrics", get(sandboxes::metrics::metrics));
-    let metrics = metrics.layer(from_fn_with_state(state.clone(), caller::identify));
+    let metrics = Router::new()
+        .route("/metrics", get(sandboxes::metrics::metrics))
+        .layer(from_fn(actions::authorize))
+        .layer(from_fn_with_state(state.clone(), caller::identify));
     health::routes().merge(metrics).with_state(state).nest_service("/api", api)
 }

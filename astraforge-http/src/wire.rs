@@ -16,6 +16,6 @@ pub mod request;
 pub mod root;
 pub mod run;
 pub mod sandbox;
-mod schema;
+pub(crate) mod schema;
 mod text;
 mod timestamp;

@@ -8,6 +8,7 @@ mod features;
 mod kubernetes;
 mod oidc;
 mod package;
+mod packages;
 mod report;
 mod rootless;
 mod services;

@@ -34,6 +34,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0011_identities.sql"),
     include_str!("../../migrations/postgres/0012_audit.sql"),
     include_str!("../../migrations/postgres/0013_calls.sql"),
+    include_str!("../../migrations/postgres/0014_requests_of_state.sql"),
 ];
 
 /// Held by whoever changes the schema: "AsFo".

@@ -3,10 +3,12 @@
 use astraforge_core::{
     access::{ApiKey, Scopes},
     id::{ApiKeyId, TenantId, UserId},
+    page::{Page, Paged},
 };
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 
 use super::{
+    pages::{self, End, newest_first},
     row::{Cells, Columns as _, SqlResult, micros},
     statement::{Statements, values},
 };
@@ -40,6 +42,11 @@ pub(super) async fn active_by_hash(connection: &mut impl Statements, hash: &str)
 pub(super) async fn list(connection: &mut impl Statements, tenant: &TenantId) -> SqlResult<Vec<ApiKey>> {
     let statement = "SELECT * FROM api_keys WHERE tenant = $1 ORDER BY created_at, position";
     connection.rows(statement, values![tenant.as_str()]).await?.iter().map(from_row).collect()
+}
+
+pub(super) async fn page(connection: &mut impl Statements, tenant: &TenantId, page: Page) -> SqlResult<Paged<ApiKey>> {
+    const OF_TENANT: &str = newest_first!("api_keys", "tenant = $4");
+    pages::read(connection, OF_TENANT, End::Newest, page, values![tenant.as_str()], |row| from_row(row)).await
 }
 
 pub(super) async fn count(connection: &mut impl Statements) -> SqlResult<u64> {

@@ -3,14 +3,16 @@
 use astraforge_core::{
     id::{ChangeSetId, MergeRequestId, RequestId, TenantId, UserId},
     merge_request::MergeRequest,
+    page::{Page, Paged},
     ports::store::StoreError,
     request::{approval::Approval, change_set::ChangeSet},
 };
 
 use super::{
     error::{already_exists, failed},
+    pages::{self, End, newest_first},
     row::{Cells, Columns as _, SqlResult, json, maybe_json, micros, name},
-    statement::{Statements, values},
+    statement::{Statements, Value, values},
 };
 
 pub(super) async fn add_change_set(connection: &mut impl Statements, change_set: &ChangeSet) -> SqlResult<()> {
@@ -133,6 +135,21 @@ pub(super) async fn merge_requests(
 ) -> SqlResult<Vec<MergeRequest>> {
     let statement = "SELECT * FROM merge_requests WHERE tenant = $1 ORDER BY created_at DESC, position DESC";
     connection.rows(statement, values![tenant.as_str()]).await?.iter().map(merge_request_from_row).collect()
+}
+
+pub(super) async fn merge_requests_page(
+    connection: &mut impl Statements,
+    tenant: &TenantId,
+    request: Option<RequestId>,
+    page: Page,
+) -> SqlResult<Paged<MergeRequest>> {
+    const OF_TENANT: &str = newest_first!("merge_requests", "tenant = $4");
+    const OF_REQUEST: &str =
+        newest_first!("merge_requests", "request = (SELECT id FROM requests WHERE tenant = $4 AND id = $5)");
+    let request = request.map(|id| id.to_string());
+    let statement = if request.is_some() { OF_REQUEST } else { OF_TENANT };
+    let filters = [Some(tenant.to_string()), request].into_iter().flatten().map(Value::from);
+    pages::read(connection, statement, End::Newest, page, filters, |row| merge_request_from_row(row)).await
 }
 
 pub(super) async fn merge_request_of(

@@ -2,10 +2,12 @@
 
 use astraforge_core::{
     id::{RepositoryLinkId, TenantId, UserId},
+    page::{Page, Paged},
     repository::{RepositoryLink, Secret},
 };
 
 use super::{
+    pages::{self, End, oldest_first},
     row::{Cells, Columns as _, SqlResult, json, micros},
     statement::{Statements, values},
 };
@@ -77,6 +79,17 @@ pub(super) async fn list(
 ) -> SqlResult<Vec<RepositoryLink>> {
     let statement = "SELECT * FROM links WHERE tenant = $1 ORDER BY created_at, position";
     connection.rows(statement, values![tenant.as_str()]).await?.iter().map(|row| from_row(row, key)).collect()
+}
+
+pub(super) async fn page(
+    connection: &mut impl Statements,
+    key: &SecretKey,
+    tenant: &TenantId,
+    page: Page,
+) -> SqlResult<Paged<RepositoryLink>> {
+    const OF_TENANT: &str = oldest_first!("links", "tenant = $4");
+    let filters = values![tenant.as_str()];
+    pages::read(connection, OF_TENANT, End::Oldest, page, filters, |row| from_row(row, key)).await
 }
 
 /// The columns that hold secrets, each sealed for its place.

@@ -2,12 +2,14 @@
 
 use astraforge_core::{
     id::{RequestId, TenantId, UserId},
+    page::{Page, Paged},
     ports::store::{Expected, RequestChange, StoreError},
-    request::{Attachment, Message, Request},
+    request::{Attachment, Message, Request, RequestState},
 };
 
 use super::{
     error::{failed, taken},
+    pages::{self, End, newest_first},
     row::{Cells, Columns as _, SqlResult, maybe_json, micros, name, number},
     statement::{Statements, Value, values},
 };
@@ -69,6 +71,19 @@ pub(super) async fn find(
 pub(super) async fn list(connection: &mut impl Statements, tenant: &TenantId) -> SqlResult<Vec<Request>> {
     let statement = "SELECT * FROM requests WHERE tenant = $1 ORDER BY created_at DESC, position DESC";
     connection.rows(statement, values![tenant.as_str()]).await?.iter().map(from_row).collect()
+}
+
+pub(super) async fn page(
+    connection: &mut impl Statements,
+    tenant: &TenantId,
+    state: Option<RequestState>,
+    page: Page,
+) -> SqlResult<Paged<Request>> {
+    const OF_TENANT: &str = newest_first!("requests", "tenant = $4");
+    const OF_STATE: &str = newest_first!("requests", "tenant = $4 AND state = $5");
+    let filters = [Some(tenant.as_str()), state.map(RequestState::as_str)].into_iter().flatten().map(Value::from);
+    let statement = if state.is_some() { OF_STATE } else { OF_TENANT };
+    pages::read(connection, statement, End::Newest, page, filters, |row| from_row(row)).await
 }
 
 fn from_row(row: &impl Cells) -> SqlResult<Request> {

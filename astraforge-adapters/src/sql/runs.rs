@@ -2,14 +2,16 @@
 
 use astraforge_core::{
     id::{RequestId, RunId, TenantId},
+    page::{Page, Paged},
     ports::store::StoreError,
     run::{Run, Usage},
 };
 
 use super::{
     error::{already_exists, failed},
+    pages::{self, End, newest_first},
     row::{Cells, Columns as _, SqlResult, json, maybe_json, micros, number},
-    statement::{Statements, values},
+    statement::{Statements, Value, values},
 };
 
 pub(super) async fn write(connection: &mut impl Statements, run: &Run) -> Result<(), StoreError> {
@@ -95,6 +97,20 @@ pub(super) async fn of_request(connection: &mut impl Statements, request: Reques
 pub(super) async fn list(connection: &mut impl Statements, tenant: &TenantId) -> SqlResult<Vec<Run>> {
     let statement = "SELECT * FROM runs WHERE tenant = $1 ORDER BY created_at DESC, position DESC";
     connection.rows(statement, values![tenant.as_str()]).await?.iter().map(from_row).collect()
+}
+
+pub(super) async fn page(
+    connection: &mut impl Statements,
+    tenant: &TenantId,
+    request: Option<RequestId>,
+    page: Page,
+) -> SqlResult<Paged<Run>> {
+    const OF_TENANT: &str = newest_first!("runs", "tenant = $4");
+    const OF_REQUEST: &str = newest_first!("runs", "request = (SELECT id FROM requests WHERE tenant = $4 AND id = $5)");
+    let request = request.map(|id| id.to_string());
+    let statement = if request.is_some() { OF_REQUEST } else { OF_TENANT };
+    let filters = [Some(tenant.to_string()), request].into_iter().flatten().map(Value::from);
+    pages::read(connection, statement, End::Newest, page, filters, |row| from_row(row)).await
 }
 
 fn from_row(row: &impl Cells) -> SqlResult<Run> {

@@ -5,6 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use astraforge_core::{
     id::{ArtifactId, SandboxId, SnapshotId, TenantId},
     node::Node,
+    page::{Listed, Page, Paged},
     ports::{sandbox_store::SandboxStore, store::StoreError},
     sandbox::{Artifact, Kept, Sandbox, Snapshot},
 };
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Dialect, SqlStore,
     error::{failed, taken},
+    pages::{self, End, last_added_first, newest_first},
     row::{Cells, Columns as _, SqlResult, json, micros, number},
     statement::{Statements, Value, values},
     transaction::in_transaction,
@@ -150,6 +152,26 @@ impl<D: Dialect> SqlStore<D> {
         rows.iter().map(node).collect()
     }
 
+    async fn read_page(&self, tenant: &TenantId, page: Page) -> SqlResult<Paged<Sandbox>> {
+        const OF_TENANT: &str = newest_first!("sandboxes", "tenant = $4");
+        let mut reader = self.warm.or(self.readers.acquire()).await?;
+        let filters = values![tenant.as_str()];
+        pages::read(&mut *reader, OF_TENANT, End::Newest, page, filters, |row| self.sandbox_from(row)).await
+    }
+
+    /// Reads the page of a statement of [`last_added_first`].
+    async fn page_of_records<T: DeserializeOwned + Listed>(
+        &self,
+        statement: &'static str,
+        sandbox: SandboxId,
+        page: Page,
+    ) -> SqlResult<Paged<T>> {
+        let values = values![pages::id(page), pages::n_rows(page), sandbox.to_string()];
+        let rows = self.warm.or(self.readers.acquire()).await?.rows(statement, values).await?;
+        let records = rows.iter().map(|row| row.json("record"));
+        Ok(Paged::cut(records.collect::<SqlResult<_>>()?, page.limit))
+    }
+
     async fn records<T: DeserializeOwned>(&self, statement: &'static str, values: &[&str]) -> SqlResult<Vec<T>> {
         let values: Vec<Value> = values.iter().map(|value| Value::from(*value)).collect();
         let rows = self.warm.or(self.readers.acquire()).await?.rows(statement, values).await?;
@@ -172,6 +194,10 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
     async fn sandboxes(&self, tenant: &TenantId) -> Result<Vec<Sandbox>, StoreError> {
         let statement = "SELECT * FROM sandboxes WHERE tenant = $1 ORDER BY created_at DESC, position DESC";
         self.many(statement, vec![tenant.as_str().into()]).await.map_err(failed("list sandboxes"))
+    }
+
+    async fn sandboxes_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<Sandbox>, StoreError> {
+        self.read_page(tenant, page).await.map_err(failed("list sandboxes"))
     }
 
     async fn live_sandboxes(&self) -> Result<Vec<Sandbox>, StoreError> {
@@ -211,6 +237,11 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
         self.records(query, &[&sandbox.to_string()]).await.map_err(failed("list snapshots"))
     }
 
+    async fn snapshots_page(&self, sandbox: SandboxId, page: Page) -> Result<Paged<Snapshot>, StoreError> {
+        let statement = last_added_first!("snapshots");
+        self.page_of_records(statement, sandbox, page).await.map_err(failed("list snapshots"))
+    }
+
     async fn remove_snapshot(&self, id: SnapshotId) -> Result<bool, StoreError> {
         in_transaction::<D, _>(&self.warm, &self.writer, "remove a snapshot", async |connection| {
             self.remove_unused(connection, id).await.map_err(failed("remove a snapshot"))
@@ -234,6 +265,11 @@ impl<D: Dialect> SandboxStore for SqlStore<D> {
     async fn artifacts(&self, sandbox: SandboxId) -> Result<Vec<Artifact>, StoreError> {
         let query = "SELECT record FROM sandbox_artifacts WHERE sandbox = $1 ORDER BY position DESC";
         self.records(query, &[&sandbox.to_string()]).await.map_err(failed("list artifacts"))
+    }
+
+    async fn artifacts_page(&self, sandbox: SandboxId, page: Page) -> Result<Paged<Artifact>, StoreError> {
+        let statement = last_added_first!("sandbox_artifacts");
+        self.page_of_records(statement, sandbox, page).await.map_err(failed("list artifacts"))
     }
 
     async fn kept(&self, sandboxes: &[SandboxId]) -> Result<BTreeMap<SandboxId, Kept>, StoreError> {

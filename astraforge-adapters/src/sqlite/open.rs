@@ -37,6 +37,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0011_identities.sql"),
     include_str!("../../migrations/sqlite/0012_audit.sql"),
     include_str!("../../migrations/sqlite/0013_calls.sql"),
+    include_str!("../../migrations/sqlite/0014_requests_of_state.sql"),
 ];
 
 /// Marks a file as ours, as SQLite's `application_id`: "AsFo".

@@ -14,6 +14,7 @@ use astraforge_core::{
     idempotency::{Attempt, Begun, CallName, Fingerprint, Outcome},
     job::{JobState, Limits},
     node::Node,
+    page::Page,
     ports::{
         account_store::AccountStore as _,
         audit_log::AuditLog as _,
@@ -112,11 +113,18 @@ async fn use_everything(store: &SqliteStore) {
     let tenant = samples::tenant();
     store.request(&tenant, request.id).await.unwrap();
     store.requests(&tenant).await.unwrap();
+    for state in [None, Some(RequestState::Reviewed)] {
+        store.requests_page(&tenant, state, Page::first(9)).await.unwrap();
+    }
     store.messages(request.id).await.unwrap();
     store.attachments(request.id).await.unwrap();
     store.run(&tenant, run.id).await.unwrap();
     store.runs_of(request.id).await.unwrap();
     store.runs(&tenant).await.unwrap();
+    for of in [None, Some(request.id)] {
+        store.runs_page(&tenant, of, Page::first(9)).await.unwrap();
+        store.merge_requests_page(&tenant, of, Page::first(9)).await.unwrap();
+    }
     store.cancel_requested(run.id).await.unwrap();
     store.add_usage(run.id, Usage::default()).await.unwrap();
     store.change_set(change_set.id).await.unwrap();
@@ -151,12 +159,14 @@ async fn use_everything(store: &SqliteStore) {
     store.add_link(samples::link()).await.unwrap();
     store.link(&tenant, RepositoryLinkId::random()).await.unwrap();
     store.links(&tenant).await.unwrap();
+    store.links_page(&tenant, Page::first(9)).await.unwrap();
     store.update_link(samples::link()).await.unwrap();
     store.remove_link(&tenant, RepositoryLinkId::random()).await.unwrap();
     let key = samples::api_key();
     store.add_api_key(key.clone()).await.unwrap();
     store.api_key_by_hash("x").await.unwrap();
     store.api_keys(&tenant).await.unwrap();
+    store.api_keys_page(&tenant, Page::first(9)).await.unwrap();
     store.count_api_keys().await.unwrap();
     store.touch_api_key(key.id, at(600)).await.unwrap();
     store.revoke_api_key(&tenant, ApiKeyId::random()).await.unwrap();
@@ -165,15 +175,18 @@ async fn use_everything(store: &SqliteStore) {
     store.add_sandbox(&sandbox).await.unwrap();
     store.sandbox(sandbox.id).await.unwrap();
     store.sandboxes(&tenant).await.unwrap();
+    store.sandboxes_page(&tenant, Page::first(9)).await.unwrap();
     store.live_sandboxes().await.unwrap();
     store.update_sandbox(&sandbox).await.unwrap();
     store.note_activity(sandbox.id, at(9)).await.unwrap();
     store.note_heartbeat(sandbox.id, at(9)).await.unwrap();
     store.snapshot(&tenant, SnapshotId::random()).await.unwrap();
     store.snapshots(sandbox.id).await.unwrap();
+    store.snapshots_page(sandbox.id, Page::first(9)).await.unwrap();
     store.remove_snapshot(SnapshotId::random()).await.unwrap();
     store.artifact(&tenant, ArtifactId::random()).await.unwrap();
     store.artifacts(SandboxId::random()).await.unwrap();
+    store.artifacts_page(SandboxId::random(), Page::first(9)).await.unwrap();
     store.kept(&[SandboxId::random()]).await.unwrap();
     let account = Account {
         user: UserId::new("mira"),
@@ -257,6 +270,23 @@ async fn every_statement_finds_its_rows_in_an_index() {
     assert!(statements.len() > 55, "only {} statements were seen", statements.len());
     let dear = dear(&store, &statements).await;
     assert!(dear.is_empty(), "{}", dear.join("\n"));
+}
+
+#[tokio::test]
+async fn a_page_begins_in_the_index_where_the_last_one_ended() {
+    let (_folder, store) = fresh().await;
+    use_everything(&store).await;
+    let is_page = |text: &str| text.contains("(created_at, position) ") || text.contains("WHERE sandbox = $3");
+    let pages: Vec<&'static str> = seen::all().into_iter().filter(|text| is_page(text)).collect();
+    assert_eq!(pages.len(), 11, "{pages:?}");
+    for statement in pages {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+        let plan = sqlx::query(explain).fetch_all(&store.readers).await.unwrap();
+        let line: String = plan[0].get("detail");
+        // It begins at the time; of rows of that very time those of earlier pages are read once more.
+        let begins = ["=? AND created_at<?)", "=? AND created_at>?)", "(sandbox=? AND position<?)"];
+        assert!(begins.iter().any(|part| line.contains(part)), "{line}: {statement}");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use astraforge_adapters::secret_box::SecretKey;
 use astraforge_core::{
     id::{JobId, MergeRequestId, RequestId, RunId, TenantId},
     job::{JobState, Limits},
+    page::Page,
     ports::store::{Changes, EndedJob, FailedJob, Store},
     request::{Request, RequestState},
     run::{Run, RunStatus, Usage},
@@ -104,6 +105,20 @@ async fn use_everything(store: &impl Store) {
     assert_eq!(store.recent_logs(at(0), 1000).await.unwrap().len(), 1);
     store.request(&tenant, old).await.unwrap();
     assert_eq!(store.requests(&tenant).await.unwrap().len(), 20);
+    for state in [None, Some(RequestState::Reviewed)] {
+        let first = store.requests_page(&tenant, state, Page::first(9)).await.unwrap();
+        let second = store.requests_page(&tenant, state, Page { after: first.next, limit: 11 }).await.unwrap();
+        assert_eq!((second.items.len(), second.next), (11, None));
+    }
+    for of in [None, Some(old)] {
+        assert_eq!(
+            store.runs_page(&tenant, of, Page::first(9)).await.unwrap().items.len(),
+            if of.is_none() { 9 } else { 0 }
+        );
+        store.merge_requests_page(&tenant, of, Page::first(9)).await.unwrap();
+    }
+    store.links_page(&tenant, Page::first(9)).await.unwrap();
+    store.api_keys_page(&tenant, Page::first(9)).await.unwrap();
     store.run(&tenant, old_run).await.unwrap();
     assert_eq!(store.runs_of(old).await.unwrap().len(), 20);
     assert_eq!(store.runs(&tenant).await.unwrap().len(), 400);

@@ -8,7 +8,7 @@ use crate::{
     files::DownloadRequest,
     id::{ArtifactId, SandboxId},
     ports::artifacts::ArtifactStream,
-    sandbox::Artifact,
+    sandbox::{Artifact, Sandbox},
 };
 
 /// The longest that a link may be of use, in seconds: a week.
@@ -92,13 +92,15 @@ impl Engine {
     }
 
     pub(super) async fn artifacts(&self, caller: &Caller, id: SandboxId) -> Result<Vec<Artifact>, ForgeError> {
-        // Those of a sandbox that was deleted are still there.
+        self.find_even_deleted(caller, id).await?;
+        Ok(self.store.artifacts(id).await?)
+    }
+
+    /// Finds a sandbox whose artifacts are wanted: those of one that was deleted are still there.
+    pub(super) async fn find_even_deleted(&self, caller: &Caller, id: SandboxId) -> Result<Sandbox, ForgeError> {
         caller.may(Action::Read)?;
         let sandbox = self.store.sandbox(id).await?.filter(|sandbox| sandbox.tenant == caller.tenant);
-        if sandbox.is_none() {
-            return Err(ForgeError::NoSandbox { id });
-        }
-        Ok(self.store.artifacts(id).await?)
+        sandbox.ok_or(ForgeError::NoSandbox { id })
     }
 
     pub(super) async fn artifact(

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     id::{ArtifactId, SandboxId, SnapshotId, TenantId},
     node::Node,
+    page::{Page, Paged},
     ports::store::StoreError,
     sandbox::{Artifact, Kept, Sandbox, Snapshot},
 };
@@ -24,6 +25,8 @@ pub trait SandboxStore: fmt::Debug + Send + Sync + 'static {
     async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>, StoreError>;
     /// Lists a tenant's sandboxes, the newest first.
     async fn sandboxes(&self, tenant: &TenantId) -> Result<Vec<Sandbox>, StoreError>;
+    /// Lists a tenant's sandboxes in the same order, a page at a time.
+    async fn sandboxes_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<Sandbox>, StoreError>;
     /// Lists the sandboxes of all tenants that are starting or ready.
     async fn live_sandboxes(&self) -> Result<Vec<Sandbox>, StoreError>;
     /// Replaces a sandbox of version `sandbox.version`, which then has the next one; tells whether it had that version.
@@ -40,6 +43,8 @@ pub trait SandboxStore: fmt::Debug + Send + Sync + 'static {
     async fn snapshot(&self, tenant: &TenantId, id: SnapshotId) -> Result<Option<Snapshot>, StoreError>;
     /// Lists a sandbox's snapshots, the newest first.
     async fn snapshots(&self, sandbox: SandboxId) -> Result<Vec<Snapshot>, StoreError>;
+    /// Lists a sandbox's snapshots in the same order, a page at a time.
+    async fn snapshots_page(&self, sandbox: SandboxId, page: Page) -> Result<Paged<Snapshot>, StoreError>;
 
     /// Removes a snapshot, unless it is what a sandbox comes back from; tells whether it did.
     async fn remove_snapshot(&self, id: SnapshotId) -> Result<bool, StoreError>;
@@ -50,6 +55,8 @@ pub trait SandboxStore: fmt::Debug + Send + Sync + 'static {
     async fn artifact(&self, tenant: &TenantId, id: ArtifactId) -> Result<Option<Artifact>, StoreError>;
     /// Lists a sandbox's artifacts, the newest first.
     async fn artifacts(&self, sandbox: SandboxId) -> Result<Vec<Artifact>, StoreError>;
+    /// Lists a sandbox's artifacts in the same order, a page at a time.
+    async fn artifacts_page(&self, sandbox: SandboxId, page: Page) -> Result<Paged<Artifact>, StoreError>;
 
     /// Tells what is kept of sandboxes; those of which nothing is are left out.
     async fn kept(&self, sandboxes: &[SandboxId]) -> Result<BTreeMap<SandboxId, Kept>, StoreError>;

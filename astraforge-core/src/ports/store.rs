@@ -12,9 +12,10 @@ use crate::{
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
     job::{Claim, Job, JobState, Limits, QueuedJob},
     merge_request::MergeRequest,
+    page::{Page, Paged},
     ports::call_store::CallStore,
     repository::RepositoryLink,
-    request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
+    request::{Attachment, Message, Request, RequestState, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
     run_log::LogArchive,
     schedule::Turn,
@@ -26,6 +27,8 @@ use crate::{
 /// - [`commit`](Self::commit) is one transaction: all of it happens or none.
 /// - Reads that take a tenant answer `None` (or nothing) for another tenant's rows, as if they did not exist.
 /// - What a commit wrote, the next read sees.
+/// - Pages that follow each other hold every row once that was there all the time; a page reads no more rows than it holds
+///   and one.
 /// - Each store passes the `store_conformance!` suite of `testing`.
 /// - It is a [`CallStore`] too, so that what a call made and how it was answered are kept in one place.
 #[async_trait]
@@ -44,6 +47,13 @@ pub trait Store: CallStore + fmt::Debug + Send + Sync + 'static {
     async fn request(&self, tenant: &TenantId, id: RequestId) -> Result<Option<Request>, StoreError>;
     /// Lists requests, the newest first.
     async fn requests(&self, tenant: &TenantId) -> Result<Vec<Request>, StoreError>;
+    /// Lists requests in the same order, of one state or of all, a page at a time.
+    async fn requests_page(
+        &self,
+        tenant: &TenantId,
+        state: Option<RequestState>,
+        page: Page,
+    ) -> Result<Paged<Request>, StoreError>;
     /// Lists the messages of a request, the oldest first.
     async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError>;
     /// Lists the attachments of a request.
@@ -55,6 +65,13 @@ pub trait Store: CallStore + fmt::Debug + Send + Sync + 'static {
     async fn runs_of(&self, request: RequestId) -> Result<Vec<Run>, StoreError>;
     /// Lists all runs, the newest first.
     async fn runs(&self, tenant: &TenantId) -> Result<Vec<Run>, StoreError>;
+    /// Lists runs, the newest first, of one request or of all, a page at a time.
+    async fn runs_page(
+        &self,
+        tenant: &TenantId,
+        request: Option<RequestId>,
+        page: Page,
+    ) -> Result<Paged<Run>, StoreError>;
     /// Tells whether a person asked for the run to stop.
     async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError>;
     /// Adds to what a run's model calls used; safe beside concurrent commits.
@@ -73,6 +90,13 @@ pub trait Store: CallStore + fmt::Debug + Send + Sync + 'static {
     async fn merge_request_of(&self, request: RequestId) -> Result<Option<MergeRequest>, StoreError>;
     /// Lists merge requests, the newest first.
     async fn merge_requests(&self, tenant: &TenantId) -> Result<Vec<MergeRequest>, StoreError>;
+    /// Lists merge requests in the same order, of one request or of all, a page at a time.
+    async fn merge_requests_page(
+        &self,
+        tenant: &TenantId,
+        request: Option<RequestId>,
+        page: Page,
+    ) -> Result<Paged<MergeRequest>, StoreError>;
 
     /// Writes events at the end of their requests' logs and returns the last sequence number.
     async fn append(&self, events: Vec<NewEvent>) -> Result<u64, StoreError>;
@@ -151,6 +175,8 @@ pub trait Store: CallStore + fmt::Debug + Send + Sync + 'static {
     async fn link(&self, tenant: &TenantId, id: RepositoryLinkId) -> Result<Option<RepositoryLink>, StoreError>;
     /// Lists repository links, the oldest first.
     async fn links(&self, tenant: &TenantId) -> Result<Vec<RepositoryLink>, StoreError>;
+    /// Lists repository links in the same order, a page at a time.
+    async fn links_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<RepositoryLink>, StoreError>;
     /// Replaces a repository link; tells whether there was one.
     async fn update_link(&self, link: RepositoryLink) -> Result<bool, StoreError>;
     /// Removes a repository link; tells whether there was one.
@@ -162,6 +188,8 @@ pub trait Store: CallStore + fmt::Debug + Send + Sync + 'static {
     async fn api_key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>, StoreError>;
     /// Lists API keys, the oldest first.
     async fn api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, StoreError>;
+    /// Lists API keys, the newest first, a page at a time.
+    async fn api_keys_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<ApiKey>, StoreError>;
     /// Counts all API keys of all tenants, revoked ones too.
     async fn count_api_keys(&self) -> Result<u64, StoreError>;
     /// Revokes an API key; tells whether there was one.

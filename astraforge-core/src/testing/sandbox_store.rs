@@ -8,9 +8,11 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use super::pages::{Order, page as page_of};
 use crate::{
     id::{ArtifactId, NodeId, SandboxId, SnapshotId, TenantId},
     node::Node,
+    page::{Page, Paged},
     ports::{sandbox_store::SandboxStore, store::StoreError},
     sandbox::{Artifact, Kept, Sandbox, SandboxStatus, Snapshot},
 };
@@ -53,6 +55,11 @@ impl SandboxStore for MemorySandboxStore {
         let mut found: Vec<_> = rows.sandboxes.values().filter(|it| it.tenant == *tenant).cloned().collect();
         found.sort_by_key(|sandbox| std::cmp::Reverse((sandbox.created_at, sandbox.id)));
         Ok(found)
+    }
+
+    async fn sandboxes_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<Sandbox>, StoreError> {
+        let rows: Vec<_> = self.rows().sandboxes.values().cloned().collect();
+        Ok(page_of(&rows, Order::NewestFirst, page, |it| it.tenant == *tenant))
     }
 
     async fn live_sandboxes(&self) -> Result<Vec<Sandbox>, StoreError> {
@@ -101,6 +108,10 @@ impl SandboxStore for MemorySandboxStore {
         Ok(self.rows().snapshots.iter().rev().filter(|it| it.sandbox == sandbox).cloned().collect())
     }
 
+    async fn snapshots_page(&self, sandbox: SandboxId, page: Page) -> Result<Paged<Snapshot>, StoreError> {
+        Ok(page_of(&self.rows().snapshots, Order::LastAddedFirst, page, |it| it.sandbox == sandbox))
+    }
+
     async fn remove_snapshot(&self, id: SnapshotId) -> Result<bool, StoreError> {
         let mut rows = self.rows();
         if rows.sandboxes.values().any(|it| it.latest_snapshot == Some(id) && !it.is_deleted()) {
@@ -122,6 +133,10 @@ impl SandboxStore for MemorySandboxStore {
 
     async fn artifacts(&self, sandbox: SandboxId) -> Result<Vec<Artifact>, StoreError> {
         Ok(self.rows().artifacts.iter().rev().filter(|it| it.sandbox == sandbox).cloned().collect())
+    }
+
+    async fn artifacts_page(&self, sandbox: SandboxId, page: Page) -> Result<Paged<Artifact>, StoreError> {
+        Ok(page_of(&self.rows().artifacts, Order::LastAddedFirst, page, |it| it.sandbox == sandbox))
     }
 
     async fn kept(&self, sandboxes: &[SandboxId]) -> Result<BTreeMap<SandboxId, Kept>, StoreError> {

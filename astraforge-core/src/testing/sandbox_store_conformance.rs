@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 use futures::future::join_all;
 
-use super::samples;
+use super::{pages::in_pages, samples};
 use crate::{
     id::{ArtifactId, NodeId, SandboxId, SnapshotId, TenantId},
     node::Node,
+    page::{Listed as _, Page},
     ports::sandbox_store::SandboxStore,
     sandbox::{Artifact, Kept, Sandbox, SandboxStatus, Snapshot, Termination},
 };
@@ -28,6 +29,8 @@ macro_rules! sandbox_store_conformance {
             lists_are_a_tenants_own_and_newest_first
             live_ones_are_those_that_start_or_are_ready
             snapshots_and_artifacts_are_a_tenants_own
+            sandboxes_snapshots_and_artifacts_come_in_pages
+            pages_of_snapshots_go_on_where_one_was_removed
             a_snapshot_that_a_sandbox_comes_back_from_stays
             a_node_is_known_once_and_as_it_last_was
         );
@@ -151,6 +154,56 @@ pub async fn snapshots_and_artifacts_are_a_tenants_own(store: &impl SandboxStore
     assert!(store.kept(&[other.id]).await.unwrap().is_empty() && store.kept(&[]).await.unwrap().is_empty());
     assert_eq!(store.artifact(&sandbox.tenant, artifact.id).await.unwrap(), Some(artifact.clone()));
     assert_eq!(store.artifact(&TenantId::new("other"), artifact.id).await.unwrap(), None);
+}
+
+pub async fn sandboxes_snapshots_and_artifacts_come_in_pages(store: &impl SandboxStore) {
+    let tenant = samples::sandbox().tenant;
+    // Two are of the same time.
+    for seconds in [3, 1, 2, 2, 5] {
+        let created_at = samples::now() + TimeDelta::seconds(seconds);
+        store.add_sandbox(&Sandbox { created_at, ..samples::sandbox() }).await.unwrap();
+        let sandbox = Sandbox { tenant: TenantId::new("other"), created_at, ..samples::sandbox() };
+        store.add_sandbox(&sandbox).await.unwrap();
+    }
+    let sandboxes = store.sandboxes(&tenant).await.unwrap();
+    assert_eq!(in_pages!(page => store.sandboxes_page(&tenant, page)), sandboxes);
+    assert_eq!(store.sandboxes_page(&tenant, Page::ALL).await.unwrap().items, sandboxes);
+    let [first, second] = [sandboxes[0].id, sandboxes[1].id];
+    for n in 0..5 {
+        let sandbox = if n == 2 { second } else { first };
+        store.add_snapshot(&Snapshot { sandbox, ..samples::snapshot() }).await.unwrap();
+        let artifact = Artifact {
+            id: ArtifactId::random(),
+            sandbox,
+            tenant: tenant.clone(),
+            filename: n.to_string(),
+            content_type: String::new(),
+            path: "/workspace/a".to_owned(),
+            key: "artifacts/a/b".to_owned(),
+            size: 3,
+            sha256: "cd".repeat(32),
+            created_at: samples::now(),
+        };
+        store.add_artifact(&artifact).await.unwrap();
+    }
+    let snapshots = store.snapshots(first).await.unwrap();
+    assert_eq!((snapshots.len(), in_pages!(page => store.snapshots_page(first, page))), (4, snapshots));
+    let artifacts = store.artifacts(first).await.unwrap();
+    assert_eq!((artifacts.len(), in_pages!(page => store.artifacts_page(first, page))), (4, artifacts));
+    assert_eq!(store.artifacts_page(second, Page::first(1)).await.unwrap().next, None);
+}
+
+pub async fn pages_of_snapshots_go_on_where_one_was_removed(store: &impl SandboxStore) {
+    let sandbox = samples::sandbox();
+    assert!(store.add_sandbox(&sandbox).await.unwrap());
+    for _ in 0..4 {
+        store.add_snapshot(&Snapshot { sandbox: sandbox.id, ..samples::snapshot() }).await.unwrap();
+    }
+    let all = store.snapshots(sandbox.id).await.unwrap();
+    let after = Some(all[1].mark());
+    assert!(store.remove_snapshot(all[1].id).await.unwrap());
+    let rest = store.snapshots_page(sandbox.id, Page { after, limit: 9 }).await.unwrap();
+    assert_eq!(rest.items, all[2..]);
 }
 
 pub async fn a_snapshot_that_a_sandbox_comes_back_from_stays(store: &impl SandboxStore) {

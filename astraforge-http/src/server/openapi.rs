@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     AppState,
     accounts::{self, single_sign_on},
-    api_keys, audit, chat, deepagent, docs, health, merge_requests, plans, repository_links, requests, root, run_log, runs,
+    actions, api_keys, audit, chat, deepagent, docs, health, merge_requests, paging, plans, repository_links, requests, root, run_log, runs,
     sandboxes::{
         self, archives, artifacts, egress, exec, executions, files, metrics, processes, screen, snapshots, transfer,
     },
@@ -199,6 +199,8 @@ pub fn openapi() -> openapi::OpenApi {
         .routes(routes!(metrics::metrics));
     let sandboxes = quick_sandbox_routes().merge(long_sandbox_routes()).merge(link_routes());
     let mut document = routes().merge(sandboxes).merge(health).into_openapi();
+    actions::tell(&mut document);
+    paging::tell(&mut document);
     conventions::describe(&mut document);
     document
 }

@@ -29,6 +29,9 @@ answers! {
     Invalid =
         ("400", "The body cannot be taken: `{\"field\": [\"…\"]}`, or `{\"detail\": \"…\"}` when it is no JSON.", mistakes()),
         ("415", "The body is not `application/json`.", problem());
+    /// The query cannot be taken.
+    BadQuery =
+        ("400", "The query cannot be taken: `{\"parameter\": [\"…\"]}`.", mistakes());
     /// The caller is refused.
     Refused =
         ("401", "No key, or a wrong one.", problem()),
@@ -36,10 +39,11 @@ answers! {
         ("503", "The server cannot serve this now; try again.", problem());
     /// There is no such thing.
     Missing = ("404", "No such thing in the caller's tenant.", problem());
-    /// The sandbox is out of reach.
+    /// The sandbox is out of reach, or cannot do it.
     Elsewhere =
         ("409", "It does not fit with how the sandbox stands now; try again.", problem()),
         ("421", "The sandbox is on another node, which this server does not reach.", problem()),
+        ("501", "The sandbox cannot do it, or cannot be had, and why.", problem()),
         ("502", "What makes sandboxes here failed.", problem());
     /// The sandbox cannot do it.
     NotHere = ("501", "The sandbox cannot do it, and why.", problem());

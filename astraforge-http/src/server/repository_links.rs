@@ -1,10 +1,10 @@
 //! `/api/repository-links/`: link repositories, change how runs on them are set up, unlink them.
 
 use astraforge_core::{
-    access::Action,
     egress::{HostRule, ParseHostRuleError},
     error::ForgeError,
     id::RepositoryLinkId,
+    page::Paged,
     ports::{git::GitError, store::StoreError},
     repository::{RepositoryLink, Secret},
 };
@@ -12,6 +12,7 @@ use axum::{
     Json,
     extract::State,
     http::{StatusCode, Uri},
+    response::Response,
 };
 use serde_json::Value;
 
@@ -22,8 +23,9 @@ use super::{
     caller::Authenticated,
     error::ApiError,
     fields::{self, Fields, FromFields, Mistake, mistake},
+    paging::{PageParams, Paging},
     path::{Named, PathId},
-    refusals::{Invalid, Missing, Refused},
+    refusals::{BadQuery, Invalid, Missing, Refused},
 };
 use crate::wire::repository_link::{EnvironmentBody, NewRepositoryLink, RepositoryLinkPatch, RepositoryLinkView};
 
@@ -35,15 +37,20 @@ const GITLAB: &str = "gitlab";
 /// List repository links, the oldest first.
 #[utoipa::path(
     get, path = "/api/repository-links/", tag = "repository-links", operation_id = "list_repository_links",
-    responses((status = 200, description = "All links of the tenant.", body = Vec<RepositoryLinkView>), Refused),
+    params(PageParams),
+    responses(
+        (status = 200, description = "The links of the tenant.", body = Vec<RepositoryLinkView>),
+        BadQuery, Refused,
+    ),
 )]
 pub(super) async fn list(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-) -> Result<Json<Vec<RepositoryLinkView>>, ApiError> {
-    caller.may(Action::Read).map_err(ForgeError::from)?;
-    let links = state.store().links(&caller.tenant).await?;
-    Ok(Json(links.into_iter().map(RepositoryLinkView::from).collect()))
+    paging: Paging,
+) -> Result<Response, ApiError> {
+    let Paged { items, next } = state.store().links_page(&caller.tenant, paging.page).await?;
+    let views: Vec<_> = items.into_iter().map(RepositoryLinkView::from).collect();
+    Ok(paging.answer(next, views))
 }
 
 /// Link a repository.
@@ -57,7 +64,6 @@ pub(super) async fn link(
     Authenticated(caller): Authenticated,
     body: LaterBody,
 ) -> Result<(StatusCode, About, Json<RepositoryLinkView>), ApiError> {
-    caller.may(Action::LinkRepositories).map_err(ForgeError::from)?;
     check_provider(&state, body.text("provider").unwrap_or_default())?;
     let body: NewRepositoryLink = body.judge()?;
     check_provider(&state, &body.provider)?;
@@ -117,7 +123,6 @@ pub(super) async fn show(
     Authenticated(caller): Authenticated,
     PathId(id): PathId<RepositoryLinkId>,
 ) -> Result<Json<RepositoryLinkView>, ApiError> {
-    caller.may(Action::Read).map_err(ForgeError::from)?;
     let link = state.store().link(&caller.tenant, id).await?;
     Ok(Json(link.ok_or_else(not_found)?.into()))
 }
@@ -134,7 +139,6 @@ pub(super) async fn change(
     PathId(id): PathId<RepositoryLinkId>,
     JsonBody(body): JsonBody<RepositoryLinkPatch>,
 ) -> Result<Json<RepositoryLinkView>, ApiError> {
-    caller.may(Action::LinkRepositories).map_err(ForgeError::from)?;
     let mut link = state.store().link(&caller.tenant, id).await?.ok_or_else(not_found)?;
     if let Some(token) = body.access_token {
         if token.is_none() && link.provider != LOCAL {
@@ -163,7 +167,6 @@ pub(super) async fn unlink(
     Authenticated(caller): Authenticated,
     PathId(id): PathId<RepositoryLinkId>,
 ) -> Result<StatusCode, ApiError> {
-    caller.may(Action::LinkRepositories).map_err(ForgeError::from)?;
     let was_there = state.store().remove_link(&caller.tenant, id).await?;
     if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }
 }

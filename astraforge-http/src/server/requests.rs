@@ -1,22 +1,26 @@
 //! `/api/requests/`: submit requests, look at them, execute and cancel them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use astraforge_core::{
-    access::{Action, Caller},
+    access::Caller,
     command::{ApproveChange, CancelRun, CancelTarget, ExecuteRequest, NewAttachment, Start, SubmitRequest},
-    error::ForgeError,
     id::{RepositoryLinkId, RequestId},
-    merge_request::MergeRequest,
+    page::{Page, Paged},
     ports::store::{Store, StoreError},
     repository::RepositoryLink,
     request::{Prompt, Request, RequestState},
     run_log::RunLogs,
 };
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
 use serde_json::Value;
+use utoipa::{
+    IntoParams,
+    openapi::path::{Parameter, ParameterBuilder, ParameterIn},
+};
 
 use super::{
     AT_A_TIME, AppState,
@@ -26,8 +30,10 @@ use super::{
     error::ApiError,
     fields::{self, Fields, FromFields, Mistake, mistake},
     idempotency::Makes,
+    paging::{PageParams, Paging},
     path::{Named, PathId},
-    refusals::{Conflict, Invalid, Missing, Refused},
+    query::QueryOf,
+    refusals::{BadQuery, Conflict, Invalid, Missing, Refused},
     runs::change_of,
 };
 use crate::wire::{
@@ -36,6 +42,7 @@ use crate::wire::{
     outcome::{Cancelled, Problem, Queued},
     request::{ExecuteBody, NewAttachmentBody, NewRequest, RequestRows, RequestView, SpecBody},
     run::RunRecord,
+    schema,
 };
 
 /// List requests, the newest first.
@@ -43,28 +50,63 @@ use crate::wire::{
 /// Runs, diffs and events are left out; a single request has them.
 #[utoipa::path(
     get, path = "/api/requests/", tag = "requests", operation_id = "list_requests",
-    responses((status = 200, description = "All requests of the tenant.", body = Vec<RequestView>), Refused),
+    params(PageParams, Filter),
+    responses(
+        (status = 200, description = "The requests of the tenant.", body = Vec<RequestView>),
+        BadQuery, Refused,
+    ),
 )]
 pub(super) async fn list(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-) -> Result<Json<Vec<RequestView>>, ApiError> {
-    caller.may(Action::Read).map_err(ForgeError::from)?;
+    paging: Paging,
+    QueryOf(filter): QueryOf<Filter>,
+) -> Result<Response, ApiError> {
     let store = state.store();
-    let requests = store.requests(&caller.tenant).await?;
-    let links = store.links(&caller.tenant).await?;
-    let links: HashMap<RepositoryLinkId, RepositoryLink> = links.into_iter().map(|link| (link.id, link)).collect();
-    let merge_requests = store.merge_requests(&caller.tenant).await?;
-    let mut newest: HashMap<RequestId, MergeRequest> = HashMap::new();
-    for merge_request in merge_requests {
-        newest.entry(merge_request.request).or_insert(merge_request);
-    }
-    let rows = requests.into_iter().map(|request| {
-        let (link, merge_request) = (links.get(&request.repository).cloned(), newest.remove(&request.id));
-        rows_of(store, request, link, merge_request)
+    let Paged { items, next } = store.requests_page(&caller.tenant, filter.state()?, paging.page).await?;
+    let links = links_of(store, &caller, &items).await?;
+    let rows = items.into_iter().map(|request| {
+        let link = links.get(&request.repository).cloned();
+        rows_of(store, request, link)
     });
-    let views = stream::iter(rows).buffered(AT_A_TIME).map_ok(RequestView::summary).try_collect().await?;
-    Ok(Json(views))
+    let views: Vec<_> = stream::iter(rows).buffered(AT_A_TIME).map_ok(RequestView::summary).try_collect().await?;
+    Ok(paging.answer(next, views))
+}
+
+/// Which requests are listed.
+#[derive(Debug, Deserialize)]
+pub(super) struct Filter {
+    state: Option<String>,
+}
+
+impl IntoParams for Filter {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let state = ParameterBuilder::new().name("state").parameter_in(ParameterIn::Query);
+        let state = state.description(Some("Only requests that stand so.")).schema(Some(schema::request_state()));
+        vec![state.build()]
+    }
+}
+
+impl Filter {
+    fn state(&self) -> Result<Option<RequestState>, ApiError> {
+        let refused = |text: &str| {
+            let shown: String = text.chars().take(80).collect();
+            ApiError::field("state", format!("\"{shown}\" is not a valid choice."))
+        };
+        self.state.as_deref().map(|text| text.parse().map_err(|_| refused(text))).transpose()
+    }
+}
+
+/// The links that requests work on, each read once.
+async fn links_of(
+    store: &dyn Store,
+    caller: &Caller,
+    requests: &[Request],
+) -> Result<HashMap<RepositoryLinkId, RepositoryLink>, StoreError> {
+    let ids: BTreeSet<_> = requests.iter().map(|request| request.repository).collect();
+    let links = ids.into_iter().map(|id| store.link(&caller.tenant, id));
+    let links: Vec<_> = stream::iter(links).buffered(AT_A_TIME).try_collect().await?;
+    Ok(links.into_iter().flatten().map(|link| (link.id, link)).collect())
 }
 
 /// Submit a request.
@@ -83,8 +125,7 @@ pub(super) async fn submit(
     Makes(made): Makes,
     body: LaterBody,
 ) -> Result<(StatusCode, About, Json<RequestView>), ApiError> {
-    caller.may(Action::Submit).map_err(ForgeError::from)?;
-    if state.store().links(&caller.tenant).await?.is_empty() {
+    if state.store().links_page(&caller.tenant, Page::first(1)).await?.items.is_empty() {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "Link a project before submitting requests."));
     }
     let mut body: NewRequest = body.judge()?;
@@ -211,19 +252,14 @@ pub(super) async fn diff(
 
 /// Finds a request of the caller's tenant.
 pub(super) async fn find(state: &AppState, caller: &Caller, id: RequestId) -> Result<Request, ApiError> {
-    caller.may(Action::Read).map_err(ForgeError::from)?;
     let request = state.store().request(&caller.tenant, id).await?;
     request.ok_or_else(|| ApiError::not_found(RequestId::not_found(&id.to_string())))
 }
 
-async fn rows_of(
-    store: &dyn Store,
-    request: Request,
-    link: Option<RepositoryLink>,
-    merge_request: Option<MergeRequest>,
-) -> Result<RequestRows, StoreError> {
+async fn rows_of(store: &dyn Store, request: Request, link: Option<RepositoryLink>) -> Result<RequestRows, StoreError> {
     let messages = store.messages(request.id).await?;
     let attachments = store.attachments(request.id).await?;
+    let merge_request = store.merge_request_of(request.id).await?;
     Ok(RequestRows { request, link, messages, attachments, merge_request })
 }
 
@@ -231,8 +267,7 @@ async fn detail_of(logs: &RunLogs, caller: &Caller, request: Request) -> Result<
     let store = logs.store();
     let link = store.link(&caller.tenant, request.repository).await?;
     let id = request.id;
-    let merge_request = store.merge_request_of(id).await?;
-    let rows = rows_of(store, request, link, merge_request).await?;
+    let rows = rows_of(store, request, link).await?;
     let mut events = logs.events_by_run(id).await?;
     let mut runs = Vec::new();
     for run in store.runs_of(id).await? {

@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use astraforge_core::{
-    access::{Action, Caller},
+    access::Caller,
     cancel::Cancellation,
-    error::ForgeError,
     error::chain,
     event::{Envelope, RunEvent},
     id::{RequestId, RunId},
@@ -136,7 +135,6 @@ struct Log {
 impl Log {
     /// Finds the log that `id`, a request's or a run's, names.
     async fn find(state: &AppState, caller: &Caller, id: &str) -> Result<Self, ApiError> {
-        caller.may(Action::Read).map_err(ForgeError::from)?;
         let journal = state.forge().journal().clone();
         let id: RequestId = PathId::parse(id)?;
         let request = journal.store().request(&caller.tenant, id).await?;

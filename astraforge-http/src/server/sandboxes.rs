@@ -9,6 +9,7 @@ use astraforge_core::{
     error::ForgeError,
     id::SandboxId,
     image::Image,
+    page::Paged,
     ports::machines::Usage,
     sandbox::{Lifetime, Sandbox},
     session::{ByteSize, Cpus, Limit, SandboxSpec, Strictness, Workspace},
@@ -33,8 +34,9 @@ use super::{
     error::ApiError,
     fields::{self, Fields, FromFields},
     idempotency::Makes,
+    paging::{PageParams, Paging},
     peers,
-    refusals::{Elsewhere, Invalid, Missing, Refused},
+    refusals::{BadQuery, Elsewhere, Invalid, Missing, Refused},
 };
 use crate::wire::{
     outcome::Problem,
@@ -57,15 +59,20 @@ pub(super) mod transfer;
 /// List sandboxes, the newest first.
 #[utoipa::path(
     get, path = "/api/sandbox/sessions/", tag = "sandboxes", operation_id = "list_sandboxes",
-    responses((status = 200, description = "All sandboxes of the tenant but those that were deleted.", body = Vec<SessionView>), Refused),
+    params(PageParams),
+    responses(
+        (status = 200, description = "The sandboxes of the tenant but those that were deleted.", body = Vec<SessionView>),
+        BadQuery, Refused,
+    ),
 )]
 pub(in crate::server) async fn list(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-) -> Result<Json<Vec<SessionView>>, ApiError> {
+    paging: Paging,
+) -> Result<Response, ApiError> {
     let plane = session::plane(&state)?;
-    let sandboxes = plane.list(&caller).await?;
-    Ok(Json(views(plane, &caller, sandboxes).await?))
+    let Paged { items, next } = plane.list_page(&caller, paging.page).await?;
+    Ok(paging.answer(next, views(plane, &caller, items).await?))
 }
 
 /// Make a sandbox, or find the one of that id, and answer when it is ready.

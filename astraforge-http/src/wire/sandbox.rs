@@ -264,6 +264,7 @@ impl SessionView {
 
 /// What a sandbox uses, and has used since its machine was made. What its driver cannot tell is null.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = SandboxUsage)] // runs have a usage too
 pub struct UsageView {
     /// Processor time of all its processes, in seconds.
     pub cpu_seconds: Option<f64>,

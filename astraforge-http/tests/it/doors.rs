@@ -311,8 +311,8 @@ async fn a_key_may_be_for_a_part_of_what_its_role_allows() {
 #[tokio::test]
 async fn a_key_for_keys_makes_none_that_is_for_more() {
     let house = House::new().await;
-    let (key, _) = made(&house, json!({"role": "admin", "scopes": ["manage-keys", "read"]})).await;
-    let mistake = json!({"scopes": ["Your own key is for less than that; it can make keys for: read manage-keys"]});
+    let (key, _) = made(&house, json!({"role": "admin", "scopes": ["manage_keys", "read"]})).await;
+    let mistake = json!({"scopes": ["Your own key is for less than that; it can make keys for: read manage_keys"]});
     for scopes in [json!({}), json!({"scopes": ["read", "submit"]})] {
         let mut body = json!({"name": "x", "role": "admin"});
         body.as_object_mut().unwrap().extend(scopes.as_object().unwrap().clone());

@@ -75,6 +75,16 @@ fn keys_of_calls_and_limits_are_described_on_all_routes_that_have_them() {
 }
 
 #[test]
+fn two_schemas_of_one_name_do_not_hide_each_other() {
+    let document = document();
+    let has = |schema: &str, field: &str| {
+        assert!(document["components"]["schemas"][schema]["properties"][field].is_object(), "{schema}.{field}");
+    };
+    has("UsageView", "input_tokens");
+    has("SandboxUsage", "cpu_seconds");
+}
+
+#[test]
 fn every_reference_leads_somewhere_and_every_field_is_explained() {
     let document = document();
     let schemas = document["components"]["schemas"].as_object().unwrap();

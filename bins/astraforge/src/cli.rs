@@ -49,7 +49,7 @@ pub(crate) enum Command {
     /// Bring an approved change into your clone
     Apply(ApplyArgs),
     /// List requests, or show one
-    Requests(OptionalRequest),
+    Requests(ListOrOne),
     /// Show what happens on a request
     Logs(LogsArgs),
     /// Show the change that waits for approval
@@ -59,7 +59,7 @@ pub(crate) enum Command {
     /// Stop the runs of a request
     Cancel(RequestArg),
     /// List merge requests, or show one with its review
-    Mr(OptionalRequest),
+    Mr(ListOrOne),
     /// Make isolated machines that keep their files, and work in them
     #[command(subcommand)]
     Sandbox(SandboxCommand),
@@ -137,11 +137,15 @@ pub(crate) struct ApplyArgs {
     pub(crate) repo: PathBuf,
 }
 
-/// A request, or none for all.
+/// One thing, or a list of the last ones.
 #[derive(Debug, Args)]
-pub(crate) struct OptionalRequest {
-    /// The id; all if left out
+pub(crate) struct ListOrOne {
+    /// The id; the last ones if left out
     pub(crate) id: Option<String>,
+    /// List at most so many, the newest first
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(conflicts_with = "id")]
+    pub(crate) limit: u32,
 }
 
 /// A request.

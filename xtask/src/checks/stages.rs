@@ -45,8 +45,14 @@ pub(crate) fn table(workspace: &Workspace) -> Vec<Stage> {
             chaos::sandbox(context.workspace, 10, chaos::new_seed()).map(Verdict::PassedWith)
         }),
         stage("attack", "no attack on native sandboxes succeeds", &["guest"], attack::native),
-        stage("contract", "the published wheel works against our server", &["tests"], contract::check),
+        stage("contract", "the published wheel works against our server", &["tests"], contract::wheel),
         stage("oidc", "a real OpenID provider lets people and programs in", &["tests"], oidc::check),
+        stage(
+            "schema",
+            "calls made up from the OpenAPI document are answered as it says",
+            &["tests"],
+            contract::schema,
+        ),
         stage("package", "what a crate reads at build time travels inside it", &[], package::check),
     ];
     if embed::is_there(workspace) {

@@ -11,6 +11,7 @@ use astraforge_core::{
     job::{Claim, Job, JobState, Limits, QueuedJob},
     journal::Reporter,
     merge_request::{MergeRequest, Proposal},
+    page::{Page, Paged},
     ports::{
         call_store::CallStore,
         executor::{AgentExecutor, AgentOutcome, Assignment},
@@ -20,7 +21,7 @@ use astraforge_core::{
     },
     repository::{RepositoryEnvironment, RepositoryLink},
     request::{
-        Attachment, Message, Plan, Request,
+        Attachment, Message, Plan, Request, RequestState,
         approval::Approval,
         change_set::{Change, ChangeSet},
     },
@@ -148,11 +149,13 @@ macro_rules! store {
 store! {
     fn request(tenant: &TenantId, id: RequestId) -> Option<Request>;
     fn requests(tenant: &TenantId) -> Vec<Request>;
+    fn requests_page(tenant: &TenantId, state: Option<RequestState>, page: Page) -> Paged<Request>;
     fn messages(request: RequestId) -> Vec<Message>;
     fn attachments(request: RequestId) -> Vec<Attachment>;
     fn run(tenant: &TenantId, id: RunId) -> Option<Run>;
     fn runs_of(request: RequestId) -> Vec<Run>;
     fn runs(tenant: &TenantId) -> Vec<Run>;
+    fn runs_page(tenant: &TenantId, request: Option<RequestId>, page: Page) -> Paged<Run>;
     fn cancel_requested(run: RunId) -> bool;
     fn add_usage(run: RunId, usage: Usage) -> ();
     fn change_set(id: ChangeSetId) -> Option<ChangeSet>;
@@ -160,6 +163,7 @@ store! {
     fn approvals(request: RequestId) -> Vec<Approval>;
     fn merge_request(tenant: &TenantId, id: MergeRequestId) -> Option<MergeRequest>;
     fn merge_requests(tenant: &TenantId) -> Vec<MergeRequest>;
+    fn merge_requests_page(tenant: &TenantId, request: Option<RequestId>, page: Page) -> Paged<MergeRequest>;
     fn merge_request_of(request: RequestId) -> Option<MergeRequest>;
     fn events(request: RequestId, after: u64, limit: u32) -> Vec<RunEvent>;
     fn events_of_run(run: RunId) -> Vec<RunEvent>;
@@ -181,11 +185,13 @@ store! {
     fn add_link(link: RepositoryLink) -> ();
     fn link(tenant: &TenantId, id: RepositoryLinkId) -> Option<RepositoryLink>;
     fn links(tenant: &TenantId) -> Vec<RepositoryLink>;
+    fn links_page(tenant: &TenantId, page: Page) -> Paged<RepositoryLink>;
     fn update_link(link: RepositoryLink) -> bool;
     fn remove_link(tenant: &TenantId, id: RepositoryLinkId) -> bool;
     fn add_api_key(key: ApiKey) -> ();
     fn api_key_by_hash(hash: &str) -> Option<ApiKey>;
     fn api_keys(tenant: &TenantId) -> Vec<ApiKey>;
+    fn api_keys_page(tenant: &TenantId, page: Page) -> Paged<ApiKey>;
     fn count_api_keys() -> u64;
     fn revoke_api_key(tenant: &TenantId, id: ApiKeyId) -> bool;
     fn touch_api_key(id: ApiKeyId, now: DateTime<Utc>) -> bool;

@@ -6,6 +6,7 @@ use astraforge_core::{
     download_link::LinkClaim,
     error::ForgeError,
     id::{ArtifactId, TenantId},
+    page::Paged,
     ports::{artifacts::ArtifactStream, sessions::SessionError},
     sandbox::Artifact,
 };
@@ -31,8 +32,9 @@ use super::{
         disposition::attachment,
         error::ApiError,
         fields::{self, Fields, FromFields, Mistake, mistake},
+        paging::{PageParams, Paging},
         path::{Named, PathId},
-        refusals::{Conflict, Elsewhere, Invalid, Missing, Refused},
+        refusals::{BadQuery, Conflict, Elsewhere, Invalid, Missing, Refused},
     },
     session::{Session, absolute, plane},
 };
@@ -73,16 +75,20 @@ pub(in crate::server) async fn export(
 /// List the files that were taken out of a sandbox, the newest first.
 #[utoipa::path(
     get, path = "/api/sandbox/sessions/{id}/artifacts/", tag = "sandboxes", operation_id = "list_artifacts",
-    params(("id" = uuid::Uuid, Path, description = "The sandbox.")),
-    responses((status = 200, description = "Its files.", body = ArtifactList), Refused, Missing),
+    params(("id" = uuid::Uuid, Path, description = "The sandbox."), PageParams),
+    responses(
+        (status = 200, description = "Its files.", body = ArtifactList),
+        BadQuery, Refused, Missing,
+    ),
 )]
 pub(in crate::server) async fn list(
     State(state): State<AppState>,
     session: Session,
-) -> Result<Json<ArtifactList>, ApiError> {
-    let artifacts = session.plane.artifacts(&session.caller, session.id).await?.into_iter();
-    let artifacts = artifacts.map(|artifact| view(&state, &session, artifact)).collect::<Result<_, _>>()?;
-    Ok(Json(ArtifactList { session_id: session.id, artifacts }))
+    paging: Paging,
+) -> Result<Response, ApiError> {
+    let Paged { items, next } = session.plane.artifacts_page(&session.caller, session.id, paging.page).await?;
+    let artifacts = items.into_iter().map(|artifact| view(&state, &session, artifact)).collect::<Result<_, _>>()?;
+    Ok(paging.answer(next, ArtifactList { session_id: session.id, artifacts }))
 }
 
 fn view(state: &AppState, session: &Session, artifact: Artifact) -> Result<ArtifactView, ApiError> {

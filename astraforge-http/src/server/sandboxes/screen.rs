@@ -24,7 +24,7 @@ use crate::wire::sandbox::screen::{KeyboardBody, MouseBody};
     params(("id" = uuid::Uuid, Path, description = "The sandbox.")),
     responses(
         (status = 200, description = "The picture.", body = Vec<u8>, content_type = "image/png"),
-        Refused, Missing, Elsewhere, NotHere,
+        Refused, Missing, Elsewhere,
     ),
 )]
 pub(in crate::server) async fn screenshot(session: Session) -> Result<impl IntoResponse, ApiError> {
@@ -36,7 +36,7 @@ pub(in crate::server) async fn screenshot(session: Session) -> Result<impl IntoR
 #[utoipa::path(
     post, path = "/api/sandbox/sessions/{id}/input/mouse/", tag = "sandboxes", operation_id = "use_mouse",
     params(("id" = uuid::Uuid, Path, description = "The sandbox.")), request_body = MouseBody,
-    responses((status = 204, description = "Done."), Invalid, Refused, Missing, Elsewhere, NotHere),
+    responses((status = 204, description = "Done."), Invalid, Refused, Missing, Elsewhere),
 )]
 pub(in crate::server) async fn mouse(
     session: Session,
@@ -50,7 +50,7 @@ pub(in crate::server) async fn mouse(
 #[utoipa::path(
     post, path = "/api/sandbox/sessions/{id}/input/keyboard/", tag = "sandboxes", operation_id = "use_keyboard",
     params(("id" = uuid::Uuid, Path, description = "The sandbox.")), request_body = KeyboardBody,
-    responses((status = 204, description = "Done."), Invalid, Refused, Missing, Elsewhere, NotHere),
+    responses((status = 204, description = "Done."), Invalid, Refused, Missing, Elsewhere),
 )]
 pub(in crate::server) async fn keyboard(
     session: Session,

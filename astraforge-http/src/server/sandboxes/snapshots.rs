@@ -5,17 +5,19 @@ use astraforge_core::{
     control_plane::{ControlPlane, NewSnapshot},
     error::ForgeError,
     id::SnapshotId,
+    page::Paged,
     sandbox::Snapshot,
 };
-use axum::{Json, extract::RawPathParams, http::StatusCode};
+use axum::{Json, extract::RawPathParams, http::StatusCode, response::Response};
 
 use super::{
     super::{
         body::JsonBody,
         error::ApiError,
         fields::{self, Fields, FromFields},
+        paging::{PageParams, Paging},
         path::PathId,
-        refusals::{Elsewhere, Invalid, Missing, Refused},
+        refusals::{BadQuery, Elsewhere, Invalid, Missing, Refused},
     },
     session::{Session, absolute},
 };
@@ -65,13 +67,17 @@ pub(in crate::server) async fn take_one(
 /// List the snapshots of a sandbox, the newest first. It is not woken for that.
 #[utoipa::path(
     get, path = "/api/sandbox/sessions/{id}/snapshots/", tag = "sandboxes", operation_id = "list_snapshots",
-    params(("id" = uuid::Uuid, Path, description = "The sandbox.")),
-    responses((status = 200, description = "Its snapshots.", body = SnapshotList), Refused, Missing),
+    params(("id" = uuid::Uuid, Path, description = "The sandbox."), PageParams),
+    responses(
+        (status = 200, description = "Its snapshots.", body = SnapshotList),
+        BadQuery, Refused, Missing,
+    ),
 )]
-pub(in crate::server) async fn list(session: Session) -> Result<Json<SnapshotList>, ApiError> {
+pub(in crate::server) async fn list(session: Session, paging: Paging) -> Result<Response, ApiError> {
     let Session { plane, caller, id } = &session;
-    let snapshots = plane.snapshots(caller, *id).await?.into_iter();
-    Ok(Json(SnapshotList { session_id: *id, snapshots: snapshots.map(|snapshot| view(plane, snapshot)).collect() }))
+    let Paged { items, next } = plane.snapshots_page(caller, *id, paging.page).await?;
+    let snapshots = items.into_iter().map(|snapshot| view(plane, snapshot)).collect();
+    Ok(paging.answer(next, SnapshotList { session_id: *id, snapshots }))
 }
 
 /// Replace the files of a sandbox by those of a snapshot.

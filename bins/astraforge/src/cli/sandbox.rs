@@ -16,7 +16,11 @@ pub(crate) enum SandboxCommand {
     /// Make a sandbox, and print its id
     Create(Box<CreateArgs>),
     /// List sandboxes
-    Ls,
+    Ls {
+        /// At most so many, the newest first
+        #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
     /// Show all about a sandbox, and what it uses
     #[command(visible_alias = "get")]
     Show(SandboxArg),

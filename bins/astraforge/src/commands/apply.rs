@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     cli::{ApplyArgs, ConnectionArgs},
-    commands::print,
+    commands::{merge_requests::of_request, print},
     connection::{Connection, parse_id},
     node::Queue,
     render::{good, strong},
@@ -16,8 +16,7 @@ use crate::{
 /// Brings the published branch into the clone, as a branch of the same name. Nothing is checked out or merged.
 pub(crate) async fn apply(args: &ConnectionArgs, apply: &ApplyArgs) -> anyhow::Result<()> {
     let request: RequestId = parse_id(&apply.request, "astraforge requests")?;
-    let listed = Connection::with(args, Queue::Leave, async |client| Ok(client.merge_requests().await?)).await?;
-    let found = listed.into_iter().find(|it| it.request_id == request);
+    let found = Connection::with(args, Queue::Leave, async |client| Ok(of_request(client, request).await?)).await?;
     let merge_request = found.with_context(|| {
         format!("request {request} has no merge request yet; approve its change first: astraforge approve {request}")
     })?;

@@ -5,35 +5,44 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use astraforge_core::{
     event::{EventKind, RunEvent},
-    id::RequestId,
+    id::{MergeRequestId, RequestId},
     review::Severity,
 };
-use astraforge_http::{Client, wire::merge_request::MergeRequestView};
-use futures::StreamExt;
+use astraforge_http::{Client, client::ClientError, wire::merge_request::MergeRequestView};
+use futures::{StreamExt, TryStreamExt};
 
 use crate::{
-    cli::{ConnectionArgs, OptionalRequest},
-    commands::print,
+    cli::{ConnectionArgs, ListOrOne},
+    commands::{Listed, print},
     connection::{Connection, parse_id},
     node::Queue,
     render::{Terminal, attention, bad, faint, harmless, strong},
 };
 
 /// Lists merge requests, or shows one by its own id or its request's.
-pub(crate) async fn merge_requests(args: &ConnectionArgs, which: &OptionalRequest) -> anyhow::Result<()> {
-    let listed = Connection::with(args, Queue::Leave, async |client| Ok(client.merge_requests().await?)).await?;
+pub(crate) async fn merge_requests(args: &ConnectionArgs, which: &ListOrOne) -> anyhow::Result<()> {
+    Connection::with(args, Queue::Leave, async |client| show(client, args, which).await).await
+}
+
+async fn show(client: &Client, args: &ConnectionArgs, which: &ListOrOne) -> anyhow::Result<()> {
     let Some(id) = &which.id else {
-        return print(args, &listed, |terminal, listed| {
-            if listed.is_empty() {
-                terminal.line("No merge requests yet. They come from approved changes.");
-            }
-            listed.iter().for_each(|merge_request| write(terminal, merge_request));
-        });
+        let listed = Listed::read(client.stream_merge_requests(None), which.limit).await?;
+        return listed.print(args, "No merge requests yet. They come from approved changes.", write);
     };
     let id: RequestId = parse_id(id, "astraforge requests")?;
-    let wanted = |it: &MergeRequestView| it.request_id == id || it.id.as_uuid() == id.as_uuid();
-    let found = listed.into_iter().find(wanted);
-    print(args, &found.with_context(|| format!("there is no merge request of {id}"))?, write)
+    let found = match of_request(client, id).await? {
+        Some(found) => found,
+        None => {
+            let own = client.merge_request(MergeRequestId::from(id.as_uuid())).await;
+            own.with_context(|| format!("there is no merge request of {id}"))?
+        }
+    };
+    print(args, &found, write)
+}
+
+/// Finds the newest merge request of a request.
+pub(crate) async fn of_request(client: &Client, id: RequestId) -> Result<Option<MergeRequestView>, ClientError> {
+    client.stream_merge_requests(Some(id)).try_next().await
 }
 
 /// Writes a merge request and its review.
@@ -86,9 +95,7 @@ pub(crate) async fn wait_for(
                     bail!("the change was approved, but not published: {message}")
                 }
                 EventKind::Status { stage, .. } | EventKind::Error { stage: Some(stage), .. } if stage == "review" => {
-                    let listed = client.merge_requests().await?;
-                    let found = listed.into_iter().find(|it| it.request_id == request);
-                    return found.context("the merge request is not there");
+                    return of_request(client, request).await?.context("the merge request is not there");
                 }
                 _ => {}
             }

@@ -5,27 +5,26 @@ use astraforge_http::{Client, wire::request::RequestView};
 use owo_colors::Style;
 
 use crate::{
-    cli::{ConnectionArgs, OptionalRequest},
-    commands::print,
+    cli::{ConnectionArgs, ListOrOne},
+    commands::{Listed, print},
     connection::{Connection, parse_id},
     node::Queue,
     render::{Terminal, attention, bad, faint, good, harmless, strong},
 };
 
 /// Lists requests, or shows one.
-pub(crate) async fn requests(args: &ConnectionArgs, which: &OptionalRequest) -> anyhow::Result<()> {
+pub(crate) async fn requests(args: &ConnectionArgs, which: &ListOrOne) -> anyhow::Result<()> {
     Connection::with(args, Queue::Leave, async |client| show(client, args, which).await).await
 }
 
-async fn show(client: &Client, args: &ConnectionArgs, which: &OptionalRequest) -> anyhow::Result<()> {
+async fn show(client: &Client, args: &ConnectionArgs, which: &ListOrOne) -> anyhow::Result<()> {
     match &which.id {
         Some(id) => print(args, &client.request(parse_id(id, "astraforge requests")?).await?, one),
-        None => print(args, &client.requests().await?, |terminal, requests| {
-            if requests.is_empty() {
-                terminal.line("No requests yet. Make one with: astraforge run \"what to do\"");
-            }
-            requests.iter().for_each(|request| terminal.line(row(terminal, request)));
-        }),
+        None => {
+            let listed = Listed::read(client.stream_requests(None), which.limit).await?;
+            let none = "No requests yet. Make one with: astraforge run \"what to do\"";
+            listed.print(args, none, |terminal, request| terminal.line(row(terminal, request)))
+        }
     }
 }
 

@@ -66,7 +66,7 @@ impl Desk<'_> {
             SandboxCommand::Exec(args) => return self.exec(args).await,
             SandboxCommand::Shell(args) => return self.shell(args).await,
             SandboxCommand::Create(args) => self.create(args).await?,
-            SandboxCommand::Ls => self.list().await?,
+            SandboxCommand::Ls { limit } => self.list(*limit).await?,
             SandboxCommand::Show(which) => self.describe(sandbox_id(&which.id)?).await?,
             SandboxCommand::Ps(which) => self.processes(sandbox_id(&which.id)?).await?,
             SandboxCommand::Logs(args) => self.logs(args).await?,

@@ -172,6 +172,10 @@ async fn looking_at_a_request_does_not_begin_what_waits_in_its_queue() {
     assert!(!looked.contains(&waiting), "{looked}");
     let shown: Value = serde_json::from_str(&works(world.astraforge().args(["--json", "requests", &waiting]))).unwrap();
     assert_eq!(shown["state"], "RECEIVED", "{shown}");
+    let last = works(world.astraforge().args(["requests", "--limit", "1"]));
+    assert!(last.contains(&waiting) && !last.contains(&at_work) && last.contains("with --limit"), "{last}");
+    let all = works(world.astraforge().args(["requests", "--limit", "2"]));
+    assert!(all.contains(&waiting) && all.contains(&at_work) && !all.contains("with --limit"), "{all}");
     world.assert_no_sandbox();
 }
 

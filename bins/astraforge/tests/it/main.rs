@@ -23,5 +23,6 @@ mod sandbox_server;
 mod sandbox_stores;
 mod sandbox_terminal;
 mod sandboxes;
+mod schema;
 mod users;
 mod world;

@@ -10,18 +10,23 @@ use serde_json::{Value, json};
 
 use super::Desk;
 use crate::{
-    commands::print,
+    commands::{Listed, THERE_ARE_MORE, print},
     render::{Terminal, attention, bad, faint, good, harmless},
 };
 
 impl Desk<'_> {
-    pub(super) async fn list(&self) -> anyhow::Result<()> {
-        let sandboxes = self.plane.list().await?;
-        if sandboxes.is_empty() && !self.args.json {
-            Terminal::detect().line("No sandboxes yet. Make one with: astraforge sandbox create");
+    pub(super) async fn list(&self, limit: u32) -> anyhow::Result<()> {
+        let Listed { entries, has_more } = self.plane.list(limit).await?;
+        self.list_all(&entries, shown, row)?;
+        if self.args.json {
             return Ok(());
         }
-        self.list_all(&sandboxes, shown, row)
+        if has_more {
+            Terminal::detect().line(THERE_ARE_MORE);
+        } else if entries.is_empty() {
+            Terminal::detect().line("No sandboxes yet. Make one with: astraforge sandbox create");
+        }
+        Ok(())
     }
 
     /// Shows one sandbox. It is not woken for that.

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use self::{local::LocalPlane, served::ServedPlane};
-use crate::{cli::ConnectionArgs, connection, data_folder};
+use crate::{cli::ConnectionArgs, commands::Listed, connection, data_folder};
 
 mod local;
 mod served;
@@ -30,7 +30,8 @@ mod served;
 #[async_trait]
 pub(super) trait Plane: Send + Sync {
     async fn create(&self, new: NewSandbox) -> anyhow::Result<SessionView>;
-    async fn list(&self) -> anyhow::Result<Vec<SessionView>>;
+    /// The first sandboxes, the newest first.
+    async fn list(&self, limit: u32) -> anyhow::Result<Listed<SessionView>>;
     async fn get(&self, id: SandboxId) -> anyhow::Result<SessionView>;
     async fn usage(&self, id: SandboxId) -> anyhow::Result<Option<UsageView>>;
     /// The machine of a sandbox; one that was stopped comes back when it is used, if it did not before.

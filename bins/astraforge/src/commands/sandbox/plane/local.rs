@@ -9,6 +9,7 @@ use astraforge_core::{
     control_plane::{ControlPlane, NewExport, NewSandbox, NewSnapshot},
     egress::Egress,
     id::{ArtifactId, SandboxId, SnapshotId},
+    page::Page,
     ports::machines::{ByteStream, Machine},
     sandbox::{Kept, Sandbox, Snapshot},
 };
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 
 use super::Plane;
-use crate::{config::ServerArgs, data_folder, egress_log::EgressLog, sandbox_plane};
+use crate::{commands::Listed, config::ServerArgs, data_folder, egress_log::EgressLog, sandbox_plane};
 
 /// The most changes that are told of one comparison.
 const MAX_CHANGES: usize = 10_000;
@@ -59,8 +60,8 @@ impl Plane for LocalPlane {
         Ok(view(self.plane.create(&self.caller, new).await?.sandbox))
     }
 
-    async fn list(&self) -> anyhow::Result<Vec<SessionView>> {
-        Ok(self.plane.list(&self.caller).await?.into_iter().map(view).collect())
+    async fn list(&self, limit: u32) -> anyhow::Result<Listed<SessionView>> {
+        Ok(Listed::page(self.plane.list_page(&self.caller, Page::first(limit)).await?, view))
     }
 
     async fn get(&self, id: SandboxId) -> anyhow::Result<SessionView> {

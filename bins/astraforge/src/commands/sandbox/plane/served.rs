@@ -23,6 +23,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 
 use super::Plane;
+use crate::commands::Listed;
 
 /// What a server has.
 pub(super) struct ServedPlane {
@@ -54,8 +55,8 @@ impl Plane for ServedPlane {
         Ok(self.client.create_sandbox(&new_session(new)).await?)
     }
 
-    async fn list(&self) -> anyhow::Result<Vec<SessionView>> {
-        Ok(self.client.sandboxes().await?)
+    async fn list(&self, limit: u32) -> anyhow::Result<Listed<SessionView>> {
+        Ok(Listed::read(self.client.stream_sandboxes(), limit).await?)
     }
 
     async fn get(&self, id: SandboxId) -> anyhow::Result<SessionView> {
