@@ -149,12 +149,8 @@ impl OidcProvider {
         }
         let published = self.directory.published().await?;
         let signed = match token.verify(&published.keys) {
-            Ok(signed) => signed,
-            Err((token, TokenFault::UnknownKey)) => {
-                let newer = self.directory.newer_than(Some(published)).await?;
-                token.verify(&newer.keys).map_err(|(_, fault)| fault)?
-            }
-            Err((_, fault)) => return Err(fault.into()),
+            Err(TokenFault::UnknownKey) => token.verify(&self.directory.newer_than(Some(published)).await?.keys)?,
+            known => known?,
         };
         checks::holds(&signed.claims, audience, self.clock.now())?;
         Ok(signed)

@@ -67,12 +67,10 @@ impl<'a> Unverified<'a> {
     }
 
     /// Verifies it with its issuer's keys.
-    pub(super) fn verify(self, keys: &KeySet) -> Result<Signed, (Self, TokenFault)> {
+    pub(super) fn verify(&self, keys: &KeySet) -> Result<Signed, TokenFault> {
         let Header { alg, kid, .. } = &self.header;
-        match keys.verify(kid.as_deref(), alg, self.signed.as_bytes(), &self.signature) {
-            Ok(()) => Ok(Signed { claims: self.claims, algorithm: self.header.alg }),
-            Err(fault) => Err((self, fault)),
-        }
+        keys.verify(kid.as_deref(), alg, self.signed.as_bytes(), &self.signature)?;
+        Ok(Signed { claims: self.claims.clone(), algorithm: alg.clone() })
     }
 }
 

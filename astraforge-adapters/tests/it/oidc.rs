@@ -1,5 +1,7 @@
 //! Tokens of an OpenID provider, good ones and forged ones.
 
+#![expect(clippy::unwrap_used, reason = "a failing test is what this is for")]
+
 use astraforge_core::ports::identity_provider::{IdentityError, IdentityProvider as _, TokenFault};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use ring::hmac;

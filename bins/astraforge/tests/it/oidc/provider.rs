@@ -22,7 +22,8 @@ impl Provider {
     pub(crate) async fn start(port: u16, clock: i64) -> Self {
         _ = rustls::crypto::ring::default_provider().install_default();
         let folder = std::env::var_os("ASTRAFORGE_TEST_OIDC").map(PathBuf::from);
-        let folder = folder.expect("ASTRAFORGE_TEST_OIDC names the folder that `cargo xtask test --only oidc` made");
+        let folder =
+            folder.unwrap_or_else(|| panic!("ASTRAFORGE_TEST_OIDC is not set; run: cargo xtask test --only oidc"));
         let mut node = Command::new("node");
         node.arg(folder.join("provider.mjs")).args([port.to_string(), clock.to_string()]);
         let mut child = node.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
