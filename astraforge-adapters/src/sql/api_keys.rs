@@ -46,7 +46,7 @@ pub(super) async fn list(connection: &mut impl Statements, tenant: &TenantId) ->
 
 pub(super) async fn page(connection: &mut impl Statements, tenant: &TenantId, page: Page) -> SqlResult<Paged<ApiKey>> {
     const OF_TENANT: &str = newest_first!("api_keys", "tenant = $4");
-    pages::read(connection, OF_TENANT, End::Newest, page, values![tenant.as_str()], |row| from_row(row)).await
+    pages::read(connection, OF_TENANT, End::Newest, page, values![tenant.as_str()], from_row).await
 }
 
 pub(super) async fn count(connection: &mut impl Statements) -> SqlResult<u64> {

@@ -149,7 +149,7 @@ pub(super) async fn merge_requests_page(
     let request = request.map(|id| id.to_string());
     let statement = if request.is_some() { OF_REQUEST } else { OF_TENANT };
     let filters = [Some(tenant.to_string()), request].into_iter().flatten().map(Value::from);
-    pages::read(connection, statement, End::Newest, page, filters, |row| merge_request_from_row(row)).await
+    pages::read(connection, statement, End::Newest, page, filters, merge_request_from_row).await
 }
 
 pub(super) async fn merge_request_of(

@@ -83,7 +83,7 @@ pub(super) async fn page(
     const OF_STATE: &str = newest_first!("requests", "tenant = $4 AND state = $5");
     let filters = [Some(tenant.as_str()), state.map(RequestState::as_str)].into_iter().flatten().map(Value::from);
     let statement = if state.is_some() { OF_STATE } else { OF_TENANT };
-    pages::read(connection, statement, End::Newest, page, filters, |row| from_row(row)).await
+    pages::read(connection, statement, End::Newest, page, filters, from_row).await
 }
 
 fn from_row(row: &impl Cells) -> SqlResult<Request> {

@@ -110,7 +110,7 @@ pub(super) async fn page(
     let request = request.map(|id| id.to_string());
     let statement = if request.is_some() { OF_REQUEST } else { OF_TENANT };
     let filters = [Some(tenant.to_string()), request].into_iter().flatten().map(Value::from);
-    pages::read(connection, statement, End::Newest, page, filters, |row| from_row(row)).await
+    pages::read(connection, statement, End::Newest, page, filters, from_row).await
 }
 
 fn from_row(row: &impl Cells) -> SqlResult<Run> {

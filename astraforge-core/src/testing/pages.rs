@@ -4,12 +4,12 @@ use chrono::{DateTime, Utc};
 
 use crate::page::{Listed, Mark, Page, Paged};
 
-/// What a list is ordered by. Of rows of the same time the one added later counts as newer.
+/// Which rows come first in a list. Of rows of the same time the one added later counts as newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    NewestFirst,
-    OldestFirst,
-    LastAddedFirst,
+    Newest,
+    Oldest,
+    LastAdded,
 }
 
 /// Where a row stands: its time, unless the order is another one, and its number.
@@ -21,12 +21,12 @@ pub(super) fn page<T: Listed + Clone>(rows: &[T], order: Order, page: Page, want
     let mut found: Vec<(Place, &T)> = rows.iter().enumerate().map(|it| (place(it), it.1)).collect();
     found.retain(|(_, row)| wanted(row));
     found.sort_by_key(|(place, _)| *place);
-    if order != Order::OldestFirst {
+    if order != Order::Oldest {
         found.reverse();
     }
     if let Some(mark) = page.after {
         let after = after(rows, order, mark);
-        found.retain(|(place, _)| if order == Order::OldestFirst { *place > after } else { *place < after });
+        found.retain(|(place, _)| if order == Order::Oldest { *place > after } else { *place < after });
     }
     let rows = found.into_iter().map(|(_, row)| row.clone()).take((page.limit as usize).saturating_add(1));
     Paged::cut(rows.collect(), page.limit)
@@ -36,16 +36,16 @@ pub(super) fn page<T: Listed + Clone>(rows: &[T], order: Order, page: Page, want
 fn after<T: Listed>(rows: &[T], order: Order, mark: Mark) -> Place {
     let number = |wanted: &dyn Fn(Mark) -> bool| rows.iter().position(|row| wanted(row.mark())).map(|index| index + 1);
     let removed = || match order {
-        Order::NewestFirst => usize::MAX,
-        Order::OldestFirst => 0,
-        Order::LastAddedFirst => number(&|it| it.id > mark.id).unwrap_or(usize::MAX),
+        Order::Newest => usize::MAX,
+        Order::Oldest => 0,
+        Order::LastAdded => number(&|it| it.id > mark.id).unwrap_or(usize::MAX),
     };
     (order.time(mark.at), number(&|it| it.id == mark.id).unwrap_or_else(removed))
 }
 
 impl Order {
     fn time(self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        (self != Self::LastAddedFirst).then_some(time)
+        (self != Self::LastAdded).then_some(time)
     }
 }
 

@@ -59,7 +59,7 @@ impl SandboxStore for MemorySandboxStore {
 
     async fn sandboxes_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<Sandbox>, StoreError> {
         let rows: Vec<_> = self.rows().sandboxes.values().cloned().collect();
-        Ok(page_of(&rows, Order::NewestFirst, page, |it| it.tenant == *tenant))
+        Ok(page_of(&rows, Order::Newest, page, |it| it.tenant == *tenant))
     }
 
     async fn live_sandboxes(&self) -> Result<Vec<Sandbox>, StoreError> {
@@ -109,7 +109,7 @@ impl SandboxStore for MemorySandboxStore {
     }
 
     async fn snapshots_page(&self, sandbox: SandboxId, page: Page) -> Result<Paged<Snapshot>, StoreError> {
-        Ok(page_of(&self.rows().snapshots, Order::LastAddedFirst, page, |it| it.sandbox == sandbox))
+        Ok(page_of(&self.rows().snapshots, Order::LastAdded, page, |it| it.sandbox == sandbox))
     }
 
     async fn remove_snapshot(&self, id: SnapshotId) -> Result<bool, StoreError> {
@@ -136,7 +136,7 @@ impl SandboxStore for MemorySandboxStore {
     }
 
     async fn artifacts_page(&self, sandbox: SandboxId, page: Page) -> Result<Paged<Artifact>, StoreError> {
-        Ok(page_of(&self.rows().artifacts, Order::LastAddedFirst, page, |it| it.sandbox == sandbox))
+        Ok(page_of(&self.rows().artifacts, Order::LastAdded, page, |it| it.sandbox == sandbox))
     }
 
     async fn kept(&self, sandboxes: &[SandboxId]) -> Result<BTreeMap<SandboxId, Kept>, StoreError> {

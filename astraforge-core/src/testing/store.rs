@@ -162,7 +162,7 @@ impl Store for MemoryStore {
         page: Page,
     ) -> Result<Paged<Request>, StoreError> {
         let wanted = |r: &Request| r.tenant == *tenant && state.is_none_or(|state| r.state == state);
-        Ok(page_of(&self.tables().requests, Order::NewestFirst, page, wanted))
+        Ok(page_of(&self.tables().requests, Order::Newest, page, wanted))
     }
 
     async fn messages(&self, request: RequestId) -> Result<Vec<Message>, StoreError> {
@@ -195,7 +195,7 @@ impl Store for MemoryStore {
         page: Page,
     ) -> Result<Paged<Run>, StoreError> {
         let wanted = |r: &Run| r.tenant == *tenant && request.is_none_or(|request| r.request == request);
-        Ok(page_of(&self.tables().runs, Order::NewestFirst, page, wanted))
+        Ok(page_of(&self.tables().runs, Order::Newest, page, wanted))
     }
 
     async fn cancel_requested(&self, run: RunId) -> Result<bool, StoreError> {
@@ -239,7 +239,7 @@ impl Store for MemoryStore {
         page: Page,
     ) -> Result<Paged<MergeRequest>, StoreError> {
         let wanted = |m: &MergeRequest| m.tenant == *tenant && request.is_none_or(|request| m.request == request);
-        Ok(page_of(&self.tables().merge_requests, Order::NewestFirst, page, wanted))
+        Ok(page_of(&self.tables().merge_requests, Order::Newest, page, wanted))
     }
 
     async fn merge_request_of(&self, request: RequestId) -> Result<Option<MergeRequest>, StoreError> {
@@ -389,7 +389,7 @@ impl Store for MemoryStore {
     }
 
     async fn links_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<RepositoryLink>, StoreError> {
-        Ok(page_of(&self.tables().links, Order::OldestFirst, page, |l| l.tenant == *tenant))
+        Ok(page_of(&self.tables().links, Order::Oldest, page, |l| l.tenant == *tenant))
     }
 
     async fn update_link(&self, link: RepositoryLink) -> Result<bool, StoreError> {
@@ -428,7 +428,7 @@ impl Store for MemoryStore {
     }
 
     async fn api_keys_page(&self, tenant: &TenantId, page: Page) -> Result<Paged<ApiKey>, StoreError> {
-        Ok(page_of(&self.tables().api_keys, Order::NewestFirst, page, |k| k.tenant == *tenant))
+        Ok(page_of(&self.tables().api_keys, Order::Newest, page, |k| k.tenant == *tenant))
     }
 
     async fn count_api_keys(&self) -> Result<u64, StoreError> {
