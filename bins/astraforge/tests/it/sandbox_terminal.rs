@@ -154,7 +154,7 @@ fn a_screen_is_looked_at(desk: Desk) {
     let picture = desk.world.path("screen.png");
     desk.fails(&["screenshot", &id, picture.to_str().unwrap()], "not supported by this sandbox driver");
     if !["Xvfb", "import", "xdotool", "xlogo"].iter().all(|it| std::path::Path::new("/usr/bin").join(it).exists()) {
-        return println!("skipped: this machine has no Xvfb, ImageMagick, xdotool and xlogo");
+        return eprintln!("skipped: this machine has no Xvfb, ImageMagick, xdotool and xlogo");
     }
     desk.works(&["exec", &id, "--detach", "--", "Xvfb", ":99", "-screen", "0", "320x200x24", "-nolisten", "tcp"]);
     desk.shell(&id, "until DISPLAY=:99 xdotool getmouselocation; do sleep 0.1; done 2>/dev/null");
