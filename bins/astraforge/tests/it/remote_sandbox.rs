@@ -77,7 +77,7 @@ async fn see(execution: &mut Execution, word: &str) -> String {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), reading).await.expect("it says the word");
+    tokio::time::timeout(Duration::from_secs(60), reading).await.unwrap();
     text
 }
 

@@ -148,11 +148,18 @@ fn changes_are_shown_as_they_happen(desk: Desk) {
     desk.fails(&["watch", &id, "/etc"], "only paths below /workspace, /tmp");
 }
 
-/// Where the machine has an X server to try it with.
-fn a_screen_is_looked_at(desk: Desk) {
+fn a_sandbox_without_a_screen_says_so(desk: Desk) {
     let id = desk.works(&["create"]);
     let picture = desk.world.path("screen.png");
     desk.fails(&["screenshot", &id, picture.to_str().unwrap()], "not supported by this sandbox driver");
+}
+
+/// Where the machine has an X server to try it with.
+#[test]
+fn a_screen_is_looked_at() {
+    let desk = Desk::new();
+    let id = desk.works(&["create"]);
+    let picture = desk.world.path("screen.png");
     if !["Xvfb", "import", "xdotool", "xlogo"].iter().all(|it| std::path::Path::new("/usr/bin").join(it).exists()) {
         return println!("skipped: this machine has no Xvfb, ImageMagick, xdotool and xlogo");
     }
@@ -169,5 +176,5 @@ both_ways!(
     a_shell_is_a_terminal_of_the_sandbox
     a_terminal_is_given_back_when_the_command_is_told_to_end
     changes_are_shown_as_they_happen
-    a_screen_is_looked_at
+    a_sandbox_without_a_screen_says_so
 );

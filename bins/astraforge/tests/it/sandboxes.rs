@@ -49,7 +49,8 @@ impl Desk {
     pub(crate) fn served() -> Self {
         let mut desk = Self::new();
         desk.world.start();
-        desk.asks(&desk.world.url().to_owned());
+        let url = desk.world.url().to_owned();
+        desk.asks(&url);
         desk
     }
 
