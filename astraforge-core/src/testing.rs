@@ -26,7 +26,7 @@ pub mod wakeups;
 pub mod wakeups_conformance;
 
 pub use self::{
-    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, audit_log::MemoryAuditLog, call_store::MemoryCallStore, clock::TestClock,
-    identity_provider::PlayedIdentities, machines::PlayedMachines, ports::Spine, sandbox_store::MemorySandboxStore,
-    store::MemoryStore, wakeups::MemoryWakeups,
+    account_store::MemoryAccountStore, artifacts::MemoryArtifacts, audit_log::MemoryAuditLog,
+    call_store::MemoryCallStore, clock::TestClock, identity_provider::PlayedIdentities, machines::PlayedMachines,
+    ports::Spine, sandbox_store::MemorySandboxStore, store::MemoryStore, wakeups::MemoryWakeups,
 };

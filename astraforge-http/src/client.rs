@@ -19,9 +19,7 @@ mod retry;
 mod sandboxes;
 mod sse;
 
-pub use self::{
-    error::ClientError, logs::LogOf, pages::Entries, remote::RemoteSandbox, sandboxes::GrepQuery,
-};
+pub use self::{error::ClientError, logs::LogOf, pages::Entries, remote::RemoteSandbox, sandboxes::GrepQuery};
 
 use crate::wire::{
     api_key::{ApiKeyView, MintedApiKey, NewApiKey},

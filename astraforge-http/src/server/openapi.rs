@@ -17,7 +17,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     AppState,
     accounts::{self, single_sign_on},
-    actions, api_keys, audit, chat, deepagent, docs, health, merge_requests, paging, plans, repository_links, requests, root, run_log, runs,
+    actions, api_keys, audit, chat, deepagent, docs, health, merge_requests, paging, plans, repository_links, requests,
+    root, run_log, runs,
     sandboxes::{
         self, archives, artifacts, egress, exec, executions, files, metrics, processes, screen, snapshots, transfer,
     },
@@ -179,9 +180,7 @@ pub(super) fn long_sandbox_routes() -> OpenApiRouter<AppState> {
 
 /// The routes of files that were taken out, which any server of an installation serves.
 pub(super) fn link_routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(artifacts::download))
-        .routes(routes!(artifacts::content))
+    OpenApiRouter::new().routes(routes!(artifacts::download)).routes(routes!(artifacts::content))
 }
 
 /// The OpenAPI document of the server: every route, with its parameters, bodies and answers.

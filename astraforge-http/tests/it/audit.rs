@@ -38,7 +38,8 @@ async fn every_call_that_may_change_something_has_an_entry() {
     let id = RequestId::random().to_string();
     let mut checked = 0;
     for (template, item) in &document.paths.paths {
-        let path = ["{id}", "{snapshot}", "{execution}"].iter().fold(template.clone(), |path, it| path.replace(it, &id));
+        let path =
+            ["{id}", "{snapshot}", "{execution}"].iter().fold(template.clone(), |path, it| path.replace(it, &id));
         let path = path.replace("{name}", "x").replace("{run_id}", "x");
         assert!(!path.contains('{'), "{path} has a segment that this test does not know");
         let operations = [("POST", &item.post), ("PUT", &item.put), ("PATCH", &item.patch), ("DELETE", &item.delete)];

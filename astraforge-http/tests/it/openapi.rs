@@ -70,7 +70,16 @@ fn keys_of_calls_and_limits_are_described_on_all_routes_that_have_them() {
     assert!(with_key > 30, "{with_key}");
     without_limit.sort();
     let link = "/api/sandbox/artifacts/{id}/download/";
-    let open = ["/api/auth/csrf/", "/api/auth/methods/", "/api/docs/", link, "/api/schema/", "/healthz", "/metrics", "/readyz"];
+    let open = [
+        "/api/auth/csrf/",
+        "/api/auth/methods/",
+        "/api/docs/",
+        link,
+        "/api/schema/",
+        "/healthz",
+        "/metrics",
+        "/readyz",
+    ];
     assert_eq!(without_limit, open);
 }
 

@@ -72,7 +72,8 @@ impl Things {
             _ => &self.sandbox,
         };
         let path = operation.path.replace("{id}", id).replace("{run_id}", &self.run);
-        let path = path.replace("{snapshot}", &self.snapshot).replace("{name}", "x").replace("{execution}", &self.sandbox);
+        let path =
+            path.replace("{snapshot}", &self.snapshot).replace("{name}", "x").replace("{execution}", &self.sandbox);
         match operation.id.as_str() {
             "upload_file" | "download_file" | "stat_file" | "list_files" | "read_text" | "watch_files" => {
                 format!("{path}?path=a")
@@ -101,9 +102,10 @@ impl Things {
             "change_sandbox" => json!({"egress": "off"}),
             "use_mouse" => json!({"action": "scroll", "notches": 1}),
             "use_keyboard" => json!({"text": "a"}),
-            "start_process" => json!({"command": "true"}),
-            "signal_process" => json!({"signal": "kill"}),
-            "resize_terminal" => json!({"rows": 1, "columns": 1}),
+            "start_process" | "start_execution" => json!({"command": "true"}),
+            "pack_files" => json!({"include": ["a"]}),
+            "signal_process" | "signal_execution" => json!({"signal": "kill"}),
+            "resize_terminal" | "resize_execution" => json!({"rows": 1, "columns": 1}),
             _ => json!({}),
         };
         Some(body)

@@ -145,7 +145,11 @@ pub(in super::super) async fn end(
     (AppendHeaders([(SET_COOKIE, browser.no_provider_cookie())]), came).into_response()
 }
 
-async fn come_in(state: &AppState, browser: &Browser<'_>, query: CallbackQuery) -> Result<(Account, Response), ApiError> {
+async fn come_in(
+    state: &AppState,
+    browser: &Browser<'_>,
+    query: CallbackQuery,
+) -> Result<(Account, Response), ApiError> {
     let accounts = state.accounts()?;
     let sign_on = accounts.single_sign_on()?;
     let no_such = || refusal(IdentityError::NoSuchLogin);
