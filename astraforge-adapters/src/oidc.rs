@@ -188,6 +188,11 @@ impl IdentityProvider for OidcProvider {
         let audience = self.config.audience.as_ref().ok_or(not_offered)?;
         let signed = self.verified(token, audience, &["at+jwt"]).await?;
         checks::is_access_token(&signed.claims)?;
+        // What shows who logged in is made for the client: where both have one name, silence about the kind is not enough.
+        let is_clients_own = self.config.client.as_ref().is_some_and(|client| client.id == *audience);
+        if is_clients_own && !checks::says_that_it_gives_access(&signed.claims) {
+            return Err(TokenFault::Kind.into());
+        }
         self.config.claims.identity(&self.config.issuer, &signed.claims)
     }
 

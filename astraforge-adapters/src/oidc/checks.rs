@@ -44,6 +44,17 @@ pub(super) fn is_access_token(claims: &Claims) -> Result<(), TokenFault> {
     if claims.contains_key("cnf") { Err(TokenFault::Bound) } else { Ok(()) }
 }
 
+/// Whether a token has what only those have that give access (RFC 9068, and what providers had before).
+pub(super) fn says_that_it_gives_access(claims: &Claims) -> bool {
+    let is = |claim: &str, kind: &str| {
+        claims.get(claim).and_then(Value::as_str).is_some_and(|it| it.eq_ignore_ascii_case(kind))
+    };
+    is("typ", "bearer")
+        || is("typ", "at+jwt")
+        || is("token_use", "access")
+        || ["scope", "scp", "client_id"].iter().any(|claim| claims.contains_key(*claim))
+}
+
 /// Checks what a token that shows who logged in has to keep besides: that it was made for the client that asked, and for
 /// this very login.
 pub(super) fn is_of_login(claims: &Claims, client: &str, nonce: &str) -> Result<(), TokenFault> {
@@ -120,6 +131,17 @@ mod tests {
         let now = DateTime::from_timestamp(NOW, 0).unwrap();
         let endless = json!({"aud": "forge"}).as_object().unwrap().clone();
         assert_eq!(holds(&endless, "forge", now), Err(TokenFault::Claim("exp")));
+    }
+
+    #[test]
+    fn what_gives_access_says_so() {
+        for sign in
+            [json!({"typ": "Bearer"}), json!({"token_use": "access"}), json!({"scope": "a"}), json!({"client_id": "c"})]
+        {
+            assert!(says_that_it_gives_access(&claims(sign.clone())), "{sign}");
+        }
+        // As a login has it that was renewed: neither a nonce nor a hash of what came with it.
+        assert!(!says_that_it_gives_access(&claims(json!({"auth_time": 1, "email": "a@b.c"}))));
     }
 
     #[test]

@@ -100,7 +100,12 @@ impl ClaimRules {
 }
 
 fn is_email_sure(claims: &Claims) -> bool {
-    !matches!(claims.get("email_verified"), Some(Value::Bool(false)))
+    match claims.get("email_verified") {
+        Some(Value::Bool(is_sure)) => *is_sure,
+        // Some providers say it in a word.
+        Some(Value::String(word)) => word != "false",
+        _ => true,
+    }
 }
 
 /// A claim by its name, or by its way through others.

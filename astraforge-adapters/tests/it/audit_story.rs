@@ -1,5 +1,7 @@
 //! What somebody who may write the database does to the audit, and what is found of it.
 
+#![expect(clippy::unwrap_used, reason = "a failing test is what this code is for")]
+
 use std::sync::Arc;
 
 use astraforge_adapters::clock::SystemClock;

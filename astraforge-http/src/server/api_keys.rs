@@ -19,7 +19,7 @@ use super::{
     AppState,
     auth::{mint_api_key, prefix_of},
     body::JsonBody,
-    caller::Authenticated,
+    caller::{Authenticated, Identity},
     error::ApiError,
     fields::{self, Fields, FromFields, Mistake, mistake},
     paging::{PageParams, Paging},
@@ -56,12 +56,16 @@ pub(super) async fn list(
 )]
 pub(super) async fn make(
     State(state): State<AppState>,
-    Authenticated(caller): Authenticated,
+    Identity { caller, expires_at: own_end, .. }: Identity,
     JsonBody(body): JsonBody<NewApiKey>,
 ) -> Result<(StatusCode, [(axum::http::HeaderName, String); 1], Json<MintedApiKey>), ApiError> {
     let now = state.forge().journal().clock().now();
     if body.expires_at.is_some_and(|end| end <= now) {
         return Err(ApiError::field("expires_at", "This is over already; choose a time to come, or leave it out."));
+    }
+    let expires_at = body.expires_at.or(own_end);
+    if own_end.is_some_and(|own| expires_at > Some(own)) {
+        return Err(ApiError::field("expires_at", "Your own key ends before that; it makes none that outlives it."));
     }
     if !body.scopes.is_within(&caller.scopes) {
         let detail = format!("Your own key is for less than that; it can make keys for: {}", caller.scopes);
@@ -82,7 +86,7 @@ pub(super) async fn make(
         scopes: body.scopes,
         is_active: true,
         created_at: now,
-        expires_at: body.expires_at,
+        expires_at,
         last_used_at: None,
     };
     state.store().add_api_key(row.clone()).await?;
@@ -103,7 +107,8 @@ pub(super) async fn revoke(
 ) -> Result<StatusCode, ApiError> {
     let keys = state.store().api_keys(&caller.tenant).await?;
     let now = state.forge().journal().clock().now();
-    let mut admins = keys.iter().filter(|key| key.opens(Action::ManageKeys, now));
+    let stands_in = |key: &&ApiKey| key.expires_at.is_none() && key.scopes == Scopes::All;
+    let mut admins = keys.iter().filter(|key| key.opens(Action::ManageKeys, now)).filter(stands_in);
     if admins.next().is_some_and(|key| key.id == id) && admins.next().is_none() {
         return Err(ForgeError::conflict("this is the last active admin key; make another one first").into());
     }

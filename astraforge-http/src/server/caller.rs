@@ -7,7 +7,11 @@ use astraforge_core::{
 };
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
+    http::{
+        HeaderMap, StatusCode,
+        header::{AUTHORIZATION, RETRY_AFTER},
+        request::Parts,
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -39,6 +43,16 @@ impl FromRequestParts<AppState> for Authenticated {
 pub(super) struct Identity {
     pub(super) caller: Caller,
     pub(super) proof: Proof,
+    /// From when on it shows nothing any more, where it is a key that ends by itself.
+    pub(super) expires_at: Option<DateTime<Utc>>,
+}
+
+impl FromRequestParts<AppState> for Identity {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        Self::of(parts)
+    }
 }
 
 /// What shows who calls.
@@ -79,7 +93,9 @@ pub(super) async fn identify(State(state): State<AppState>, request: Request, ne
     }
     parts.extensions.insert(Identified(found));
     let mut response = next.run(Request::from_parts(parts, body)).await;
-    if let Some(standing) = standing {
+    // A server that a call was passed on to, and that refused it for its own limit, has told of that.
+    let is_told = response.status() == StatusCode::TOO_MANY_REQUESTS && response.headers().contains_key(RETRY_AFTER);
+    if let Some(standing) = standing.filter(|_| !is_told) {
         standing.tell(response.headers_mut());
     }
     response
@@ -106,11 +122,11 @@ async fn find(parts: &Parts, state: &AppState) -> Result<Identity, ApiError> {
     let Some(presented) = presented(&parts.headers) else {
         let accounts = state.accounts.as_ref().ok_or_else(missing)?;
         let account = accounts.logged_in(state, parts).await?.ok_or_else(missing)?;
-        return Ok(Identity { caller: account.caller(), proof: Proof::Login });
+        return Ok(Identity { caller: account.caller(), proof: Proof::Login, expires_at: None });
     };
     if let (Presented::Token(token), Some(accounts)) = (presented, &state.accounts) {
         match accounts.bearer(state, token).await {
-            Ok(Some(caller)) => return Ok(Identity { caller, proof: Proof::Token }),
+            Ok(Some(caller)) => return Ok(Identity { caller, proof: Proof::Token, expires_at: None }),
             // Such tokens are not taken here, so that it may be whatever else.
             Ok(None) => {}
             Err(refusal) => {
@@ -131,7 +147,7 @@ async fn find(parts: &Parts, state: &AppState) -> Result<Identity, ApiError> {
         return Err(ApiError::unauthorized(&detail).with_code("key_expired"));
     }
     note_use(state, &key, parts).await;
-    Ok(Identity { caller: key.caller(), proof: Proof::Key(key.id) })
+    Ok(Identity { caller: key.caller(), proof: Proof::Key(key.id), expires_at: key.expires_at })
 }
 
 fn missing() -> ApiError {

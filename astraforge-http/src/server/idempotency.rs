@@ -4,14 +4,17 @@
 //! by that one alone.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     panic::{AssertUnwindSafe, resume_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use astraforge_core::{
+    access::Caller,
     error::chain,
+    id::{TenantId, UserId},
     idempotency::{Answer, Attempt, Begun, CallName, Fingerprint, IdempotencyKey, Outcome},
 };
 use axum::{
@@ -28,12 +31,16 @@ use axum::{
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{FutureExt, StreamExt, stream};
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
 use tracing::{Instrument, Span, error, warn};
 use uuid::Uuid;
 
 use super::{
     AppState,
+    audit::About,
     body::read_bytes,
     caller::Identity,
     error::ApiError,
@@ -50,6 +57,10 @@ pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 pub(super) const MOST_KEPT: usize = 1024 * 1024;
 /// How many calls with a key may be at work in one server: they go on when their callers are gone.
 const AT_ONCE: usize = 1024;
+/// The name among kept headers of what the audit says that the call was about; it is not sent.
+const ABOUT: &str = "x-astraforge-about";
+/// How many of them may be one caller's, so that nobody has all places.
+const AT_ONCE_EACH: usize = 128;
 /// How long a server that was killed holds up the calls that it was at.
 const LEASE: TimeDelta = TimeDelta::seconds(30);
 /// How often a call that takes long is said to go on.
@@ -60,11 +71,49 @@ const OF_THE_WAY: [HeaderName; 5] =
 
 /// Places for calls with a key. Clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct Places(Arc<Semaphore>);
+pub(super) struct Places {
+    all: Arc<Semaphore>,
+    taken: Arc<Mutex<HashMap<Owner, usize>>>,
+}
+
+/// Whose call it is.
+type Owner = (TenantId, UserId);
+
+/// A place for one call, until this is dropped.
+struct Place {
+    _one_of_all: OwnedSemaphorePermit,
+    owner: Owner,
+    taken: Arc<Mutex<HashMap<Owner, usize>>>,
+}
 
 impl Default for Places {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
+        Self { all: Arc::new(Semaphore::new(AT_ONCE)), taken: Arc::default() }
+    }
+}
+
+impl Places {
+    /// Takes a place for a call of that caller, if there is one for them.
+    fn take(&self, caller: &Caller) -> Option<Place> {
+        let one_of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        let owner = (caller.tenant.clone(), caller.user.clone());
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = taken.entry(owner.clone()).or_default();
+        if *n >= AT_ONCE_EACH {
+            return None;
+        }
+        *n += 1;
+        Some(Place { _one_of_all: one_of_all, owner, taken: Arc::clone(&self.taken) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.get_mut(&self.owner) {
+            Some(n) if *n > 1 => *n -= 1,
+            _ => _ = taken.remove(&self.owner),
+        }
     }
 }
 
@@ -112,7 +161,7 @@ async fn remembered(
     body: Body,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let Ok(place) = state.keyed_calls.0.clone().try_acquire_owned() else { return Ok(answers::full()) };
+    let Some(place) = state.keyed_calls.take(&name.caller) else { return Ok(answers::full()) };
     let limit = state.limits.body_bytes;
     let body = read_bytes(body, limit).await.map_err(|refusal| answers::explained(refusal, limit))?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -183,7 +232,9 @@ async fn settled(state: &AppState, attempt: &Attempt, answer: Response) -> Respo
         Beginning::All(body) => {
             let of_the_call = parts.headers.iter().filter(|(name, _)| !OF_THE_WAY.contains(name));
             let headers = of_the_call.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
-            let kept = Answer { status: parts.status.as_u16(), headers: headers.collect(), body: body.clone() };
+            let about = parts.extensions.get::<About>().map(|About(id)| (ABOUT.to_owned(), id.clone().into_bytes()));
+            let headers = headers.chain(about).collect();
+            let kept = Answer { status: parts.status.as_u16(), headers, body: body.clone() };
             keep(state, attempt, &Outcome::Answer(kept)).await;
             Response::from_parts(parts, Body::from(body))
         }

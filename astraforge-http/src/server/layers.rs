@@ -13,7 +13,7 @@ use tracing::{Instrument, field::Empty, info, info_span};
 
 use super::{AppState, error::ApiError};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of a call; empty outside of [`observe`].
 #[derive(Debug, Clone, Default)]

@@ -12,7 +12,11 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use utoipa::{
     IntoParams,
-    openapi::{Object, OpenApi, RefOr, Type, header::HeaderBuilder, path::Parameter},
+    openapi::{
+        Object, OpenApi, RefOr, Type,
+        header::HeaderBuilder,
+        path::{Operation, Parameter},
+    },
 };
 use uuid::Uuid;
 
@@ -122,6 +126,9 @@ fn mark_of(cursor: &str) -> Option<Mark> {
 pub(super) fn tell(document: &mut OpenApi) {
     let operations = document.paths.paths.values_mut().filter_map(|item| item.get.as_mut());
     let is_cursor = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(it) if it.name == "cursor");
+    // One that has the cursor in its body sends no headers for it.
+    let is_paged = |it: &&mut Operation| it.operation_id.as_deref() != Some("list_audit");
+    let operations = operations.filter(is_paged);
     for operation in operations.filter(|it| it.parameters.iter().flatten().any(is_cursor)) {
         if let Some(RefOr::T(answer)) = operation.responses.responses.get_mut("200") {
             let text = || Object::with_type(Type::String);

@@ -20,7 +20,13 @@ use axum::{
 };
 use tracing::warn;
 
-use super::{AppState, caller::Authenticated, error::ApiError, idempotency};
+use super::{
+    AppState,
+    caller::Authenticated,
+    error::ApiError,
+    idempotency,
+    layers::{CallId, REQUEST_ID},
+};
 
 /// Says for which node a call was passed on. It is not passed on again, and whoever else gets it refuses it.
 const PASSED_ON: HeaderName = HeaderName::from_static("x-astraforge-passed-on");
@@ -202,6 +208,10 @@ impl Peers {
 
     async fn send(&self, address: reqwest::Url, node: NodeId, parts: &Parts, body: Body) -> reqwest::Result<Response> {
         let mut headers = between_ends(&parts.headers);
+        // It was compared with this server's own address, which is not the other's.
+        headers.remove(header::ORIGIN);
+        let call_id = parts.extensions.get::<CallId>().and_then(|CallId(id)| HeaderValue::try_from(id).ok());
+        headers.extend(call_id.map(|id| (REQUEST_ID, id)));
         if let Ok(node) = HeaderValue::try_from(node.to_string()) {
             headers.insert(PASSED_ON, node);
         }

@@ -23,7 +23,7 @@ pub struct AuditEntryView {
     pub tenant: String,
     /// Who did it; empty for nobody who is known.
     pub user: String,
-    /// What showed that it was them: `key:` and the key's id, `login`, `command`, `command_line`, `server` or `nothing`.
+    /// What showed that it was them: `key:` and the key's id, `login`, `token`, `command`, `command_line`, `server` or `nothing`.
     #[schema(example = "login")]
     pub means: String,
     /// What was done: `api.` and the operation's id for a call of this API, else a name such as `policy.decided`.

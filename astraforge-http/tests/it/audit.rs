@@ -31,6 +31,42 @@ fn told(entry: &Entry) -> [&str; 4] {
     [&entry.user, &entry.action, &entry.subject, &entry.outcome]
 }
 
+/// Operations that leave no entry: there are thousands of them in an hour of work.
+const PARTS_OF_WORK: [&str; 7] = [
+    "note_heartbeat",
+    "write_input",
+    "write_execution_input",
+    "resize_terminal",
+    "resize_execution",
+    "use_mouse",
+    "use_keyboard",
+];
+
+#[tokio::test]
+async fn a_call_with_a_key_has_its_entry_though_its_caller_hangs_up() {
+    let house = House::new().await;
+    let key = || {
+        let request = Request::post("/api/api-keys/").header("x-api-key", house.key(Who::Admin));
+        let request = request.header("idempotency-key", "k").header("content-type", "application/json");
+        request.body(Body::from(json!({"name": "ci"}).to_string())).unwrap()
+    };
+    let answer = house.app.clone().oneshot(key());
+    assert!(futures::poll!(std::pin::pin!(answer)).is_pending(), "the caller is gone before there is an answer");
+    let entry = loop {
+        tokio::task::yield_now().await;
+        let made = house.audit().into_iter().find(|entry| entry.action == "api.make_api_key");
+        if let Some(entry) = made {
+            break entry;
+        }
+    };
+    assert_eq!(entry.outcome, "201");
+    assert!(!entry.subject.is_empty(), "it says what was made: {entry:?}");
+    house.send(key()).await.has_status(201);
+    let again = house.audit().pop().unwrap();
+    assert_eq!((&again.subject, &again.outcome), (&entry.subject, &entry.outcome));
+    assert!(again.details.contains("replayed"), "{}", again.details);
+}
+
 #[tokio::test]
 async fn every_call_that_may_change_something_has_an_entry() {
     let house = House::new().await;
@@ -45,6 +81,9 @@ async fn every_call_that_may_change_something_has_an_entry() {
         let operations = [("POST", &item.post), ("PUT", &item.put), ("PATCH", &item.patch), ("DELETE", &item.delete)];
         for (method, operation) in operations {
             let Some(operation) = operation else { continue };
+            if PARTS_OF_WORK.contains(&operation.operation_id.as_deref().unwrap()) {
+                continue;
+            }
             let before = house.audit().len();
             let answer = house.call(Who::Admin, method, &path, None).await;
             let entries = house.audit();

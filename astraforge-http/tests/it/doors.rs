@@ -341,6 +341,18 @@ async fn a_key_ends_when_its_time_has_come() {
 }
 
 #[tokio::test]
+async fn a_key_that_ends_makes_none_that_outlives_it() {
+    let house = House::new().await;
+    let end = house.spine.clock.now() + chrono::TimeDelta::minutes(10);
+    let (key, shown) = made(&house, json!({"role": "admin", "expires_at": end.to_rfc3339()})).await;
+    let usual = with_key(&house, &key, "POST", "/api/api-keys/", json!({"name": "x"})).await;
+    assert_eq!(usual.has_status(201)["expires_at"], shown["expires_at"], "it ends as soon, unless it says sooner");
+    let later = json!({"name": "x", "expires_at": (end + chrono::TimeDelta::seconds(1)).to_rfc3339()});
+    let refused = with_key(&house, &key, "POST", "/api/api-keys/", later).await;
+    assert!(refused.has_status(400)["expires_at"][0].as_str().unwrap().contains("outlives"));
+}
+
+#[tokio::test]
 async fn the_last_admin_key_cannot_be_revoked() {
     let house = House::new().await;
     let keys = house.get(Who::Admin, "/api/api-keys/").await.body;
@@ -348,7 +360,9 @@ async fn the_last_admin_key_cannot_be_revoked() {
     let path = format!("/api/api-keys/{}/", admin["id"].as_str().unwrap());
     house.call(Who::Admin, "DELETE", &path, None).await.has_status(409);
     // One that is for something else, or ends soon, does not stand in for it.
-    made(&house, json!({"role": "admin", "scopes": ["read"]})).await;
+    made(&house, json!({"role": "admin", "scopes": ["manage_keys"]})).await;
+    let soon = house.spine.clock.now() + chrono::TimeDelta::minutes(10);
+    made(&house, json!({"role": "admin", "expires_at": soon.to_rfc3339()})).await;
     house.call(Who::Admin, "DELETE", &path, None).await.has_status(409);
     house.post(Who::Admin, "/api/api-keys/", json!({"name": "second", "role": "admin"})).await.has_status(201);
     house.call(Who::Admin, "DELETE", &path, None).await.has_status(204);

@@ -3,15 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use astraforge_core::{
+    access::Role,
     control_plane::{ControlPlane, ControlSettings, NewSandbox},
     id::NodeId,
     ports::machines::Machines,
-    testing::{MemoryArtifacts, MemorySandboxStore, PlayedMachines, TestClock, samples},
+    testing::{MemoryAccountStore, MemoryArtifacts, MemorySandboxStore, PlayedMachines, TestClock, samples},
 };
+use astraforge_http::server::{Accounts, AppStateBuilder};
 use axum::{body::Body, http::Request};
 use serde_json::json;
 
 use crate::{
+    browser::Browser,
     house::{Answer, House, Who},
     idempotency,
 };
@@ -47,7 +50,7 @@ impl Street {
     async fn with(first: Arc<PlayedMachines>, second: Arc<PlayedMachines>) -> Self {
         _ = rustls::crypto::ring::default_provider().install_default();
         let (store, artifacts) = (Arc::new(MemorySandboxStore::default()), Arc::new(MemoryArtifacts::default()));
-        let clock = TestClock::new();
+        let (clock, people) = (TestClock::new(), Arc::new(MemoryAccountStore::default()));
         let is_shared = Arc::ptr_eq(&first, &second);
         let mut servers = Vec::new();
         for machines in [first, second] {
@@ -57,7 +60,11 @@ impl Street {
             let drivers: Vec<Arc<dyn Machines>> = vec![machines.clone()];
             let clock = Arc::new(clock.clone());
             let plane = ControlPlane::builder(store.clone(), artifacts.clone(), clock, drivers, settings).build();
-            let mut house = House::with(|state| state.with_sandboxes(plane.clone()).with_peers(reqwest_client())).await;
+            let accounts = Accounts::new(people.clone()).with_registration(samples::tenant(), Role::Maintainer);
+            let set_up = |state: AppStateBuilder| {
+                state.with_sandboxes(plane.clone()).with_peers(reqwest_client()).with_accounts(accounts)
+            };
+            let mut house = House::with(set_up).await;
             // Both know the same keys, as servers on one database do.
             if let Some(Server { house: first, .. }) = servers.first() {
                 house.knows_keys_of(first).await;
@@ -130,9 +137,26 @@ async fn a_call_that_was_passed_on_has_one_entry_in_the_audit_where_it_was_answe
     let path = format!("{PATH}{id}/");
     street.other.house.post(Who::Maintainer, &format!("{path}snapshots/"), json!({})).await.has_status(201);
     street.stay(60, &[&street.other]).await;
-    street.other.house.post(Who::Maintainer, &format!("{path}heartbeat/"), json!({})).await.has_status(503);
+    street.other.house.post(Who::Maintainer, &format!("{path}snapshots/"), json!({})).await.has_status(503);
     assert_eq!(calls(&street.one), ["api.create_sandbox", "api.take_snapshot"]);
-    assert_eq!(calls(&street.other), ["api.note_heartbeat"], "nobody else answered that one");
+    assert_eq!(calls(&street.other), ["api.take_snapshot"], "nobody else answered that one");
+}
+
+#[tokio::test]
+async fn a_browser_that_is_logged_in_changes_what_another_server_has() {
+    let street = Street::new().await;
+    street.stay(10, &[&street.one, &street.other]).await;
+    let id = street.one.make().await;
+    let mut browser = Browser::default();
+    let mira = json!({"username": "mira", "password": "long enough"});
+    browser.call(&street.other.house, "POST", "/api/auth/register/", Some(mira)).await.has_status(201);
+    browser.brings_its_token();
+    browser.headers.push(("origin", "http://forge.test".to_owned()));
+    let path = format!("{PATH}{id}/snapshots/");
+    browser.call(&street.other.house, "POST", &path, Some(json!({}))).await.has_status(201);
+    browser.headers.retain(|(name, _)| *name != "origin");
+    browser.headers.push(("origin", "http://evil.test".to_owned()));
+    browser.call(&street.other.house, "POST", &path, Some(json!({}))).await.has_status(403);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use axum::response::{IntoResponseParts, ResponseParts};
 
 /// A part of an answer that is not sent: the id of what the call made, or was about.
 #[derive(Debug, Clone)]
-pub(in crate::server) struct About(pub(super) String);
+pub(in crate::server) struct About(pub(in crate::server) String);
 
 impl About {
     /// That thing.

@@ -1,19 +1,21 @@
 //! The entry of each call that changes something: written when its answer is known, before it is sent.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{collections::HashMap, panic::resume_unwind, sync::LazyLock};
 
 use astraforge_core::audit::{Actor, Audit, Means, NewEntry};
 use axum::{
     extract::{MatchedPath, RawPathParams, Request, State, rejection::RawPathParamsRejection},
-    http::{Method, header::LOCATION, request::Parts},
+    http::{Method, StatusCode, header::LOCATION, request::Parts},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
+use tracing::{Instrument, Span};
 
 use super::super::{
     AppState,
     caller::{Identity, Proof},
-    idempotency::REPLAYED,
+    error::ApiError,
+    idempotency::{KEY, REPLAYED},
     layers::CallId,
     openapi,
     peers::AnsweredElsewhere,
@@ -22,6 +24,16 @@ use super::About;
 
 /// What came of a call whose caller did not wait for the answer.
 const ABANDONED: &str = "abandoned";
+/// Operations that are parts of another one, which has its entry: there are thousands of them in an hour of work.
+const PARTS_OF_WORK: [&str; 7] = [
+    "note_heartbeat",
+    "write_input",
+    "write_execution_input",
+    "resize_terminal",
+    "resize_execution",
+    "use_mouse",
+    "use_keyboard",
+];
 /// What came of a call whose handler panicked.
 const PANICKED: &str = "panicked";
 
@@ -54,12 +66,27 @@ pub(in crate::server) async fn record(
     let entry = entry_of(&parts, segments.ok().as_ref());
     let request = Request::from_parts(parts, body);
     let (Some(audit), Some(entry)) = (state.forge().journal().audit(), entry) else { return next.run(request).await };
-    let mut pending = Pending { audit: audit.clone(), entry: Some(entry) };
+    let pending = Pending { audit: audit.clone(), entry: Some(entry) };
+    let is_seen_through = request.headers().contains_key(KEY);
+    let answered = recorded(pending, request, next);
+    if !is_seen_through {
+        return answered.await;
+    }
+    // A call with a key goes on when its caller hangs up, and so has its entry to.
+    match tokio::spawn(answered.instrument(Span::current())).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        Err(_stopped) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The server stops; try again.").into_response(),
+    }
+}
+
+/// Answers a call, and has its entry written before the answer is sent.
+async fn recorded(mut pending: Pending, request: Request, next: Next) -> Response {
     let answer = next.run(request).await;
     if let Some(entry) = pending.entry.take()
         && answer.extensions().get::<AnsweredElsewhere>().is_none()
     {
-        let (audit, entry) = (audit.clone(), with_answer(entry, &answer));
+        let (audit, entry) = (pending.audit.clone(), with_answer(entry, &answer));
         // In a task of its own, which goes on when the caller hangs up now.
         let written = tokio::spawn(async move { audit.note(entry).await });
         if written.await.is_err() {
@@ -71,8 +98,8 @@ pub(in crate::server) async fn record(
 
 /// What is known of a call before it is answered; `None` for one that changes nothing, or whose caller is not known.
 fn entry_of(parts: &Parts, segments: Option<&RawPathParams>) -> Option<NewEntry> {
-    let operation = operation_of(parts)?;
-    let Identity { caller, proof } = Identity::of(parts).ok()?;
+    let operation = operation_of(parts).filter(|operation| !PARTS_OF_WORK.contains(operation))?;
+    let Identity { caller, proof, .. } = Identity::of(parts).ok()?;
     let means = match proof {
         Proof::Key(id) => Means::Key(id),
         Proof::Login => Means::Login,

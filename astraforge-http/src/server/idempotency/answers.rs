@@ -7,7 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{super::error::ApiError, MOST_KEPT, REPLAYED};
+use super::{
+    super::{audit::About, error::ApiError},
+    ABOUT, MOST_KEPT, REPLAYED,
+};
 
 /// After how many seconds it is worth to ask again for a call that is at work.
 const ASK_AGAIN: u64 = 1;
@@ -18,6 +21,10 @@ pub(super) fn replayed(answer: Answer) -> Response {
     let mut response = (status, Body::from(answer.body)).into_response();
     response.headers_mut().clear();
     for (name, value) in answer.headers {
+        if name == ABOUT {
+            response.extensions_mut().insert(About(String::from_utf8_lossy(&value).into_owned()));
+            continue;
+        }
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             response.headers_mut().append(name, value);
         }
@@ -36,8 +43,8 @@ pub(super) fn at_work() -> Response {
 /// There is no room for the call.
 pub(super) fn full() -> Response {
     let detail = "Too many calls with an `Idempotency-Key` are at work here; try again.";
-    ([(RETRY_AFTER, HeaderValue::from(ASK_AGAIN))], ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
-        .into_response()
+    let refusal = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_code("idempotency_no_room");
+    ([(RETRY_AFTER, HeaderValue::from(ASK_AGAIN))], refusal).into_response()
 }
 
 /// The key is another call's.

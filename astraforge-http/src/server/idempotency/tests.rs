@@ -338,7 +338,7 @@ async fn a_call_that_takes_long_stays_its_servers() {
 async fn no_more_calls_with_a_key_are_at_work_than_there_is_room_for() {
     let stage = Stage::new().await;
     let ada = stage.key_of("ada", Role::Maintainer).await;
-    let taken = stage.state.keyed_calls.0.clone().acquire_many_owned(AT_ONCE as u32).await.unwrap();
+    let taken = stage.state.keyed_calls.all.clone().acquire_many_owned(AT_ONCE as u32).await.unwrap();
     let refused = stage.post(&ada, "k", "/answers/200/1", "").await;
     assert_eq!(refused.is(503, false).header("retry-after"), "1");
     drop(taken);

@@ -30,7 +30,7 @@ const MAX_OUTPUT: usize = 8 * 1024 * 1024;
 /// What a shell answers for a program that is not there.
 const NOT_FOUND: i32 = 127;
 
-/// Run a command and wait for its end. When the caller goes away, it is ended with all it started.
+/// Run a command and wait for its end. When the caller goes away, it is ended with all it started, unless the call has an `Idempotency-Key`.
 #[utoipa::path(
     post, path = "/api/sandbox/sessions/{id}/exec/", tag = "sandboxes", operation_id = "exec",
     params(("id" = uuid::Uuid, Path, description = "The sandbox.")), request_body = ExecBody,

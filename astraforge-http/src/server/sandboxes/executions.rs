@@ -57,17 +57,23 @@ impl Executions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check_room(&self, sandbox: SandboxId) -> Result<(), ApiError> {
-        if self.all().keys().filter(|(of, _)| *of == sandbox).count() < MOST {
+    /// Makes sure that one more command of a sandbox can be held: of those whose end was told, the oldest goes for it.
+    fn make_room(&self, sandbox: SandboxId) -> Result<(), ApiError> {
+        let mut all = self.all();
+        let of_it: Vec<_> = all.range((sandbox, Uuid::nil())..=(sandbox, Uuid::max())).collect();
+        if of_it.len() < MOST {
             return Ok(());
         }
+        let told = of_it.iter().find(|(_, held)| held.was_told()).map(|(key, _)| **key);
         let detail = format!("{MOST} commands of this sandbox are followed already; end one first.");
-        Err(ApiError::new(StatusCode::CONFLICT, detail))
+        let refusal = || ApiError::new(StatusCode::CONFLICT, detail);
+        all.remove(&told.ok_or_else(refusal)?).iter().for_each(|held| held.dismiss());
+        Ok(())
     }
 
     /// Holds a command until it is given up.
     fn hold(&self, sandbox: SandboxId, execution: Execution, grace: Duration) -> Uuid {
-        let key = (sandbox, Uuid::new_v4());
+        let key = (sandbox, Uuid::now_v7());
         let held = Arc::new(Held::new(Arc::clone(&execution.control)));
         self.all().insert(key, Arc::clone(&held));
         let this = self.clone();
@@ -119,7 +125,7 @@ pub(in crate::server) async fn start(
         return Err(ApiError::field("tag", "A command that ends with its caller has none; start it as a process."));
     }
     let workplace = session.ready().await?;
-    state.executions.check_room(session.id)?;
+    state.executions.make_room(session.id)?;
     let execution = session.during(workplace.machine.exec(command_of(&body))).await??;
     let id = state.executions.hold(session.id, execution, state.grace);
     Ok((StatusCode::CREATED, Json(ExecutionView { id })))
@@ -251,4 +257,31 @@ pub(in crate::server) async fn resize(
 pub(in crate::server) async fn end(one: One) -> StatusCode {
     one.held.dismiss();
     StatusCode::NO_CONTENT
+}
+
+#[cfg(test)]
+mod tests {
+    use astraforge_core::session::{ExecEvent, Exit};
+
+    use super::{held::tests::Mute, *};
+
+    #[tokio::test]
+    async fn those_whose_end_was_told_make_room_for_others_the_oldest_first() {
+        let (executions, sandbox) = (Executions::default(), SandboxId::random());
+        let hold = || {
+            executions.make_room(sandbox)?;
+            let events = stream::iter([Ok(ExecEvent::Exited(Exit::Exited { code: 0 }))]).boxed();
+            Ok::<_, ApiError>(executions.hold(sandbox, Execution { events, control: Arc::new(Mute) }, GRACE))
+        };
+        let ids: Vec<Uuid> = (0..MOST).map(|_| hold().unwrap()).collect();
+        hold().expect_err("nobody was told of any end");
+        for id in [ids[5], ids[3]] {
+            let held = executions.all()[&(sandbox, id)].clone();
+            assert!(matches!(held.reader().next(0, 0).await, Next::Ended(_)));
+        }
+        let new = hold().unwrap();
+        let all = executions.all();
+        let is_held = |id| all.contains_key(&(sandbox, id));
+        assert_eq!((is_held(ids[3]), is_held(ids[5]), is_held(new)), (false, true, true));
+    }
 }

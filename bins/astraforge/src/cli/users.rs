@@ -3,11 +3,17 @@
 use astraforge_core::access::Role;
 use clap::{Args, Subcommand};
 
+use crate::config::TENANT;
+
 /// What to do with people who log in.
 #[derive(Debug, Subcommand)]
 pub(crate) enum UsersCommand {
     /// List them
-    Ls,
+    Ls {
+        /// Whose they are; others than the server's own come from an OpenID provider
+        #[arg(long, value_name = "NAME", default_value = TENANT)]
+        tenant: String,
+    },
     /// Add somebody; the password is read from standard input
     Add(AddUserArgs),
     /// Change somebody's password, which is read from standard input, and log them out

@@ -34,7 +34,7 @@ pub(crate) async fn users(args: &ConnectionArgs, command: &UsersCommand) -> anyh
     let audit = audit::of_command_line(args, &database)?;
     let desk = Desk { args, store: store.as_ref(), audit };
     let done = match command {
-        UsersCommand::Ls => desk.list().await,
+        UsersCommand::Ls { tenant } => desk.list(tenant).await,
         UsersCommand::Add(new) => desk.add(&new.name, new.role, &new.email).await,
         UsersCommand::Passwd(who) => {
             desk.change("user.passwd", &who.name, |it| {
@@ -63,8 +63,8 @@ struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    async fn list(&self) -> anyhow::Result<()> {
-        let accounts = self.store.accounts(&TenantId::new(TENANT)).await?;
+    async fn list(&self, tenant: &str) -> anyhow::Result<()> {
+        let accounts = self.store.accounts(&TenantId::new(tenant)).await?;
         let values: Vec<Value> = accounts.iter().map(shown).collect();
         print(self.args, &values, |terminal, _| {
             if accounts.is_empty() {
@@ -100,7 +100,8 @@ impl Desk<'_> {
         name: &str,
         change: impl FnOnce(Account) -> anyhow::Result<Account>,
     ) -> anyhow::Result<()> {
-        let found = self.store.account(&UserId::new(name)).await?.filter(|it| it.tenant.as_str() == TENANT);
+        // Whatever their tenant: a name is one person's in all of them.
+        let found = self.store.account(&UserId::new(name)).await?;
         let account = found.with_context(|| format!("there is no `{name}`; `astraforge users ls` lists all"))?;
         let account = change(account)?;
         self.store.change_account(&account).await?;

@@ -52,6 +52,8 @@ struct Output {
     /// Each with its first byte.
     pieces: VecDeque<(u64, ExecEvent)>,
     end: Option<Result<Exit, ApiError>>,
+    /// Whether a reader was told how it ended.
+    was_told: bool,
 }
 
 /// What comes next for a reader.
@@ -97,6 +99,11 @@ impl Held {
         drop(execution);
         self.output().end.get_or_insert_with(|| Err(ApiError::from(SessionError::Lost)));
         self.changed.notify_waiters();
+    }
+
+    /// Whether somebody was told how it ended, and nobody follows it any more.
+    pub(super) fn was_told(&self) -> bool {
+        self.output().was_told && self.readers.borrow().now == 0
     }
 
     /// Gives the command up at once.
@@ -234,7 +241,7 @@ impl Reader {
         loop {
             let changed = self.0.changed.notified();
             {
-                let output = self.0.output();
+                let mut output = self.0.output();
                 // Half of what may be held is left to come while the reader says what it has seen.
                 if position - from >= WINDOW / 2 {
                     return Next::Nothing;
@@ -243,7 +250,11 @@ impl Reader {
                     return Next::Output(piece);
                 }
                 match &output.end {
-                    Some(Ok(exit)) if position == output.next => return Next::Ended(ExecEvent::Exited(*exit)),
+                    Some(Ok(exit)) if position == output.next => {
+                        let exit = ExecEvent::Exited(*exit);
+                        output.was_told = true;
+                        return Next::Ended(exit);
+                    }
                     Some(_) => return Next::Nothing,
                     None if output.is_full() => return Next::Nothing,
                     None => {}
@@ -282,7 +293,7 @@ fn joined(one: &Bytes, other: &Bytes) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use astraforge_core::session::{PtySize, Signal};
     use async_trait::async_trait;
     use futures::{FutureExt, channel::mpsc};
@@ -291,7 +302,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(15);
 
-    struct Mute;
+    pub(in super::super) struct Mute;
 
     #[async_trait]
     impl ExecControl for Mute {
