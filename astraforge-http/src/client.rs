@@ -36,9 +36,10 @@ use crate::wire::{
 /// Talks to an AstraForge server. Clones share connections.
 ///
 /// Calls are tried up to three times when the server can't be reached, or answers 502, 503 or 504. Those that change
-/// something have a key of their own then (`Idempotency-Key`), by which the server carries them out once; commands that are
-/// waited for, and files that come as a stream, are sent once. Redirects are not followed, so that the API key goes nowhere
-/// else.
+/// something have a key of their own then (`Idempotency-Key`), by which the server carries them out once; they are not sent
+/// again after a failure that the server itself tells of, unless it says that nothing was begun, and 429 is waited out.
+/// Commands that are waited for, and bodies that come as a stream, are sent once, without a key. Redirects are not followed,
+/// so that the API key goes nowhere else.
 ///
 /// A program that makes one must have installed a `rustls` crypto provider, even for a server without TLS:
 ///

@@ -1,12 +1,15 @@
 //! Why a call came to nothing, as its caller can act on it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use astraforge_core::ports::sessions::SessionError;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde_json::Value;
 
 use crate::wire::sandbox::failure::SandboxFailure;
+
+/// What a server says of a call that it has not begun: another one has the sandbox and is away, or there is no room for it.
+const NOT_BEGUN: [&str; 2] = ["node_unreachable", "idempotency_no_room"];
 
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,10 @@ pub enum ClientError {
         failure: Option<Box<SandboxFailure>>,
         /// What is wrong with each field, by its path, such as `attachments.0.name`.
         fields: BTreeMap<String, Vec<String>>,
+        /// After how long it asks for the call again, where it says so.
+        retry_after: Option<Duration>,
+        /// Whether the server gave the reason itself, and not what stands between client and server.
+        is_its_own: bool,
     },
     /// The server could not be reached, or the connection broke.
     #[error("failed to {operation} the server")]
@@ -95,6 +102,15 @@ impl ClientError {
         }
     }
 
+    /// After how long the server asks for the call again, where it says so in seconds.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// The error that the sandbox gave on the server, as whoever holds the sandbox there would see it. What is no error of
     /// a sandbox, such as a connection that broke, is the source of [`SessionError::Backend`].
     ///
@@ -146,6 +162,19 @@ impl ClientError {
         }
     }
 
+    /// Tells whether a call that changes something may be sent again under its key: it was not answered, or not by the server
+    /// itself, or the server says that it has begun nothing. Any other failure may come after the effect, and the server
+    /// remembers none.
+    pub(super) fn has_begun_nothing(&self) -> bool {
+        let is_open = match self {
+            Self::Refused { is_its_own: true, code, .. } => {
+                code.as_deref().is_some_and(|code| NOT_BEGUN.contains(&code))
+            }
+            _ => true,
+        };
+        is_open && self.is_retryable()
+    }
+
     pub(super) fn transport(operation: &'static str) -> impl Fn(reqwest::Error) -> Self + Send + use<> {
         move |source| Self::Transport { operation, source }
     }
@@ -160,12 +189,13 @@ impl ClientError {
 
     /// Reads a refusal. One that is no JSON came from something between client and server.
     pub(super) async fn refused(response: reqwest::Response) -> Self {
-        let status = response.status();
+        let (status, retry_after) = (response.status(), seconds_of(response.headers()));
         let body = response.bytes().await.unwrap_or_default();
-        Self::from_body(status, &body)
+        Self::from_body(status, retry_after, &body)
     }
 
-    fn from_body(status: StatusCode, body: &[u8]) -> Self {
+    pub(super) fn from_body(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        let mut is_its_own = false;
         let mut fields = BTreeMap::new();
         let (mut detail, mut code, mut failure) = (None, None, None);
         match serde_json::from_slice(body) {
@@ -179,14 +209,20 @@ impl ClientError {
                         value => flatten(name, value, &mut fields),
                     }
                 }
+                is_its_own = detail.is_some();
             }
             _ => {
                 let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
                 detail = Some(text).filter(|text| !text.trim().is_empty());
             }
         }
-        Self::Refused { status, detail, code, failure, fields }
+        Self::Refused { status, detail, code, failure, fields, retry_after, is_its_own }
     }
+}
+
+/// What `Retry-After` says; a date is left alone.
+fn seconds_of(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// Collects the messages of nested fields under their paths.
@@ -216,7 +252,7 @@ mod tests {
 
     #[track_caller]
     fn check(body: &str, text: &str) {
-        let error = ClientError::from_body(StatusCode::BAD_REQUEST, body.as_bytes());
+        let error = ClientError::from_body(StatusCode::BAD_REQUEST, None, body.as_bytes());
         assert_eq!(error.to_string(), format!("the server answered 400 Bad Request: {text}"));
     }
 
@@ -227,5 +263,34 @@ mod tests {
         check(r#"{"attachments":{"0":{"name":["Blank."]}}}"#, "attachments.0.name: Blank.");
         check("<html>", "<html>");
         check("", "no reason given");
+    }
+
+    #[test]
+    fn what_may_have_been_begun_is_not_sent_again() {
+        let may_be_sent_again = |status: u16, retry_after: Option<u64>, body: &str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            ClientError::from_body(status, retry_after.map(Duration::from_secs), body.as_bytes()).has_begun_nothing()
+        };
+        let own = r#"{"detail":"The store failed to write."}"#;
+        for status in [502, 503, 504] {
+            assert!(!may_be_sent_again(status, None, own), "{status}");
+            for of_a_proxy in ["", "<html>", "{}", r#"{"message":"no upstream"}"#] {
+                assert!(may_be_sent_again(status, None, of_a_proxy), "{status} {of_a_proxy}");
+            }
+        }
+        assert!(may_be_sent_again(503, None, r#"{"detail":"Away.","code":"node_unreachable"}"#));
+        assert!(may_be_sent_again(503, Some(1), r#"{"detail":"No room.","code":"idempotency_no_room"}"#));
+        assert!(!may_be_sent_again(503, Some(1), own));
+        assert!(!may_be_sent_again(500, None, ""));
+        assert!(!may_be_sent_again(409, Some(1), own));
+    }
+
+    #[test]
+    fn a_time_to_come_again_is_read_in_seconds() {
+        let read = |text: &str| seconds_of(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        assert_eq!(read("7"), Some(Duration::from_secs(7)));
+        assert_eq!(read("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+        assert_eq!(read("-1"), None);
+        assert_eq!(seconds_of(&HeaderMap::new()), None);
     }
 }

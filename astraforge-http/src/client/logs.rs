@@ -49,7 +49,8 @@ impl Client {
     /// Reads a run log from after sequence number `after` until nothing more is queued or at work.
     ///
     /// When the connection breaks it is made again, and the log goes on where it was: no event is lost or doubled.
-    /// A refusal ends the stream, and so does a server that stays away for about half a minute.
+    /// A refusal ends the stream, unless it is of too many calls, which are waited out; so does a server that stays away for
+    /// about half a minute.
     ///
     /// # Cancel safety
     /// Dropping the stream closes the connection; read on later from the last event's `seq`.

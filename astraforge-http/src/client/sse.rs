@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt};
 use http::header::ACCEPT;
 use reqwest::{RequestBuilder, Response};
 
-use super::ClientError;
+use super::{ClientError, retry::HeldUp};
 
 /// How long a stream may be silent. The server sends a comment every 15 s unless told otherwise.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
@@ -21,10 +21,20 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// A connection broke, or went silent, before its stream ended in order.
 pub(super) struct Broken(pub(super) Option<ClientError>);
 
-/// Opens a stream once; `None` when the server is silent.
+/// Opens a stream; `None` when the server is silent. Too many calls are waited out.
 pub(super) async fn open(call: RequestBuilder) -> Result<Option<Response>, ClientError> {
-    let sent = call.header(ACCEPT, "text/event-stream").send();
-    let Ok(response) = tokio::time::timeout(SILENCE, sent).await else { return Ok(None) };
+    let (call, mut held_up) = (call.header(ACCEPT, "text/event-stream"), HeldUp::default());
+    while let Some(again) = call.try_clone() {
+        match open_once(again).await {
+            Err(error) => held_up.wait_out(error).await?,
+            opened => return opened,
+        }
+    }
+    open_once(call).await
+}
+
+async fn open_once(call: RequestBuilder) -> Result<Option<Response>, ClientError> {
+    let Ok(response) = tokio::time::timeout(SILENCE, call.send()).await else { return Ok(None) };
     let response = response.map_err(ClientError::transport("reach"))?;
     if response.status().is_success() { Ok(Some(response)) } else { Err(ClientError::refused(response).await) }
 }

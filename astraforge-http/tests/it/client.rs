@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use astraforge_core::{
@@ -29,8 +29,10 @@ use astraforge_http::{
 };
 use axum::{
     Json, Router,
+    body::{Bytes, to_bytes},
     http::{HeaderMap, StatusCode},
-    routing::post,
+    response::IntoResponse,
+    routing::{any, post},
 };
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde_json::json;
@@ -267,6 +269,14 @@ async fn a_call_whose_answer_is_lost_is_sent_again_and_carried_out_once() {
     assert_eq!(client.request(request.id).await.unwrap().id, request.id, "it is the key that was made");
 }
 
+/// A client of a server that answers as it is told.
+async fn client_of(app: Router) -> Client {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { Server::new(listener, app).run().await });
+    client(&url, "k")
+}
+
 #[tokio::test]
 async fn an_earlier_try_that_is_still_at_work_is_waited_for_under_the_same_key() {
     let keys = Arc::new(Mutex::new(Vec::new()));
@@ -275,22 +285,77 @@ async fn an_earlier_try_that_is_still_at_work_is_waited_for_under_the_same_key()
         let mut seen = seen.lock().unwrap();
         seen.push(headers["idempotency-key"].clone());
         match seen.len() {
-            1 => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"detail": "Try again."}))),
-            2..=5 => (StatusCode::CONFLICT, Json(json!({"detail": "Wait.", "code": "idempotency_call_at_work"}))),
+            1 => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"detail": "Away.", "code": "node_unreachable"}))),
+            2..=3 => (StatusCode::CONFLICT, Json(json!({"detail": "Wait.", "code": "idempotency_call_at_work"}))),
             _ => (StatusCode::ACCEPTED, Json(json!({"status": "cancelled", "state": "CANCELLED"}))),
         }
     });
-    let app = Router::new().route("/api/requests/{id}/cancel/", cancel);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { Server::new(listener, app).run().await });
-    let client = client(&url, "k");
-    for n_calls in [6, 7] {
+    let client = client_of(Router::new().route("/api/requests/{id}/cancel/", cancel)).await;
+    for n_calls in [4, 5] {
         client.cancel_request(RequestId::random()).await.unwrap();
         assert_eq!(keys.lock().unwrap().len(), n_calls);
     }
     let keys = keys.lock().unwrap();
-    assert!(keys[..6].iter().all(|key| *key == keys[0]) && keys[6] != keys[0], "each call has a key: {keys:?}");
+    assert!(keys[..4].iter().all(|key| *key == keys[0]) && keys[4] != keys[0], "each call has a key: {keys:?}");
+}
+
+#[tokio::test]
+async fn a_failure_that_the_server_tells_of_is_not_sent_again_and_one_of_a_proxy_is() {
+    let own = Json(json!({"detail": "The store failed to write."}));
+    for (n_tries, answer) in [(1, own.into_response()), (3, "<html>no upstream</html>".into_response())] {
+        let (status, body) = (StatusCode::SERVICE_UNAVAILABLE, to_bytes(answer.into_body(), 1024).await.unwrap());
+        let n_calls = Arc::new(AtomicUsize::new(0));
+        let counter = n_calls.clone();
+        let cancel = post(move || async move {
+            counter.fetch_add(1, Ordering::SeqCst);
+            (status, body)
+        });
+        let client = client_of(Router::new().route("/api/requests/{id}/cancel/", cancel)).await;
+        let refused = client.cancel_request(RequestId::random()).await.unwrap_err();
+        assert_eq!(refused.status().unwrap(), 503);
+        assert_eq!(n_calls.load(Ordering::SeqCst), n_tries, "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn too_many_calls_are_waited_out() {
+    let n_calls = Arc::new(AtomicUsize::new(0));
+    let counter = n_calls.clone();
+    let cancel = post(move || async move {
+        match counter.fetch_add(1, Ordering::SeqCst) {
+            0..3 => {
+                let told = Json(json!({"detail": "Slow down."}));
+                (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")], told).into_response()
+            }
+            _ => (StatusCode::ACCEPTED, Json(json!({"status": "cancelled", "state": "CANCELLED"}))).into_response(),
+        }
+    });
+    let client = client_of(Router::new().route("/api/requests/{id}/cancel/", cancel)).await;
+    let began = Instant::now();
+    client.cancel_request(RequestId::random()).await.unwrap();
+    assert_eq!(n_calls.load(Ordering::SeqCst), 4, "more often than what fails is tried");
+    assert!(began.elapsed() >= Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn a_body_that_comes_as_a_stream_is_sent_once_and_without_a_key() {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let seen = calls.clone();
+    let answer = any(move |headers: HeaderMap, body: Bytes| async move {
+        seen.lock().unwrap().push((headers.get("idempotency-key").cloned(), body));
+        StatusCode::BAD_GATEWAY
+    });
+    let client = client_of(Router::new().route("/api/sandbox/sessions/{id}/{*rest}", answer)).await;
+    let id = SandboxId::random();
+    let pieces = futures::stream::iter(["an ", "archive"].map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece))));
+    client.restore_archive(id, pieces).await.unwrap_err();
+    let sent = std::mem::take(&mut *calls.lock().unwrap());
+    assert_eq!(sent.len(), 1);
+    assert!(sent[0].0.is_none() && sent[0].1 == "an archive", "{sent:?}");
+    client.write_input(id, "7", "typed", false).await.unwrap_err();
+    let calls = calls.lock().unwrap();
+    assert_eq!(calls.len(), 3);
+    assert!(calls[0].0.is_some() && calls.iter().all(|call| *call == calls[0]), "{calls:?}");
 }
 
 #[tokio::test]

@@ -91,6 +91,8 @@ fn two_schemas_of_one_name_do_not_hide_each_other() {
     };
     has("UsageView", "input_tokens");
     has("SandboxUsage", "cpu_seconds");
+    has("ExecutionView", "diff");
+    has("SandboxExecution", "id");
 }
 
 #[test]

@@ -1,13 +1,19 @@
 //! Sandboxes of another server behind the ports of local ones, over a real socket, on played machines; on real ones they
 //! are tried with the whole program.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use astraforge_core::{
     archive::PackRequest,
     control_plane::ControlPlane,
     egress::Egress,
-    files::{DownloadRequest, FileErrorKind, FileRequest, FileVerb, Roots},
+    files::{DownloadRequest, FileChange, FileErrorKind, FileRequest, FileVerb, Roots, WatchRequest},
     id::SandboxId,
     ports::{
         machines::{Machine, Machines, Made, WorkspaceOrigin, read_whole},
@@ -17,8 +23,16 @@ use astraforge_core::{
     session::{Command, SandboxSpec, Signal},
     testing::{MemoryArtifacts, MemorySandboxStore, PlayedMachines, TestClock},
 };
-use astraforge_http::{Client, ClientError, wire::sandbox::NewSession};
+use astraforge_http::{Client, ClientError, server::Server, wire::sandbox::NewSession};
 use async_trait::async_trait;
+use axum::{
+    Json, Router,
+    http::StatusCode,
+    routing::{delete, get, post},
+};
+use futures::StreamExt;
+use serde_json::json;
+use tokio::net::TcpListener;
 
 use crate::house::{House, Who};
 
@@ -152,4 +166,70 @@ async fn a_part_of_a_file_is_read_and_a_verb_stays_in_its_folders() {
     let verb = FileVerb::Stat { path: "/workspace/a".to_owned() };
     let refused = sandbox.file(FileRequest { roots: narrow, verb }).await.unwrap_err();
     assert!(matches!(refused, SessionError::Unsupported { .. }), "{refused:?}");
+}
+
+/// A sandbox of a server that answers as it is told.
+async fn sandbox_of(app: Router, id: SandboxId) -> Arc<dyn Machine> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { Server::new(listener, app).run().await });
+    Arc::new(Client::new(&url, "k").unwrap().open_sandbox(id).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_its_sandbox_and_does_not_wake_it() {
+    let (client, sandbox) = sandbox().await;
+    client.stop_sandbox(sandbox.id()).await.unwrap();
+    let stopped = client.sandbox(sandbox.id()).await.unwrap();
+    assert_eq!(stopped.status, SandboxStatus::Terminated);
+    let n_watches = Arc::new(AtomicUsize::new(0));
+    let counter = n_watches.clone();
+    // Its stream ends as it does when its sandbox is stopped.
+    let watch = get(move || async move {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let event = "data: {\"path\":\"/workspace\",\"change\":\"watching\"}\n\n";
+        ([("content-type", "text/event-stream")], event)
+    });
+    let app = Router::new()
+        .route("/api/sandbox/sessions/{id}/", get(move || async move { Json(stopped) }))
+        .route("/api/sandbox/sessions/{id}/files/watch/", watch);
+    let watched = sandbox_of(app, sandbox.id()).await;
+    let request = WatchRequest { roots: Roots::default(), path: "/workspace".to_owned(), recursive: true };
+    let events: Vec<_> = watched.watch(request).await.unwrap().collect().await;
+    assert!(
+        matches!(&events[..], [Ok(event), Err(SessionError::Lost)] if event.change == FileChange::Watching),
+        "{events:?}"
+    );
+    assert_eq!(n_watches.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_command_whose_first_input_cannot_be_given_is_ended() {
+    let (client, sandbox) = sandbox().await;
+    let view = client.sandbox(sandbox.id()).await.unwrap();
+    let n_ended = Arc::new(AtomicUsize::new(0));
+    let counter = n_ended.clone();
+    let end = delete(move || async move {
+        counter.fetch_add(1, Ordering::SeqCst);
+        StatusCode::NO_CONTENT
+    });
+    let started = post(|| async { Json(json!({"id": SandboxId::random()})) });
+    let refused = post(|| async { (StatusCode::BAD_GATEWAY, Json(json!({"detail": "The guest is silent."}))) });
+    let app = Router::new()
+        .route("/api/sandbox/sessions/{id}/", get(move || async move { Json(view) }))
+        .route("/api/sandbox/sessions/{id}/executions/", started)
+        .route("/api/sandbox/sessions/{id}/executions/{execution}/", end)
+        .route("/api/sandbox/sessions/{id}/executions/{execution}/input/", refused)
+        .route("/api/sandbox/sessions/{id}/executions/{execution}/output/", get(std::future::pending::<StatusCode>));
+    let opened = sandbox_of(app, sandbox.id()).await;
+    let mut execution = opened.exec(Command::new(["cat"]).with_stdin("x")).await.unwrap();
+    let error = execution.events.next().await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "the sandbox driver failed to give the command its input");
+    assert!(execution.events.next().await.is_none());
+    let ended = async {
+        while n_ended.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("it is ended");
 }

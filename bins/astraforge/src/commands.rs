@@ -27,7 +27,7 @@ use crate::{
     render::{Terminal, faint},
 };
 
-/// What is said under a list that was cut.
+/// What is said under a list that was cut; beside its JSON, on standard error.
 pub(crate) const THERE_ARE_MORE: &str = "there are more: see them with --limit";
 
 /// The first entries of a list.
@@ -65,7 +65,11 @@ impl<T> Listed<T> {
             if self.has_more {
                 terminal.line(terminal.paint(THERE_ARE_MORE, faint()));
             }
-        })
+        })?;
+        if args.json && self.has_more {
+            Terminal::detect().note(THERE_ARE_MORE);
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The output of a command on another server: one stream, however often the connection breaks.
 
+use std::time::Duration;
+
 use astraforge_core::{id::SandboxId, ports::sessions::SessionError, sandbox::SandboxStatus, session::ExecEvent};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -7,9 +9,11 @@ use chrono::{DateTime, Utc};
 use eventsource_stream::Event;
 use futures::{StreamExt, stream::BoxStream};
 use http::Method;
+use tokio::time::Instant;
 
 use super::super::{
     Client, ClientError,
+    retry::HeldUp,
     sandboxes::{answer, path},
     sse::{self, Broken, VAIN_TRIES, back_off},
 };
@@ -17,6 +21,9 @@ use crate::wire::sandbox::{
     exec::{Encoding, exit_of},
     process::{ProcessEvent, ProcessView},
 };
+
+/// How long a connection lasts that was none in vain, though the command wrote nothing.
+const LASTING: Duration = Duration::from_secs(10);
 
 /// Follows a process that goes on, from byte `from` of its output to its end.
 pub(in crate::client) fn follow(
@@ -51,7 +58,7 @@ pub(super) fn follow_output(
         let (mut position, mut vain_tries) = (from, 0);
         loop {
             let began = position;
-            let mut cut = None;
+            let (mut cut, mut opened_at) = (None, None);
             match source.open(position).await {
                 Err(error) if error.is_retryable() => cut = Some(error),
                 Err(error) => {
@@ -60,6 +67,7 @@ pub(super) fn follow_output(
                 }
                 Ok(None) => {} // silence
                 Ok(Some(response)) => {
+                    opened_at = Some(Instant::now());
                     let mut frames = std::pin::pin!(sse::events(response));
                     while let Some(frame) = frames.next().await {
                         match frame.map(|frame| read(&frame)) {
@@ -84,7 +92,8 @@ pub(super) fn follow_output(
                     }
                 }
             }
-            vain_tries = if position > began { 0 } else { vain_tries + 1 };
+            let has_lasted = opened_at.is_some_and(|opened_at: Instant| opened_at.elapsed() >= LASTING);
+            vain_tries = if position > began || has_lasted { 0 } else { vain_tries + 1 };
             if vain_tries >= VAIN_TRIES {
                 yield Err(cut.map_or(SessionError::Lost, ClientError::into_session_error));
                 return;
@@ -123,8 +132,18 @@ impl Source {
         sse::open(call.header("last-event-id", position)).await
     }
 
-    /// Whether what was followed is still there, without waking a sandbox that was stopped.
+    /// Whether what was followed is still there, without waking a sandbox that was stopped. Too many calls are waited out.
     async fn is_there(&self) -> Result<bool, ClientError> {
+        let mut held_up = HeldUp::default();
+        loop {
+            match self.look().await {
+                Err(error) => held_up.wait_out(error).await?,
+                found => return found,
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<bool, ClientError> {
         let Followed::Process { started_at } = self.followed else { return Ok(true) };
         if self.client.sandbox(self.sandbox).await?.status != SandboxStatus::Ready {
             return Ok(false);

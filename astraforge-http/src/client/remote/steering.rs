@@ -12,7 +12,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http::{Method, StatusCode, header::CONTENT_TYPE};
-use tokio::{runtime::Handle, sync::Mutex, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, oneshot},
+    task::JoinHandle,
+};
 
 use super::{
     super::{
@@ -30,27 +34,41 @@ use crate::wire::sandbox::{
 /// The most input that is sent in one call, in bytes.
 const MOST_INPUT: usize = 256 * 1024;
 
-/// Starts a command that ends with its execution.
+/// Starts a command that ends with its execution, and when its first input cannot be given.
 pub(super) async fn exec(client: &Client, sandbox: SandboxId, command: Command) -> Result<Execution, SessionError> {
     let call = client.open_ended_call(Method::POST, &path(sandbox, "executions/")).json(&new_process(&command, None));
     let view: ExecutionView = answer(call).await.map_err(ClientError::into_session_error)?;
     let steering = Arc::new(Steering::new(client, sandbox, format!("executions/{}/", view.id)));
-    let mut leash = Leash { steering: Arc::clone(&steering), feeding: None };
+    let mut leash = Leash { steering: Arc::clone(&steering), feeding: None, failure: None };
     if !command.stdin.is_empty() {
         // What comes later waits until the first of it is there.
         let turn = Arc::clone(&steering.input).lock_owned().await;
         let feeding = Arc::clone(&steering);
+        let (failed, failure) = oneshot::channel();
+        leash.failure = Some(failure);
         leash.feeding = Some(tokio::spawn(async move {
-            // A command that takes no more has ended, which its output tells.
-            drop(feeding.send_input(command.stdin, command.stdin_end == StdinEnd::AtOnce).await);
+            let given = feeding.send_input(command.stdin, command.stdin_end == StdinEnd::AtOnce).await;
             drop(turn);
+            match given {
+                // A command that takes no more has ended, which its output tells, or has closed its input.
+                Ok(()) | Err(SessionError::Lost) => {}
+                // It would wait for the rest for ever.
+                Err(error) => {
+                    drop(failed.send(error));
+                    feeding.end().await;
+                }
+            }
         }));
     }
     let events = follow_output(client, sandbox, steering.place.clone(), 0, Followed::Execution);
     // The leash is held for as long as the events are.
-    let events = stream::unfold((events, leash), |(mut events, leash)| async move {
-        let event = events.next().await?;
-        Some((event, (events, leash)))
+    let events = stream::unfold(Some((events, leash)), |place| async move {
+        let (mut events, mut leash) = place?;
+        tokio::select! {
+            biased;
+            error = leash.failure() => Some((Err(error), None)),
+            event = events.next() => Some((event?, Some((events, leash)))),
+        }
     });
     Ok(Execution { events: events.boxed(), control: steering })
 }
@@ -129,6 +147,11 @@ impl Steering {
         self.client.open_ended_call(method, &path(self.sandbox, &format!("{}{rest}", self.place)))
     }
 
+    /// Ends the command. Where nothing can be sent any more, the server ends it in a while by itself.
+    async fn end(&self) {
+        drop(self.order(self.call(Method::DELETE, "")).await);
+    }
+
     /// Sends an order; a command that is not there any more needs none.
     async fn order(&self, call: reqwest::RequestBuilder) -> Result<(), SessionError> {
         match done(call).await {
@@ -160,10 +183,26 @@ impl ExecControl for Steering {
     }
 }
 
-/// Ends a command when it is dropped. Where nothing can be sent any more, the server ends it in a while by itself.
+/// Ends a command when it is dropped.
 struct Leash {
     steering: Arc<Steering>,
     feeding: Option<JoinHandle<()>>,
+    /// Why the first input could not be given.
+    failure: Option<oneshot::Receiver<SessionError>>,
+}
+
+impl Leash {
+    /// Returns when the first input could not be given, with why.
+    async fn failure(&mut self) -> SessionError {
+        if let Some(failure) = &mut self.failure {
+            let told = failure.await;
+            self.failure = None; // one that was heard must not be asked again
+            if let Ok(error) = told {
+                return SessionError::Backend { operation: "give the command its input", source: error.into() };
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 impl Drop for Leash {
@@ -173,7 +212,7 @@ impl Drop for Leash {
         }
         let Ok(runtime) = Handle::try_current() else { return };
         let steering = Arc::clone(&self.steering);
-        runtime.spawn(async move { drop(steering.order(steering.call(Method::DELETE, "")).await) });
+        runtime.spawn(async move { steering.end().await });
     }
 }
 

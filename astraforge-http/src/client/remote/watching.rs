@@ -4,6 +4,7 @@ use astraforge_core::{
     files::{FileChange, FileEvent, WatchRequest},
     id::SandboxId,
     ports::sessions::SessionError,
+    sandbox::SandboxStatus,
 };
 use futures::{StreamExt, stream::BoxStream};
 use http::Method;
@@ -11,12 +12,13 @@ use reqwest::Response;
 
 use super::super::{
     Client, ClientError,
+    retry::HeldUp,
     sandboxes::path,
     sse::{self, VAIN_TRIES, back_off},
 };
 
 /// Follows changes below a path. When the connection breaks it is made again; that something may have happened meanwhile
-/// is told as [`FileChange::Overflowed`].
+/// is told as [`FileChange::Overflowed`]. A sandbox that was stopped meanwhile is lost, and not woken for its watcher.
 pub(super) async fn watch(
     client: &Client,
     sandbox: SandboxId,
@@ -45,7 +47,15 @@ pub(super) async fn watch(
             }
             tokio::time::sleep(back_off(vain_tries)).await;
             vain_tries += 1;
-            match place.open().await.map_err(|error| (error.is_retryable(), error.into_session_error())) {
+            let opened = match place.is_awake().await {
+                Ok(true) => place.open().await,
+                Ok(false) => {
+                    yield Err(SessionError::Lost);
+                    return;
+                }
+                Err(error) => Err(error),
+            };
+            match opened.map_err(|error| (error.is_retryable(), error.into_session_error())) {
                 Ok(opened) => response = opened,
                 // A path that is gone ends its watch.
                 Err((_, SessionError::FileNotFound { .. })) => return,
@@ -84,5 +94,16 @@ impl Place {
         let terms = [("path", self.request.path.clone()), ("recursive", self.request.recursive.to_string())];
         let call = self.client.open_ended_call(Method::GET, &path(self.sandbox, "files/watch/"));
         sse::open(call.query(&terms)).await
+    }
+
+    /// Whether the sandbox works. It is not woken for that; too many calls are waited out.
+    async fn is_awake(&self) -> Result<bool, ClientError> {
+        let mut held_up = HeldUp::default();
+        loop {
+            match self.client.sandbox(self.sandbox).await {
+                Err(error) => held_up.wait_out(error).await?,
+                Ok(found) => return Ok(found.status == SandboxStatus::Ready),
+            }
+        }
     }
 }

@@ -35,6 +35,11 @@ pub(super) fn describe(document: &mut OpenApi) {
     }
 }
 
+/// What is wrong with a key that is none.
+const MALFORMED: &str = "The `Idempotency-Key` cannot be taken.";
+/// What is wrong with a body that is read for its key.
+const TOO_LARGE: &str = "The body is too large for a call with an `Idempotency-Key`.";
+
 fn describe_limits(operation: &mut Operation) {
     let refusal = operation.responses.responses.entry("429".to_owned()).or_insert_with(|| answer_of_problem(TOO_OFTEN));
     if let RefOr::T(Response { headers, .. }) = refusal {
@@ -49,6 +54,9 @@ fn describe_keys(operation: &mut Operation) {
     match operation.responses.responses.get_mut("409") {
         Some(RefOr::T(conflict)) => conflict.description = format!("{} Or: {HELD_BACK}", conflict.description),
         _ => _ = operation.responses.responses.insert("409".to_owned(), answer_of_problem(HELD_BACK)),
+    }
+    for (status, told) in [("400", MALFORMED), ("413", TOO_LARGE)] {
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| answer_of_problem(told));
     }
 }
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 /// A command that runs for as long as somebody follows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = SandboxExecution)] // runs come to an execution too
 pub struct ExecutionView {
     /// What it is steered, followed and ended by.
     pub id: Uuid,

@@ -5,11 +5,11 @@ use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 use astraforge_core::{
     id::SandboxId,
-    ports::sessions::ExecControl,
+    ports::sessions::{ExecControl, SessionError},
     session::{Command, ExecEvent, Exit, Signal},
 };
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, task::JoinHandle};
 
 use super::{Desk, Next, processes::shown_process, sandbox_id};
 use crate::{
@@ -38,13 +38,15 @@ impl Desk<'_> {
             started = start => started?,
             () = stop.told() => leave(Ok(i32::from(Interrupted::EXIT_CODE))),
         };
-        let feed = tokio::spawn(feed(execution.control.clone()));
+        let mut feed = tokio::spawn(feed(execution.control.clone()));
         let ended = tokio::select! {
             ended = self.attend(id, &mut execution, hand_on) => ended.map(|exit| exit.map_or(1, Exit::code)),
+            error = starved(&mut feed) => {
+                end(execution.control.as_ref()).await;
+                Err(error)
+            }
             () = stop.told() => {
-                // Said while there still is a connection to say it on; where there is none, it ends in a while by itself.
-                let killed = execution.control.signal(Signal::Kill);
-                drop(tokio::time::timeout(PATIENCE, killed).await);
+                end(execution.control.as_ref()).await;
                 Ok(i32::from(Interrupted::EXIT_CODE))
             }
         };
@@ -60,15 +62,39 @@ impl Desk<'_> {
     }
 }
 
-/// Gives a command what comes on standard input.
-pub(super) async fn feed(control: Arc<dyn ExecControl>) {
+/// Gives a command what comes on standard input, until that ends or the command takes no more.
+///
+/// # Errors
+/// Those of the sandbox when the command may still wait for input.
+pub(super) async fn feed(control: Arc<dyn ExecControl>) -> Result<(), SessionError> {
+    match hand_in(control.as_ref()).await {
+        // The command has ended, which its output tells, or has closed its input.
+        Err(SessionError::Lost) => Ok(()),
+        given => given,
+    }
+}
+
+async fn hand_in(control: &dyn ExecControl) -> Result<(), SessionError> {
     let (mut stdin, mut buffer) = (tokio::io::stdin(), vec![0; 64 * 1024]);
     while let Ok(n_bytes @ 1..) = stdin.read(&mut buffer).await {
-        if control.write_stdin(buffer[..n_bytes].to_vec().into()).await.is_err() {
-            return;
-        }
+        control.write_stdin(buffer[..n_bytes].to_vec().into()).await?;
     }
-    drop(control.close_stdin().await);
+    control.close_stdin().await
+}
+
+/// Returns when a command could not be given its input, with why: it would wait for the rest for ever.
+pub(super) async fn starved(feed: &mut JoinHandle<Result<(), SessionError>>) -> anyhow::Error {
+    match feed.await {
+        Ok(Err(error)) => {
+            anyhow::Error::from(error).context("the input could not be given to the command, which was ended")
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// Ends a command. Said while there still is a connection to say it on; where there is none, it ends in a while by itself.
+pub(super) async fn end(control: &dyn ExecControl) {
+    drop(tokio::time::timeout(PATIENCE, control.signal(Signal::Kill)).await);
 }
 
 /// Ends this process at once: a thread may still wait for standard input, which nobody can take from it.

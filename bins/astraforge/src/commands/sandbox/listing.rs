@@ -18,13 +18,14 @@ impl Desk<'_> {
     pub(super) async fn list(&self, limit: u32) -> anyhow::Result<()> {
         let Listed { entries, has_more } = self.plane.list(limit).await?;
         self.list_all(&entries, shown, row)?;
-        if self.args.json {
-            return Ok(());
-        }
-        if has_more {
-            Terminal::detect().line(THERE_ARE_MORE);
-        } else if entries.is_empty() {
-            Terminal::detect().line("No sandboxes yet. Make one with: astraforge sandbox create");
+        let terminal = Terminal::detect();
+        match (has_more, self.args.json) {
+            (true, true) => terminal.note(THERE_ARE_MORE),
+            (true, false) => terminal.line(THERE_ARE_MORE),
+            (false, false) if entries.is_empty() => {
+                terminal.line("No sandboxes yet. Make one with: astraforge sandbox create");
+            }
+            _ => {}
         }
         Ok(())
     }

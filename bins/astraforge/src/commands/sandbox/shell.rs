@@ -9,14 +9,14 @@ use std::{
 use anyhow::{Context, bail};
 use astraforge_core::{
     ports::sessions::ExecControl,
-    session::{Command, Exit, PtySize, Signal},
+    session::{Command, Exit, PtySize},
 };
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Desk,
-    exec::{feed, hand_on, leave},
+    exec::{end, feed, hand_on, leave, starved},
     sandbox_id,
 };
 use crate::{
@@ -42,18 +42,19 @@ impl Desk<'_> {
         let mut stop = StopSignals::listen().context("cannot listen for signals")?;
         let mut execution = machine.exec(command).await?;
         let raw = RawTerminal::enter().context("cannot set up the terminal")?;
-        let feed = tokio::spawn(feed(Arc::clone(&execution.control)));
+        let mut feed = tokio::spawn(feed(Arc::clone(&execution.control)));
         let resize = tokio::spawn(follow_size(Arc::clone(&execution.control))?);
         let ended = tokio::select! {
             ended = self.attend(id, &mut execution, hand_on) => ended.map(|exit| exit.map_or(1, Exit::code)),
+            error = starved(&mut feed) => Err(error),
             // A terminal that was closed, or a supervisor. Ctrl-C is a key like any other, for whoever is inside.
             () = stop.told() => Ok(i32::from(Interrupted::EXIT_CODE)),
         };
         drop(raw);
         feed.abort();
         resize.abort();
-        // What runs in the terminal ends with it. Said while there still is a connection to say it on.
-        drop(execution.control.signal(Signal::Kill).await);
+        // What runs in the terminal ends with it.
+        end(execution.control.as_ref()).await;
         leave(ended)
     }
 }
