@@ -283,10 +283,13 @@ async fn prepare(connection: &mut PgConnection, key: &SecretKey) -> Result<Migra
     for (version, migration) in (1i64..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
         sqlx::raw_sql(*migration).execute(&mut *transaction).await?;
         transaction.execute("UPDATE astraforge_schema SET version = $1", [version.into()]).await?;
-        tracing::info!(version, "database schema updated");
+        tracing::debug!(version, "a step of the database's schema was taken");
     }
     key_check::check(&mut *transaction, key).await.map_err(Trouble::Key)?;
     transaction.commit().await?;
+    if found < known {
+        tracing::info!(from = found, to = known, "database schema updated");
+    }
     Ok(Migration { from: found, to: known })
 }
 

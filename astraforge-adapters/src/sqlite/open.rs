@@ -201,7 +201,10 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<Migra
         sqlx::raw_sql(*migration).execute(&mut *connection).await.map_err(sql)?;
         let mark = format!("PRAGMA user_version = {version}; PRAGMA application_id = {APPLICATION_ID}");
         sqlx::raw_sql(sqlx::AssertSqlSafe(mark)).execute(&mut *connection).await.map_err(sql)?;
-        tracing::info!(version, path = %path.display(), "database schema updated");
+        tracing::debug!(version, path = %path.display(), "a step of the database's schema was taken");
+    }
+    if found < known {
+        tracing::info!(from = found, to = known, path = %path.display(), "database schema updated");
     }
     Ok(Migration { from: found, to: known })
 }
