@@ -1,10 +1,10 @@
 //! The audit in a file that somebody else may write too.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use astraforge_core::{
     audit::chain::AuditKey,
-    ports::{audit_log::AuditLog as _, store::Store as _},
+    ports::audit_log::AuditLog as _,
     testing::{audit_log_conformance::entry, samples},
 };
 use futures::future::try_join_all;
@@ -34,23 +34,4 @@ async fn processes_that_share_a_file_write_one_chain() {
     let mut numbers: Vec<_> = try_join_all(written).await.unwrap().into_iter().map(|entry| entry.seq).collect();
     numbers.sort_unstable();
     assert!(numbers.into_iter().eq(1..=60));
-}
-
-#[tokio::test]
-#[ignore = "prints a measurement"]
-async fn entries_a_second() {
-    let (_folder, store) = fresh().await;
-    let (key, new) = (AuditKey::new([7; 32]), entry("x"));
-    let begun = Instant::now();
-    for _ in 0..2000 {
-        store.add_entry(&key, &new, samples::now()).await.unwrap();
-    }
-    println!("{:.0} entries/s", 2000.0 / begun.elapsed().as_secs_f64());
-    let request = samples::request();
-    store.commit(samples::submitted(&request)).await.unwrap();
-    let begun = Instant::now();
-    for _ in 0..2000 {
-        store.append(vec![samples::log(request.id, "x")]).await.unwrap();
-    }
-    println!("{:.0} events/s, for comparison", 2000.0 / begun.elapsed().as_secs_f64());
 }

@@ -30,7 +30,7 @@ use super::{
         query::QueryOf,
         refusals::{Elsewhere, Invalid, Missing, Refused},
     },
-    processes::{InputQuery, OutputQuery, Sent, command_of, frame},
+    processes::{InputQuery, OutputQuery, Sent, command_of, frame, give},
     session::Session,
 };
 use crate::wire::sandbox::{
@@ -198,13 +198,7 @@ pub(in crate::server) async fn input(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let bytes = read_bytes(body, state.limits.body_bytes).await?;
-    if !bytes.is_empty() {
-        one.session.during(one.held.control().write_stdin(bytes)).await??;
-    }
-    if query.close {
-        one.held.control().close_stdin().await?;
-    }
-    Ok(StatusCode::NO_CONTENT)
+    give(&one.session, one.held.control(), bytes, query).await
 }
 
 /// Send a signal to a command that was started so. One that has ended is left alone.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use astraforge_core::{
     error::chain,
-    ports::sessions::{Execution, SessionError},
+    ports::sessions::{ExecControl, Execution, SessionError},
     process::{ParseProcessTagError, Process, ProcessName, ProcessTag},
     session::{Command, ExecEvent, PtySize, Signal},
 };
@@ -162,11 +162,21 @@ pub(in crate::server) async fn input(
 ) -> Result<StatusCode, ApiError> {
     let bytes = read_bytes(body, state.limits.body_bytes).await?;
     let process = one.follow().await?;
+    give(&one.session, process.control.as_ref(), bytes, query).await
+}
+
+/// Gives a command its input, for as long as its sandbox is there, and ends it if that is asked for.
+pub(super) async fn give(
+    session: &Session,
+    command: &dyn ExecControl,
+    bytes: Bytes,
+    InputQuery { close }: InputQuery,
+) -> Result<StatusCode, ApiError> {
     if !bytes.is_empty() {
-        one.session.during(process.control.write_stdin(bytes)).await??;
+        session.during(command.write_stdin(bytes)).await??;
     }
-    if query.close {
-        process.control.close_stdin().await?;
+    if close {
+        command.close_stdin().await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -175,7 +185,7 @@ pub(in crate::server) async fn input(
 #[derive(Debug, Deserialize)]
 pub(in crate::server) struct InputQuery {
     #[serde(default)]
-    pub(super) close: bool,
+    close: bool,
 }
 
 /// Change the size of a command's terminal. One without a terminal is left alone.
